@@ -1,0 +1,1 @@
+"""What ops write, as typed values; knows shapes, not brands."""

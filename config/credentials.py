@@ -1,0 +1,87 @@
+"""Secrets by reference: `systemd:NAME`, `file:PATH`, `env:NAME`, or a literal (loopback hosts only).
+
+Must never print a value: not in a repr, an error, a log or a pickle.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NoReturn
+
+SCHEMES: Final = ("systemd", "file", "env")
+
+
+class SecretMissing(Exception):
+    """The reference points at nothing readable. The text says what and where, never a value."""
+
+
+class Secret:
+    """A secret resolved once, at load. `reveal()` is the only way to its value."""
+
+    __slots__ = ("_value", "reference")
+
+    def __init__(self, reference: str, value: str) -> None:
+        self.reference = reference
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself. Call it at the moment of use and keep no copy."""
+        return self._value
+
+    @property
+    def literal(self) -> bool:
+        """True when the value stood in the file itself."""
+        return self.reference == "literal"
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and (self.reference, self._value) == (other.reference, other._value)
+
+    def __hash__(self) -> int:
+        return hash((self.reference, self._value))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is never serialised")
+
+
+def resolve(text: str) -> Secret:
+    """The secret that `text` refers to. Raises SecretMissing with a sentence for ops.
+
+    systemd: the file NAME in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=). One trailing line ending is
+    dropped from files. Text without a known scheme is the secret itself (`literal`).
+    """
+    scheme, colon, name = text.partition(":")
+    if not colon or scheme not in SCHEMES:
+        return Secret("literal", text)
+    if scheme == "env":
+        if name not in os.environ:
+            raise SecretMissing(f"the environment has no variable {name}")
+        return _secret(text, os.environ[name])
+    return _secret(text, _read(_credential_path(name) if scheme == "systemd" else Path(name)))
+
+
+def _secret(reference: str, value: str) -> Secret:
+    if not value:
+        raise SecretMissing(f"{reference} is empty")
+    return Secret(reference, value)
+
+
+def _credential_path(name: str) -> Path:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise SecretMissing(f"systemd:{name} needs $CREDENTIALS_DIRECTORY (LoadCredential={name}:... in the unit)")
+    if not name or "/" in name or name in (".", ".."):
+        raise SecretMissing(f"systemd:{name} is not a credential name")
+    return Path(folder) / name
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise SecretMissing(f"cannot read {path}: {reason}") from None
+    return text.removesuffix("\n").removesuffix("\r")

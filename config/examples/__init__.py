@@ -1,0 +1,1 @@
+"""The annotated example files that `example` prints."""

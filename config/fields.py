@@ -1,0 +1,67 @@
+"""How a block of settings says what it takes: typed fields with a sentence each.
+
+A settings class is a frozen, slotted dataclass deriving from `Settings`; its annotations are all the reader needs
+(`config.reading`), and the JSON Schema and the documentation come from the same place. This file must never know a
+brand, a file or a line number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field
+from typing import Any, dataclass_transform
+
+
+class Duration(float):
+    """A length of time in seconds, written `90s`, `5m`, `2h`, `3d` (a bare number is seconds)."""
+
+    __slots__ = ()
+
+
+class Size(int):
+    """A number of octets, written `10GB`, `35MB`, `64KB` (powers of 1024; a bare number is octets)."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong inside a block: `key` is relative to the block (`password`, or "" for the block itself)."""
+
+    key: str
+    wrong: str
+    mend: str
+    warning: bool = False
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Base of every block. Annotations may be: str, int, float, bool, Duration, Size, Secret, pathlib.Path,
+    ipaddress.IPv4Address, `Literal[...]`, another Settings class, `tuple[X, ...]` of those, and `X | None`.
+    A `tuple[X, ...]` also takes a single X.
+    """
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong between fields that are each right alone. Called once, after every field has been read."""
+        return iter(())
+
+
+def setting(
+    *,
+    default: Any = MISSING,
+    doc: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    key: str | None = None,
+    example: str | None = None,
+) -> Any:
+    """A field of a settings block.
+
+    `doc` is one sentence for the person who edits the YAML. `minimum`/`maximum` bound numbers. `key` is the YAML key
+    where it is not a Python name (`from`). `example` is a value for the documentation and for error messages.
+    """
+    metadata = {"doc": doc, "minimum": minimum, "maximum": maximum, "key": key, "example": example}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)

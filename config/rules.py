@@ -1,0 +1,173 @@
+"""What ops write, as typed values: relay.yaml (`Relay`) and routes.yaml with routes.d/ (`Rules`).
+
+Shapes only. Which kinds of upstream exist is handed in by whoever loads; this file must never name a brand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from config.credentials import Secret
+from config.fields import Duration, Settings, Size, setting
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands, for messages: `file:line`."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+# ---- relay.yaml ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen(Settings):
+    address: str = setting(doc="Host and port to accept mail on, `127.0.0.1:25` or `[::1]:25`.", example="127.0.0.1:25")
+    allow: tuple[str, ...] = setting(
+        default=("127.0.0.0/8", "::1"),
+        doc="Networks that may connect. Required when the address is not loopback.",
+        example="192.0.2.0/24",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings(Settings):
+    url: str = setting(
+        default="sqlite:////var/lib/callpro-relay/spool.db",
+        doc="Where mail lives until settled: sqlite:////path/to/spool.db.",
+    )
+    history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Settings):
+    message_size: Size = setting(default=Size(35 << 20), doc="Largest mail accepted.", minimum=1024)
+    recipients: int = setting(default=500, doc="Most recipients of one mail.", minimum=1)
+    connections: int = setting(default=1000, doc="Most connections at one time.", minimum=1)
+    spool_size: Size = setting(default=Size(10 << 30), doc="When the spool holds this much, mail is refused with 452.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(Settings):
+    expire: Duration = setting(default=Duration(3 * 86400), doc="How long a mail is tried before it is given up.")
+    retry: tuple[Duration, ...] = setting(
+        default=tuple(Duration(s) for s in (60, 300, 900, 1800, 3600, 7200, 14400)),
+        doc="Waits between tries; the last one repeats.",
+    )
+    fallback_after: Duration = setting(
+        default=Duration(300), doc="How long an upstream is unreachable before the next one in `via` is used."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Settings):
+    address: str = setting(default="127.0.0.1:8025", doc="Host and port of the status page, /metrics and /healthz.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay(Settings):
+    """relay.yaml, read once at start."""
+
+    hostname: str | None = setting(default=None, doc="The name we give in greetings and EHLO; default: this machine's.")
+    listen: tuple[Listen, ...] = setting(default=(Listen(address="127.0.0.1:25"),), doc="Where mail is accepted.")
+    spool: SpoolSettings = setting(default=SpoolSettings(), doc="Where mail lives until settled.")
+    limits: Limits = setting(default=Limits(), doc="What one client or one mail may ask of us.")
+    delivery: Delivery = setting(default=Delivery(), doc="When and how often we try.")
+    status: Status | None = setting(default=None, doc="The status page; off when absent.")
+    workers: int = setting(default=1, doc="Processes that share the port.", minimum=1)
+
+
+# ---- routes.yaml -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender(Settings):
+    """Send from another mailbox: From, MAIL FROM and Sender together."""
+
+    address: str = setting(doc="The mailbox that sends.", example="hooli@callcenter.nl")
+    name: str | None = setting(default=None, doc="The friendly name shown; default: the one CallPro gave.")
+    reply_to: str = setting(
+        default="original", doc="`original` (the address that was replaced), `none`, or a fixed address."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dkim(Settings):
+    """A signature of ours on every mail of the route."""
+
+    domain: str = setting(doc="The d= of the signature, the domain the From aligns with.", example="umbrella.nl")
+    selector: str = setting(doc="The s= of the signature: the record is SELECTOR._domainkey.DOMAIN.", example="callpro")
+    key: Secret = setting(doc="The private key, PEM, by reference.", example="systemd:umbrella-dkim")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace(Settings):
+    """How fast mail of this route may leave."""
+
+    per_minute: int | None = setting(default=None, doc="Most mails started in any minute.", minimum=1)
+    per_day: int | None = setting(default=None, doc="Most recipients in any 24 hours.", minimum=1)
+    concurrency: int | None = setting(default=None, doc="Most mails under way at one time.", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings(Settings):
+    from_: tuple[str, ...] = setting(
+        key="from", doc="Senders: an address, a domain, `*.domain`, `<>` or `*`.", example="acme.nl"
+    )
+    via: tuple[str, ...] = setting(doc="The upstream; more than one: the next is the fallback.", example="acme-login")
+    sender: Sender | None = setting(default=None, doc="Send from another mailbox.")
+    dkim: tuple[Dkim, ...] = setting(default=(), doc="Sign with DKIM.")
+    pace: Pace | None = setting(default=None, doc="Limits on speed.")
+    unknown: Literal["retry_once", "retry", "stop"] = setting(
+        default="retry_once", doc="What to do with a mail that may have been delivered: try once more, go on, or stop."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteTest(Settings):
+    """A sentence about the rules that `check` and every reload verify."""
+
+    from_: str = setting(key="from", doc="An envelope sender.", example="info@acme.nl")
+    via: tuple[str, ...] = setting(default=(), doc="The upstreams it must leave by.")
+    refused: bool = setting(default=False, doc="True when it must be refused.")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route with its place. `name` is its first `from` pattern, lower-cased: it is unique over all files."""
+
+    name: str
+    settings: RouteSettings
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRule:
+    """An `upstreams:` entry: the settings are of the class that its kind brought."""
+
+    name: str
+    kind: str
+    settings: Settings
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTest:
+    settings: RouteTest
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All of routes.yaml and routes.d/*.yaml, merged in name order."""
+
+    upstreams: Mapping[str, UpstreamRule]
+    routes: tuple[Route, ...]
+    tests: tuple[PlacedTest, ...]

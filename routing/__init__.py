@@ -1,0 +1,1 @@
+"""Decisions on a mail, without I/O."""

@@ -1,0 +1,66 @@
+"""What became of a mail at one recipient: a value, never an exception.
+
+The words are those of the provider pages. This file must never decide what happens next; `delivery` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Word(StrEnum):
+    """The verdict on one attempt for one recipient."""
+
+    SENT = "sent"
+    """The upstream took responsibility."""
+    RETRY = "retry"
+    """Temporary: back off and try again."""
+    WAIT = "wait"
+    """Temporary, and the upstream said for how long."""
+    REJECT = "reject"
+    """Permanent for this mail or recipient: bounce it."""
+    CONFIG = "config"
+    """The route is wrong, not the mail: hold the route, keep the mail, tell ops."""
+    UNKNOWN = "unknown"
+    """It may have been delivered; trying again may send it twice."""
+
+
+class Stage(StrEnum):
+    """How far the attempt came. `CONNECT` means nothing of the mail had been said yet."""
+
+    PREPARE = "prepare"
+    CONNECT = "connect"
+    TLS = "tls"
+    LOGIN = "login"
+    SENDER = "sender"
+    RECIPIENT = "recipient"
+    CONTENT = "content"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One verdict with its evidence.
+
+    `reply` is the upstream's own text, verbatim (without any secret or content of the mail); `code` its SMTP basic
+    code or HTTP status; `enhanced` an RFC 3463 status such as `5.7.1`, or a provider's error code such as
+    `ErrorAccessDenied`. `wait` is in seconds and belongs to `WAIT` (and to `RETRY`/`CONFIG` when stated).
+    `upstream_id` is the id the upstream gave the mail. `hint` is one plain sentence for ops: who must do what.
+    """
+
+    word: Word
+    reply: str
+    stage: Stage
+    code: int | None = None
+    enhanced: str | None = None
+    wait: float | None = None
+    upstream_id: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.word} at {self.stage}: {self.reply}"
+
+
+Results = dict[str, Outcome]
+"""Recipient (as it was handed in) -> its outcome. Every recipient handed in has one."""

@@ -1,0 +1,1 @@
+"""Where mail lives until settled: one contract, one engine per file."""

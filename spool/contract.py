@@ -1,0 +1,184 @@
+"""The contract of a spool: the only door between intake and delivery.
+
+A mail is in it from the commit behind its 250 until every recipient is settled; after that its envelope and story stay
+for the history time and its content is gone. Times are unix seconds, handed in by the caller. No engine here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from asyncio import Future
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from routing.outcome import Results
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class SpoolFull(Exception):
+    """The spool holds as much as `limits.spool_size` or the disk allows: refuse with 452 4.3.1."""
+
+
+class SpoolUnavailable(Exception):
+    """The store cannot commit just now: refuse with 451 4.3.0. The text says why."""
+
+
+class SpoolUnusable(Exception):
+    """The store cannot be opened (corrupt, locked by another relay, too new). The text says what to do."""
+
+
+def id_text(number: int) -> str:
+    """A mail's number as people see it: 13 characters of Crockford's base 32, sorted by time."""
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(60, -1, -5))
+
+
+def id_number(text: str) -> int:
+    """The number behind `id_text`; lower case and the look-alikes I, L, O are read too. Raises ValueError."""
+    number = 0
+    for character in text.upper().translate(str.maketrans("ILO", "110")):
+        number = (number << 5) | _ALPHABET.index(character)
+    if len(text) != 13 or number >= 1 << 63:
+        raise ValueError(f"{text!r} is not a queue id (13 letters and digits)")
+    return number
+
+
+class Settled(StrEnum):
+    """How a recipient ended."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A mail as intake hands it over. `content` is CRLF bytes after repairs; `repairs` are their names, in order.
+
+    `peer` is the client's address, `helo` the name it gave.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    route: str
+    received_at: float
+    peer: str
+    helo: str
+    repairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A recipient that still needs the mail. `doubts` counts the attempts that ended `unknown`."""
+
+    address: str
+    doubts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A mail taken for an attempt. Nobody else is handed it until it is settled or this process is gone.
+
+    `attempts` counts earlier settlements. `recipients` are only those not settled yet.
+    """
+
+    id: int
+    route: str
+    sender: str
+    recipients: tuple[Pending, ...]
+    content: bytes
+    received_at: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one upstream as history keeps it. `seconds` is its duration."""
+
+    upstream: str
+    started_at: float
+    seconds: float
+    results: Results
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an attempt (and its fallbacks) came to.
+
+    `done` names the recipients that are finished; the rest stay pending and due at `due_at`, with `doubted` counting
+    one doubt more. `due_at` is None exactly when nobody is left: then the content is deleted. `note` is a sentence for
+    the timeline where there was no attempt (no rule any more, route on hold, expired). `route` is the route's name
+    now, when a corrected rule gave the mail another one. `counted` is False when the wait is ours, not an attempt's.
+    """
+
+    mail: Leased
+    done: Mapping[str, Settled] = field(default_factory=dict)
+    attempts: tuple[Attempt, ...] = ()
+    doubted: frozenset[str] = frozenset()
+    due_at: float | None = None
+    note: str | None = None
+    route: str | None = None
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits on a route: mails not leased, when the oldest came, when the first is due."""
+
+    waiting: int
+    oldest: float
+    next_due: float
+
+
+class Spool(ABC):
+    """A store of mail, used from one event loop. Engines do their own I/O off the loop."""
+
+    @abstractmethod
+    async def put(self, arrival: Arrival) -> int:
+        """Keep a mail; returns its number only after the commit is on disk.
+
+        Raises SpoolFull or SpoolUnavailable; then nothing was kept.
+        """
+
+    @abstractmethod
+    async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
+        """Up to `limit` mails of the route that are due, the longest due first."""
+
+    @abstractmethod
+    def settle(self, settlement: Settlement) -> Future[None]:
+        """Record what became of a leased mail and give up the lease. May ride with the next commit (50 ms at most);
+        the future ends when it is on disk. Need not be awaited; a failure to write is tried again by the engine.
+        """
+
+    @abstractmethod
+    async def next_due(self, route: str) -> float | None:
+        """When the route's next unleased mail is due; None when none waits."""
+
+    @abstractmethod
+    async def backlog(self) -> dict[str, Backlog]:
+        """Every route with unleased mail."""
+
+    @abstractmethod
+    async def wake(self, route: str, now: float) -> None:
+        """Make all unleased mail of the route due now (a released hold, a corrected rule)."""
+
+    @abstractmethod
+    async def reroute(self, match: Callable[[str], str | None]) -> int:
+        """After new rules: `match(sender)` gives the route's name; mail under another name moves. Senders that match
+        nothing keep their route. Returns how many mails moved.
+        """
+
+    @abstractmethod
+    def on_arrival(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(route)` on the loop whenever new mail of a route can be leased."""
+
+    @abstractmethod
+    async def prune(self, before: float) -> int:
+        """Forget the history of mails that were settled before that time. Returns how many."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Write what is pending and let go. No put or lease is under way."""

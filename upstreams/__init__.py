@@ -1,0 +1,1 @@
+"""Where mail goes: one file per kind. `KINDS` is the one list of brands."""

@@ -1,0 +1,59 @@
+"""What every way out has in common: the contract of an upstream and of its kind.
+
+An upstream answers with an `Outcome` per recipient. It never retries, never sleeps between tries and never raises for
+anything the other side does; an exception means our own bug.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from config.fields import Settings
+from routing.mail import Outgoing
+from routing.outcome import Outcome, Results
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What an upstream may know about us. `hostname` is what we say in EHLO."""
+
+    hostname: str
+
+
+class Upstream(ABC):
+    """A way out, alive: built from its settings, used by many mails, closed at reload or shutdown.
+
+    `send` may be called concurrently up to `concurrency` times. It must be cancellable at any moment without leaking a
+    connection or leaving one in the pool whose state is not known.
+    """
+
+    name: str
+    """The name ops gave it in `upstreams:`."""
+    concurrency: int
+    """How many sends at one time the other side allows."""
+    recipients_limit: int
+    """Most recipients in one send; the caller splits."""
+
+    @abstractmethod
+    async def send(self, mail: Outgoing) -> Results:
+        """Try once to hand over `mail`. One outcome for every recipient of `mail.recipients`."""
+
+    @abstractmethod
+    async def probe(self) -> Outcome:
+        """Check the way without sending a mail: connect, TLS, login or token. SENT means ready."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give up connections. No send is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One entry of `KINDS`: how a type in the YAML becomes an upstream. `summary` is one sentence for the docs."""
+
+    name: str
+    summary: str
+    settings: type[Settings]
+    build: Callable[[str, Settings, Host], Upstream]
