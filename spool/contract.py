@@ -57,9 +57,11 @@ class Settled(StrEnum):
 class Arrival:
     """A mail as intake hands it over. `content` is CRLF bytes after repairs; `repairs` are their names, in order.
 
-    `peer` is the client's address, `helo` the name it gave.
+    `id` comes from `Spool.next_id`, so that the trace header inside `content` can carry it. `peer` is the client's
+    address, `helo` the name it gave.
     """
 
+    id: int
     sender: str
     recipients: tuple[str, ...]
     content: bytes
@@ -137,8 +139,12 @@ class Spool(ABC):
     """A store of mail, used from one event loop. Engines do their own I/O off the loop."""
 
     @abstractmethod
-    async def put(self, arrival: Arrival) -> int:
-        """Keep a mail; returns its number only after the commit is on disk.
+    def next_id(self) -> int:
+        """A number no other mail has or will have; later numbers are greater."""
+
+    @abstractmethod
+    async def put(self, arrival: Arrival) -> None:
+        """Keep a mail; returns only after the commit is on disk.
 
         Raises SpoolFull or SpoolUnavailable; then nothing was kept.
         """

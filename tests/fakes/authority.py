@@ -1,0 +1,23 @@
+"""A certificate authority for look-alike servers; the relay trusts it through SSL_CERT_FILE and nothing else."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import trustme
+
+
+class Authority:
+    """Certificates for loopback names. `bundle` is the file to name in SSL_CERT_FILE."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.bundle = folder / "test-authority.pem"
+        self._ca.cert_pem.write_to_path(str(self.bundle))
+
+    def server_context(self, *names: str) -> ssl.SSLContext:
+        """A server's context with a certificate for `names` (default: localhost and 127.0.0.1)."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert(*(names or ("localhost", "127.0.0.1"))).configure_cert(context)
+        return context
