@@ -11,6 +11,9 @@ from typing import Final, NoReturn
 
 SCHEMES: Final = ("systemd", "file", "env")
 
+FOLDER_CREDENTIAL: Final = "secrets"
+"""Our unit loads a whole folder under this name: systemd then calls its file NAME `secrets_NAME` (systemd.exec(5))."""
+
 
 class SecretMissing(Exception):
     """The reference points at nothing readable. The text says what and where, never a value."""
@@ -75,7 +78,8 @@ def _credential_path(name: str) -> Path:
         raise SecretMissing(f"systemd:{name} needs $CREDENTIALS_DIRECTORY (LoadCredential={name}:... in the unit)")
     if not name or "/" in name or name in (".", ".."):
         raise SecretMissing(f"systemd:{name} is not a credential name")
-    return Path(folder) / name
+    alone = Path(folder) / name
+    return alone if alone.exists() else Path(folder) / f"{FOLDER_CREDENTIAL}_{name}"
 
 
 def _read(path: Path) -> str:

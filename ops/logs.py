@@ -1,0 +1,99 @@
+"""How a line of the log looks: one line per event, `event key=value ...` for people, or JSON.
+
+Under systemd a line carries its priority and leaves the time to the journal. A value must never break a line in two.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+from typing import Final, TextIO
+
+_PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+def set_up(style: str, stream: TextIO | None = None) -> None:
+    """Send every record to `stream` (standard error by default). `style` is `text` or `json`."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    if style == "json":
+        handler.setFormatter(JsonLines())
+    else:
+        handler.setFormatter(TextLines(journal="JOURNAL_STREAM" in os.environ))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # Libraries report what our own events already say, and httpx would print URLs with mailboxes in them.
+    for name in ("httpx", "httpcore", "msal", "asyncio", "mail.log", "mail.debug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class TextLines(logging.Formatter):
+    """`2026-11-22T03:04:05+01:00 WARNING held route=acme.nl reply="535 5.7.8 no"`; in the journal `<4>held ...`."""
+
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__()
+        self._journal = journal
+        self._second = -1
+        self._stamp = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _line(record)
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if self._journal:
+            priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+            return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+        level = "" if record.levelno == logging.INFO else f"{record.levelname} "
+        return f"{self._time(record.created)} {level}{text}"
+
+    def _time(self, created: float) -> str:
+        second = int(created)
+        if second != self._second:  # made once a second: strftime costs more than the rest of a line
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
+            self._second = second
+        return self._stamp
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: `time` (unix seconds), `level`, `room`, `event` and the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "room": record.name,
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _line(record: logging.LogRecord) -> str:
+    fields: dict[str, object] | None = getattr(record, "fields", None)
+    if not fields:
+        return _one_line(record.getMessage())
+    return record.getMessage() + "".join([f" {key}={_value(value)}" for key, value in fields.items()])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(_one_line(text), ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()) if text.isprintable() else " ".join(_visible(text).split())
+
+
+def _visible(text: str) -> str:
+    return "".join(character if character.isprintable() or character.isspace() else "\ufffd" for character in text)
