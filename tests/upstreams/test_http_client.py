@@ -1,0 +1,170 @@
+"""The httpx border, over real sockets: where a request failed decides the word."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+from routing.outcome import Outcome, Stage, Word
+from tests.fakes.authority import Authority
+from tests.fakes.http_server import BeforeBody, Fault, HttpServer, Response
+from upstreams.http_client import HttpClient, Reply, retry_after
+
+
+def asked(handler, *, timeout=5.0, tls=None, before=BeforeBody.READ, path="/x", **kwargs):
+    """One exchange with a server that uses `handler`: (result, server)."""
+
+    async def run():
+        async with HttpServer(handler, tls) as server:
+            server.before_body = before
+            client = HttpClient(timeout, 2)
+            try:
+                result = await client.exchange("POST", server.url + path, {"X-A": "b"}, b"body" * 1000, **kwargs)
+            finally:
+                await client.close()
+            return result, server
+
+    return asyncio.run(run())
+
+
+def always(answer):
+    async def handler(_request):
+        return answer
+
+    return handler
+
+
+def test_a_reply_comes_back_whole_and_the_request_arrives_as_sent():
+    result, server = asked(always(Response(202, {"Request-Id": "r1"}, b"{}")))
+    assert isinstance(result, Reply)
+    assert (result.status, result.headers["request-id"], result.body) == (202, "r1", b"{}")
+    assert server.problems == []
+    assert server.requests[0].body == b"body" * 1000
+    assert server.requests[0].headers["x-a"] == "b"
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+def test_a_redirect_is_a_reply_and_is_not_followed():
+    result, server = asked(always(Response(302, {"Location": "/elsewhere"})))
+    assert result.status == 302
+    assert len(server.requests) == 1
+
+
+def test_no_answer_after_the_body_is_unknown():
+    for fault in (Fault.STALL, Fault.CUT):
+        result, _ = asked(always(fault), timeout=0.3 if fault is Fault.STALL else 5)
+        assert (result.word, result.stage) == (Word.UNKNOWN, Stage.REQUEST), fault
+
+
+def test_no_answer_to_a_repeatable_request_is_retry():
+    result, _ = asked(always(Fault.CUT), repeatable=True)
+    assert (result.word, result.stage) == (Word.RETRY, Stage.REQUEST)
+
+
+@pytest.mark.parametrize("before", [BeforeBody.STALL, BeforeBody.CUT])
+def test_a_body_that_may_have_been_written_is_unknown(before):
+    result, server = asked(always(Response(202)), before=before, timeout=0.3 if before is BeforeBody.STALL else 5)
+    assert (result.word, result.stage) == (Word.UNKNOWN, Stage.REQUEST)
+    assert server.requests == []
+
+
+def test_a_cut_inside_the_reply_does_not_hide_the_status():
+    result, _ = asked(always(Fault.CUT_IN_REPLY))
+    assert isinstance(result, Reply)
+    assert (result.status, result.body) == (202, b"only this")
+
+
+def test_a_huge_reply_is_read_to_its_limit_only():
+    result, _ = asked(always(Response(400, body=b"x" * 3_000_000)))
+    assert (result.status, len(result.body)) == (400, 256 * 1024)
+
+
+def test_nobody_listening_and_no_such_name_are_retry_at_connect():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        urls = [f"http://127.0.0.1:{held.getsockname()[1]}/", "http://no-such-host.invalid/"]
+
+        async def run():
+            return [await HttpClient(5, 1).exchange("POST", url, {}, b"x") for url in urls]
+
+        for result in asyncio.run(run()):
+            assert isinstance(result, Outcome)
+            assert (result.word, result.stage) == (Word.RETRY, Stage.CONNECT)
+
+
+def test_a_silent_listener_times_out_within_tls():
+    async def run():
+        async with HttpServer(always(Response(202))) as server:
+            client = HttpClient(0.3, 1)
+            return await client.exchange("POST", f"https://127.0.0.1:{server.port}/", {}, b"x")
+
+    result = asyncio.run(run())
+    assert (result.word, result.stage) == (Word.RETRY, Stage.TLS)
+
+
+def test_a_trusted_certificate_is_accepted_and_another_name_is_config(authority):
+    good, _ = asked(always(Response(202)), tls=authority.server_context())
+    assert good.status == 202
+    bad, _ = asked(always(Response(202)), tls=authority.server_context("other.example"))
+    assert (bad.word, bad.stage) == (Word.CONFIG, Stage.TLS)
+    assert "mismatch" in bad.reply
+
+
+def test_a_certificate_of_an_unknown_authority_is_config(tmp_path):
+    result, server = asked(always(Response(202)), tls=Authority(tmp_path).server_context())
+    assert (result.word, result.stage) == (Word.CONFIG, Stage.TLS)
+    assert server.requests == []
+
+
+def test_connections_are_kept_and_a_proxy_in_the_environment_is_not_used(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+
+    async def run():
+        async with HttpServer(always(Response(202))) as server:
+            client = HttpClient(5, 2)
+            for _ in range(3):
+                assert (await client.exchange("POST", server.url + "/", {}, b"x")).status == 202
+            await client.close()
+            return [request.connection for request in server.requests]
+
+    assert asyncio.run(run()) == [1, 1, 1]
+
+
+def test_a_cancelled_request_leaves_no_connection_behind():
+    async def run():
+        async with HttpServer(always(Fault.STALL)) as server:
+            client = HttpClient(30, 1)
+            task = asyncio.create_task(client.exchange("POST", server.url + "/", {}, b"x"))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+            server._handler = always(Response(202))
+            again = await client.exchange("POST", server.url + "/", {}, b"x")
+            await client.close()
+            return again.status, server.requests[-1].connection
+
+    assert asyncio.run(run()) == (202, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("Sun, 22 Nov 2026 07:28:35 GMT", 30.0),
+        ("Sun, 22 Nov 2026 07:00:00 GMT", 0.0),
+        ("soon", None),
+        ("", None),
+        ("-5", None),
+        ("٣", None),
+        ("Sun, 99 Nov 2026 07:28:35 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(text, seconds):
+    now = time.mktime(time.strptime("2026-11-22 07:28:05", "%Y-%m-%d %H:%M:%S")) - time.timezone
+    assert retry_after({"retry-after": text}, now) == seconds

@@ -1,0 +1,184 @@
+"""The one border between the relay and httpx: a request goes in, a `Reply` or an `Outcome` comes out, no exception.
+
+Must never repeat a request, follow a redirect, take a proxy or a password from the environment, or log a header.
+httpx is imported at the first use: a relay whose routes are all SMTP does not pay for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from routing.outcome import Outcome, Stage, Word
+from upstreams.tls import client_context
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_SECONDS: Final = 15.0
+IDLE_SECONDS: Final = 15.0
+"""Well under what the providers keep idle connections, so that a request is seldom written to one just given up."""
+BODY_SECONDS: Final = 10.0
+REPLY_LIMIT: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the other side answered. Header names are lower case; `body` is at most 256 KiB, the rest is not read."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient:
+    """Connections to one provider with one credential. `connections` is how many at one time.
+
+    `timeout` is in seconds, from connecting to the reply's headers; connecting alone may take 15 of them, and the
+    reply's body another 10.
+    """
+
+    def __init__(self, timeout: float, connections: int) -> None:
+        self._timeout = timeout
+        self._connections = connections
+        self._client: httpx.AsyncClient | None = None
+
+    async def exchange(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes = b"", *, repeatable: bool = False
+    ) -> Reply | Outcome:
+        """Send one request. An Outcome means that there was no reply: RETRY or CONFIG when the mail cannot have
+        arrived, UNKNOWN when the body had begun (RETRY when the request is `repeatable`, as a probe is).
+        """
+        import httpx
+
+        progress = _Progress()
+        try:
+            return await self._ask(method, url, headers, content, progress)
+        except (TimeoutError, httpx.TransportError) as error:
+            return _no_reply(error, progress, repeatable)
+
+    async def close(self) -> None:
+        """Close every connection. The client may be used again afterwards, with new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes, progress: _Progress
+    ) -> Reply:
+        client = self._opened()
+        request = client.build_request(
+            method, url, headers=headers, content=content, extensions={"trace": progress.note}
+        )
+        async with asyncio.timeout(self._timeout):
+            response = await client.send(request, stream=True)
+        try:
+            body = await _body(response)
+        finally:
+            await response.aclose()
+        return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            import httpx
+
+            self._client = httpx.AsyncClient(
+                verify=client_context(),
+                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS)),
+                limits=httpx.Limits(
+                    max_connections=self._connections,
+                    max_keepalive_connections=self._connections,
+                    keepalive_expiry=IDLE_SECONDS,
+                ),
+                headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "callpro-relay"},
+                follow_redirects=False,
+                trust_env=False,
+            )
+        return self._client
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds to wait by a Retry-After header, which is seconds or an HTTP date (RFC 9110 10.2.3); None without one
+    or when it cannot be read. `now` is in unix seconds.
+    """
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now)
+
+
+class _Progress:
+    """How far one request came, told by httpcore's trace events."""
+
+    __slots__ = ("body_begun", "stage")
+
+    def __init__(self) -> None:
+        self.stage = Stage.CONNECT
+        self.body_begun = False
+
+    async def note(self, event: str, _info: Mapping[str, Any]) -> None:
+        match event:
+            case "connection.start_tls.started":
+                self.stage = Stage.TLS
+            case "http11.send_request_headers.started":
+                self.stage = Stage.REQUEST
+            case "http11.send_request_body.started":
+                self.body_begun = True
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """The reply's body as far as it came: once the status is known, a cut after it changes nothing."""
+    import httpx
+
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) >= REPLY_LIMIT:
+                    break
+    except (httpx.TransportError, TimeoutError):
+        pass
+    return bytes(body[:REPLY_LIMIT])
+
+
+def _no_reply(error: Exception, progress: _Progress, repeatable: bool) -> Outcome:
+    certificate = _certificate_error(error)
+    if certificate is not None:
+        return Outcome(
+            Word.CONFIG,
+            f"certificate not accepted: {certificate.verify_message}",
+            Stage.TLS,
+            hint="The other side's certificate is not trusted for that host name: check base_url, or add the missing "
+            "authority to this machine's trust.",
+        )
+    doubtful = progress.body_begun and not repeatable
+    return Outcome(Word.UNKNOWN if doubtful else Word.RETRY, _sentence(error, progress), progress.stage)
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _sentence(error: Exception, progress: _Progress) -> str:
+    """What happened, without the URL: it may hold more than a log should."""
+    import httpx
+
+    late = isinstance(error, TimeoutError | httpx.TimeoutException)
+    if progress.stage is not Stage.REQUEST:
+        return "timed out while connecting" if late else f"cannot connect: {error}"
+    where = "after the request was sent" if progress.body_begun else "before the request was sent"
+    return f"no reply in time, {where}" if late else f"connection lost {where}: {error or type(error).__name__}"
