@@ -1,0 +1,68 @@
+"""Log lines: one event, one line, whatever is in the fields."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from ops.logs import set_up
+from routing.events import emit
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def line(style: str, *, level: int = logging.INFO, **fields: object) -> str:
+    stream = io.StringIO()
+    set_up(style, stream)
+    emit(logging.getLogger("relay.test"), "deferred", level, **fields)
+    return stream.getvalue()
+
+
+def test_text_reads_as_key_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    out = line("text", mail="01H", seconds=0.25, to=("a@b.nl", "c@d.nl"), reply="451 4.7.1 try later", nothing=None)
+    assert out.endswith(' deferred mail=01H seconds=0.25 to=a@b.nl,c@d.nl reply="451 4.7.1 try later"\n')
+
+
+def test_the_journal_gets_priorities_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    assert line("text", level=logging.ERROR, route="acme.nl") == "<3>deferred route=acme.nl\n"
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize(
+    "evil", ["a\nb", "a\r\nforged event=delivered", "a\u2028b", "a\x1b[2Jb", 'a" b="c', "a\x00b", "\x85"]
+)
+def test_no_value_breaks_a_line_or_the_terminal(style: str, evil: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    out = line(style, reply=evil)
+    assert len(out.splitlines()) == 1
+    assert "\x1b" not in out
+    assert "\x00" not in out
+
+
+def test_json_carries_fields_as_they_are() -> None:
+    out = json.loads(line("json", mail="01H", seconds=0.25, to=["a@b.nl"]))
+    assert (out["event"], out["level"], out["to"], out["seconds"]) == ("deferred", "info", ["a@b.nl"], 0.25)
+
+
+def test_an_exception_is_told_with_its_traceback() -> None:
+    stream = io.StringIO()
+    set_up("text", stream)
+    try:
+        raise ValueError("our own bug")
+    except ValueError:
+        logging.getLogger("relay.test").exception("delivery failed")
+    assert "delivery failed" in stream.getvalue()
+    assert "ValueError: our own bug" in stream.getvalue()
