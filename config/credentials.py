@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 SCHEMES: Final = ("systemd", "file", "env")
+LARGEST: Final = 64 << 10
+"""The largest secret file, in octets; a key with its chain needs a tenth of it."""
 
 FOLDER_CREDENTIAL: Final = "secrets"
 """Our unit loads a whole folder under this name: systemd then calls its file NAME `secrets_NAME` (systemd.exec(5))."""
@@ -17,6 +19,10 @@ FOLDER_CREDENTIAL: Final = "secrets"
 
 class SecretMissing(Exception):
     """The reference points at nothing readable. The text says what and where, never a value."""
+
+
+class OutsideUnit(SecretMissing):
+    """A `systemd:` reference read where there is no $CREDENTIALS_DIRECTORY: only the running unit can resolve it."""
 
 
 class Secret:
@@ -75,7 +81,7 @@ def _secret(reference: str, value: str) -> Secret:
 def _credential_path(name: str) -> Path:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
-        raise SecretMissing(f"systemd:{name} needs $CREDENTIALS_DIRECTORY (LoadCredential={name}:... in the unit)")
+        raise OutsideUnit(f"systemd:{name} needs $CREDENTIALS_DIRECTORY (LoadCredential={name}:... in the unit)")
     if not name or "/" in name or name in (".", ".."):
         raise SecretMissing(f"systemd:{name} is not a credential name")
     alone = Path(folder) / name
@@ -84,8 +90,14 @@ def _credential_path(name: str) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        if path.exists() and not path.is_file():  # a FIFO or a device would hold up the load
+            raise SecretMissing(f"cannot read {path}: not a regular file")
+        with path.open("rb") as file:
+            octets = file.read(LARGEST + 1)
+        text = octets.decode("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text, or not a path"
         raise SecretMissing(f"cannot read {path}: {reason}") from None
+    if len(octets) > LARGEST:
+        raise SecretMissing(f"cannot read {path}: larger than {LARGEST} octets")
     return text.removesuffix("\n").removesuffix("\r")

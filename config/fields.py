@@ -7,9 +7,11 @@ brand, a file or a line number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field
 from typing import Any, dataclass_transform
+from urllib.parse import urlsplit
 
 
 class Duration(float):
@@ -24,9 +26,18 @@ class Size(int):
     __slots__ = ()
 
 
+class Mistake(ValueError):
+    """A text that cannot be read. `wrong` and `mend` are halves of one sentence for ops: what it is, what to write."""
+
+    def __init__(self, wrong: str, mend: str) -> None:
+        super().__init__(f"{wrong}; {mend}")
+        self.wrong = wrong
+        self.mend = mend
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong inside a block: `key` is relative to the block (`password`, or "" for the block itself)."""
+    """One thing wrong inside a block: `key` is relative to the block (`password`, `from[1]`, or "" for all of it)."""
 
     key: str
     wrong: str
@@ -45,6 +56,32 @@ class Settings:
     def faults(self) -> Iterator[Fault]:
         """What is wrong between fields that are each right alone. Called once, after every field has been read."""
         return iter(())
+
+    def loopback(self) -> bool:
+        """True when nothing in this block leaves the machine; only then may a secret stand in the file itself.
+
+        The fields that say where a block goes are `host`, `base_url` and `authority`: all that are set must be
+        loopback, and at least one must be set. A kind that goes elsewhere by other fields overrides this.
+        """
+        ways = [getattr(self, name, None) for name in ("host", "base_url", "authority")]
+        return any(ways) and all(is_loopback(str(way)) for way in ways if way)
+
+
+def fault_of(key: str, read: Callable[[str], object], text: str) -> Iterator[Fault]:
+    """The fault in `text` under `key`, if `read` (which raises Mistake) does not take it."""
+    try:
+        read(text)
+    except Mistake as mistake:
+        yield Fault(key, mistake.wrong, mistake.mend)
+
+
+def is_loopback(way: str) -> bool:
+    """True when a host (or the host of a URL) is `localhost`, a name under it, or in 127.0.0.0/8 or ::1."""
+    try:
+        host = (urlsplit(way).hostname or "") if "://" in way else way.strip("[]").lower()
+        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def setting(

@@ -5,12 +5,16 @@ Shapes only. Which kinds of upstream exist is handed in by whoever loads; this f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
+from config import names, network
 from config.credentials import Secret
-from config.fields import Duration, Settings, Size, setting
+from config.fields import Duration, Fault, Mistake, Settings, Size, fault_of, setting
+
+NOT_BUILT: Final = "is not built yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,11 @@ class Listen(Settings):
         example="192.0.2.0/24",
     )
 
+    def faults(self) -> Iterator[Fault]:
+        yield from fault_of("address", network.host_port, self.address)
+        for number, allowed in enumerate(self.allow):
+            yield from fault_of(f"allow[{number}]", network.network, allowed)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolSettings(Settings):
@@ -44,6 +53,27 @@ class SpoolSettings(Settings):
         doc="Where mail lives until settled: sqlite:////path/to/spool.db.",
     )
     history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
+
+    @property
+    def path(self) -> Path:
+        """The file of the SQLite spool. Raises Mistake when the url is of another sort."""
+        return sqlite_path(self.url)
+
+    def faults(self) -> Iterator[Fault]:
+        yield from fault_of("url", sqlite_path, self.url)
+
+
+def sqlite_path(url: str) -> Path:
+    """`sqlite:////var/lib/x.db` -> /var/lib/x.db: the path is absolute, so there are four slashes."""
+    scheme, _, path = url.partition("://")
+    like = "write sqlite:////var/lib/callpro-relay/spool.db"
+    if scheme in ("postgresql", "postgres"):
+        raise Mistake(f"a spool in PostgreSQL {NOT_BUILT}", like)
+    if scheme != "sqlite":
+        raise Mistake("is not a sqlite url", like)
+    if not path.startswith("//") or path.endswith("/") or not path.isprintable():
+        raise Mistake("does not name a file by its full path", f"{like} (four slashes)")
+    return Path(path[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +86,13 @@ class Limits(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery(Settings):
-    expire: Duration = setting(default=Duration(3 * 86400), doc="How long a mail is tried before it is given up.")
+    expire: Duration = setting(
+        default=Duration(3 * 86400), doc="How long a mail is tried before it is given up.", minimum=1
+    )
     retry: tuple[Duration, ...] = setting(
         default=tuple(Duration(s) for s in (60, 300, 900, 1800, 3600, 7200, 14400)),
         doc="Waits between tries; the last one repeats.",
+        minimum=1,
     )
     fallback_after: Duration = setting(
         default=Duration(300), doc="How long an upstream is unreachable before the next one in `via` is used."
@@ -69,6 +102,16 @@ class Delivery(Settings):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Settings):
     address: str = setting(default="127.0.0.1:8025", doc="Host and port of the status page, /metrics and /healthz.")
+
+    def faults(self) -> Iterator[Fault]:
+        try:
+            if not network.listens_on_loopback(self.address):
+                wrong = "shows the status page, with addresses of mails, to whoever can reach it"
+                yield Fault(
+                    "address", wrong, "write 127.0.0.1:8025 and put a proxy with a login before it", warning=True
+                )
+        except Mistake as mistake:
+            yield Fault("address", mistake.wrong, mistake.mend)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +125,16 @@ class Relay(Settings):
     delivery: Delivery = setting(default=Delivery(), doc="When and how often we try.")
     status: Status | None = setting(default=None, doc="The status page; off when absent.")
     workers: int = setting(default=1, doc="Processes that share the port.", minimum=1)
+
+    def faults(self) -> Iterator[Fault]:
+        if self.hostname is not None:
+            yield from fault_of("hostname", names.domain, self.hostname)
+        if self.workers > 1:
+            yield Fault("workers", f"more than one process {NOT_BUILT}", "write 1, or leave it out")
+        addresses = [listen.address for listen in self.listen]
+        for number, address in enumerate(addresses):
+            if address in addresses[:number]:
+                yield Fault(f"listen[{number}].address", f"{address} stands here twice", "keep one of the two")
 
 
 # ---- routes.yaml -----------------------------------------------------------------------------------------------
@@ -97,6 +150,14 @@ class Sender(Settings):
         default="original", doc="`original` (the address that was replaced), `none`, or a fixed address."
     )
 
+    def faults(self) -> Iterator[Fault]:
+        yield from fault_of("address", names.address, self.address)
+        if self.name is not None and not self.name.isprintable():
+            yield Fault("name", "holds a line break or a control character", "write the name on one line")
+        if self.reply_to not in ("original", "none"):
+            for fault in fault_of("reply_to", names.address, self.reply_to):
+                yield Fault(fault.key, fault.wrong, "write original, none, or an address like info@acme.nl")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dkim(Settings):
@@ -106,6 +167,11 @@ class Dkim(Settings):
     selector: str = setting(doc="The s= of the signature: the record is SELECTOR._domainkey.DOMAIN.", example="callpro")
     key: Secret = setting(doc="The private key, PEM, by reference.", example="systemd:umbrella-dkim")
 
+    def faults(self) -> Iterator[Fault]:
+        yield from fault_of("domain", names.domain, self.domain)
+        for fault in fault_of("selector", names.domain, self.selector):
+            yield Fault(fault.key, f"{self.selector!a} is not a selector", "write letters, digits, - and . only")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace(Settings):
@@ -114,6 +180,11 @@ class Pace(Settings):
     per_minute: int | None = setting(default=None, doc="Most mails started in any minute.", minimum=1)
     per_day: int | None = setting(default=None, doc="Most recipients in any 24 hours.", minimum=1)
     concurrency: int | None = setting(default=None, doc="Most mails under way at one time.", minimum=1)
+
+    def faults(self) -> Iterator[Fault]:
+        for key in ("per_minute", "per_day"):
+            if getattr(self, key) is not None:
+                yield Fault(key, NOT_BUILT, "leave it out; concurrency works")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +200,13 @@ class RouteSettings(Settings):
         default="retry_once", doc="What to do with a mail that may have been delivered: try once more, go on, or stop."
     )
 
+    def faults(self) -> Iterator[Fault]:
+        for number, sender in enumerate(self.from_):
+            yield from fault_of(f"from[{number}]", names.pattern, sender)
+        for number, upstream in enumerate(self.via):
+            if upstream in self.via[:number]:
+                yield Fault(f"via[{number}]", f"{upstream} stands here twice", "name each upstream once")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteTest(Settings):
@@ -137,6 +215,12 @@ class RouteTest(Settings):
     from_: str = setting(key="from", doc="An envelope sender.", example="info@acme.nl")
     via: tuple[str, ...] = setting(default=(), doc="The upstreams it must leave by.")
     refused: bool = setting(default=False, doc="True when it must be refused.")
+
+    def faults(self) -> Iterator[Fault]:
+        if self.from_ != names.NULL_PATTERN:
+            yield from fault_of("from", names.address, self.from_)
+        if self.refused == bool(self.via):
+            yield Fault("", "must say what is expected", "write either `via: NAME` or `refused: true`")
 
 
 @dataclass(frozen=True, slots=True)

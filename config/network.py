@@ -1,0 +1,52 @@
+"""Socket addresses and networks as ops write them.
+
+Texts only: no name is ever looked up, so what is listened on is what stands in the file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from config.fields import Mistake, is_loopback
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LIKE: Final = "write host and port, like 127.0.0.1:25 or [::1]:25"
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """`127.0.0.1:25` -> ("127.0.0.1", 25); `[::1]:25` -> ("::1", 25). Port 0 means any free port.
+
+    Takes IP addresses and `localhost`; raises Mistake for anything else.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise Mistake(f"{text} has no port", _LIKE)
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise Mistake(f"{text} is an IPv6 address without brackets", _LIKE)
+    bare = host.removeprefix("[").removesuffix("]")
+    if bare.lower() == "localhost":
+        return bare, int(port)
+    try:
+        return str(ipaddress.ip_address(bare)), int(port)
+    except ValueError:
+        raise Mistake(f"{text} has no IP address", f"{_LIKE} (0.0.0.0 for every address)") from None
+
+
+def network(text: str) -> Network:
+    """`192.0.2.0/24` or a single address. Raises Mistake for host bits, and for "everybody"."""
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise Mistake(f"{text} is not a network", "write it like 192.0.2.0/24, 192.0.2.7 or 2001:db8::/32") from None
+    if found.prefixlen == 0:
+        raise Mistake(f"{text} lets everybody send through us", "name the networks of your own senders")
+    if "/" in text and str(found.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
+        raise Mistake(f"{text} names a host inside a network", f"write {found}, or the address without /")
+    return found
+
+
+def listens_on_loopback(text: str) -> bool:
+    """True when nobody outside this machine can reach the address. Raises Mistake as `host_port` does."""
+    return is_loopback(host_port(text)[0])
