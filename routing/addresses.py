@@ -68,11 +68,11 @@ def write_mailbox(mailbox: Mailbox) -> bytes:
 
 def write_address(address: str) -> bytes:
     """An address for the wire: the domain in ASCII (IDNA), without anything that could end it early."""
-    local, at, domain = _clean(address).rpartition("@")
+    local, at, domain = clean_address(address).rpartition("@")
     return (local + at).encode("utf-8", "replace") + ascii_domain(domain)
 
 
-def _clean(address: str) -> str:
+def clean_address(address: str) -> str:
     """The address without what cannot stand in one: it can neither end early nor begin a new line."""
     address = _CONTROL.sub("", address)
     quoted = _QUOTED_LOCAL.match(address)
@@ -175,7 +175,7 @@ def _mailbox(entry: _Entry) -> Mailbox | None:
         return None
     named = [t for t in words if t.kind != "comment"]
     name = _text(named) or _text([t for t in (*words, *target) if t.kind == "comment"])
-    return Mailbox(name, _clean(text_of(raw)))
+    return Mailbox(name, clean_address(text_of(raw)))
 
 
 def _bare(phrase: list[Token]) -> tuple[list[Token], list[Token]]:
@@ -200,3 +200,48 @@ def _content(token: Token) -> bytes:
     if token.kind not in ("quoted", "comment"):
         return token.raw
     return re.sub(rb"\\(.)", rb"\1", token.raw[1:-1], flags=re.DOTALL)
+
+
+def encode_names(raw: bytes) -> bytes:
+    """An address list with its 8-bit display names and comments as encoded words and its 8-bit domains as A-labels;
+    all else as it is. A local part in 8-bit cannot be said in ASCII and stays.
+    """
+    written: list[bytes] = []
+    held: list[Token] = []
+    inside = False
+    for token in (*tokens(raw), Token(",", b"")):
+        if token.kind not in ("<", ">", ",", ";", ":"):
+            held.append(token)
+            continue
+        is_address = inside or (token.kind not in ("<", ":") and any(t.kind == "@" for t in held))
+        written.append(_ascii_address(held) if is_address else _ascii_phrase(held))
+        written.append(token.raw)
+        held, inside = [], token.kind == "<" or (inside and token.kind == ":")
+    return b"".join(written)
+
+
+def _ascii_phrase(words: list[Token]) -> bytes:
+    raw = b"".join(token.raw for token in words)
+    if raw.isascii():
+        return raw
+    name = encode_phrase(_text([token for token in words if token.kind != "comment"]))
+    comments = [_ascii_comment(token) for token in words if token.kind == "comment"]
+    return b" " + b" ".join(piece for piece in (name, *comments, b"") if piece or not name)
+
+
+def _ascii_address(words: list[Token]) -> bytes:
+    written: list[bytes] = []
+    after_at = False
+    for token in words:
+        if token.kind == "comment":
+            written.append(_ascii_comment(token))
+        elif after_at and token.kind == "atom":
+            written.append(ascii_domain(text_of(token.raw)))
+        else:
+            written.append(token.raw)
+        after_at = token.kind == "@" or (after_at and token.kind in ("space", "comment"))
+    return b"".join(written)
+
+
+def _ascii_comment(token: Token) -> bytes:
+    return token.raw if token.raw.isascii() else b"(" + encode(_text([token])) + b")"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from routing.addresses import Mailbox, addresses, encode_phrase, write_mailbox
@@ -115,8 +116,18 @@ def mailboxes(content: bytes, *names: str) -> tuple[Mailbox, ...]:
 
 
 def _named(content: bytes, names: Iterable[str]) -> list[Field]:
-    wanted = {name.lower() for name in names}
-    return [field for field in fields(content) if field.name.lower() in wanted]
+    """The fields of these names, in order. Only lines that begin with a name are read: most edits want one of many."""
+    end = header_end(content)
+    lowered = b"\r\n" + content[:end].lower()
+    found: list[Field] = []
+    for name in {name.lower() for name in names}:
+        start = lowered.find(b"\r\n" + name.encode("ascii"))
+        while start >= 0:
+            field = _read_field(content, start, _field_end(content, start, end))
+            if field.name.lower() == name:
+                found.append(field)
+            start = lowered.find(b"\r\n" + name.encode("ascii"), start + 2)
+    return sorted(found, key=attrgetter("start"))
 
 
 def remove(content: bytes, *names: str) -> bytes:

@@ -1,0 +1,201 @@
+"""What legacy programs get wrong in a mail, mended on raw bytes: pure, named, and a second pass changes nothing.
+
+A conforming mail comes back as the same object. Must never drop text, raise on anything a mail holds, or touch a
+conforming part of a body.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from time import gmtime
+from typing import Final
+
+from intake.long_lines import fold_headers, has_long_line, wrap_body
+from intake.raw_headers import encode_headers
+from routing.headers import append, field_line, fields, header_end, set_field, values
+
+_LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf|>?From (?![ \t]*:)[^\r\n]*\r\n)+")
+_FIELDS: Final = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*+)*+")
+_NO_FIELD: Final = re.compile(rb"\n(?![ \t]|[!-9;-~]+[ \t]*:)")
+_DATE: Final = re.compile(rb"\ndate:[ \t]*[^ \t\r]")
+_MESSAGE_ID: Final = re.compile(rb"\nmessage-id:[ \t]*+([^ \t\r]++)")
+_MIME_VERSION: Final = re.compile(rb"\nmime-version:[ \t]*[^ \t\r]")
+_CR_RUN: Final = re.compile(rb"(?<!\r)\r++\n")
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HELO: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """The mail and the names of what was mended, in order; the same `content` object when nothing was. `message_id` is
+    the value of its Message-ID field, with the angle brackets.
+    """
+
+    content: bytes
+    repairs: tuple[str, ...]
+    message_id: str
+
+
+def repair(content: bytes, now: float, hostname: str, queue_id: str) -> Repaired:
+    """The mail with CRLF line endings, a header block that parses, Date, Message-ID, MIME-Version, ASCII fields and
+    lines of at most 998 octets, as far as each can be had without loss.
+
+    `now` in unix seconds is for a missing Date; `queue_id` and `hostname` make a missing Message-ID, so that it is the
+    same at every delivery.
+    """
+    if (message_id := _conforming(content)) is not None:
+        return Repaired(content, (), message_id)
+    steps: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
+        ("line_endings", mend_line_endings),
+        ("leading_bytes", drop_leading_bytes),
+        ("blank_line", insert_blank_line),
+        ("date", lambda mail: _ensure(mail, "Date", date_text(now))),
+        ("message_id", lambda mail: _ensure(mail, "Message-ID", f"<{queue_id}@{_domain_text(hostname)}>")),
+        ("charset", name_charset),
+        ("mime_version", add_mime_version),
+        ("raw_headers", encode_headers),
+        ("long_headers", fold_headers),
+        ("long_lines", wrap_body),
+    )
+    names: list[str] = []
+    for name, step in steps:
+        mended = step(content)
+        if mended != content:
+            content = mended
+            names.append(name)
+    return Repaired(content, tuple(names), _message_id(content))
+
+
+def _conforming(content: bytes) -> str | None:
+    """The Message-ID of a mail that no repair would change, else None: the quick look at every mail, which copies
+    nothing but the header block.
+    """
+    end = content.find(b"\r\n\r\n")
+    if end < 0 or not content.endswith(b"\r\n") or not only_crlf(content) or has_long_line(content):
+        return None
+    block = b"\n" + content[:end]
+    if not block.isascii() or block[1:2] in (b" ", b"\t") or _NO_FIELD.search(block):
+        return None
+    lowered = block.lower()
+    found = _MESSAGE_ID.search(lowered)
+    if found is None or not _DATE.search(lowered) or not (_has_mime(lowered) or _needs_no_mime(lowered, content)):
+        return None
+    return block[found.start(1) : found.end(1)].decode("ascii")
+
+
+def _needs_no_mime(lowered: bytes, content: bytes) -> bool:
+    return b"\ncontent-" not in lowered and content.isascii()
+
+
+def _message_id(content: bytes) -> str:
+    words = (word for value in values(content, "Message-ID") for word in value.split())
+    return next(words, b"").decode("ascii", "replace")
+
+
+def _has_mime(block: bytes) -> bool:
+    return b"\ncontent-type:" in block and _MIME_VERSION.search(block) is not None
+
+
+def only_crlf(content: bytes) -> bool:
+    """True when every line ends in CRLF. The newline decoder is the fastest exact count of line endings at hand."""
+    seen = io.IncrementalNewlineDecoder(None, translate=False)
+    seen.decode(content.decode("latin-1"), final=True)
+    return seen.newlines == "\r\n"
+
+
+def mend_line_endings(content: bytes) -> bytes:
+    """Bare CR and bare LF become CRLF, CR CR LF too (RFC 5322 2.3); the last line gets its CRLF."""
+    if not content.endswith(b"\r\n"):
+        content += b"\r\n" if content[-1:] not in (b"\r", b"\n") else b""
+    if only_crlf(content):
+        return content
+    return _CR_RUN.sub(b"\n", content).replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+
+
+def drop_leading_bytes(content: bytes) -> bytes:
+    """Without a byte order mark and the `From ` line of an mbox file in front of the first field."""
+    found = _LEADING.match(content)
+    return content[found.end() :] if found else content
+
+
+def insert_blank_line(content: bytes) -> bytes:
+    """The header block ends where the first line stands that is no field; an empty line is put there if none is."""
+    found = _FIELDS.match(content)
+    end = found.end() if found else 0
+    return content if content.startswith(b"\r\n", end) else content[:end] + b"\r\n" + content[end:]
+
+
+def _ensure(content: bytes, name: str, text: str) -> bytes:
+    """One field of that name when there is none, or none with a value."""
+    if any(value.strip() for value in values(content, name)):
+        return content
+    return set_field(content, name, text.encode("ascii"))
+
+
+def name_charset(content: bytes) -> bytes:
+    """A Content-Type for an 8-bit body that has none: UTF-8 when it is, else windows-1252 (RFC 2045 5.2 says ASCII)."""
+    end = header_end(content)
+    if content.isascii() or content[end:].isascii() or values(content, "Content-Type"):
+        return content
+    charset = b"utf-8" if _is_utf8(content[end:]) else b"windows-1252"
+    content = append(content, "Content-Type", b"text/plain; charset=" + charset)
+    return content if values(content, "Content-Transfer-Encoding") else _eight_bit(content)
+
+
+def _eight_bit(content: bytes) -> bytes:
+    return append(content, "Content-Transfer-Encoding", b"8bit")
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def add_mime_version(content: bytes) -> bytes:
+    """MIME-Version where a field of MIME is present without it (RFC 2045 4)."""
+    if not any(field.name.lower().startswith("content-") for field in fields(content)):
+        return content
+    return _ensure(content, "MIME-Version", "1.0")
+
+
+def date_text(now: float) -> str:
+    """Unix seconds as a date of RFC 5322 3.3, in UTC."""
+    at = gmtime(now)
+    clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
+    return f"{_DAYS[at.tm_wday]}, {at.tm_mday} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04} {clock} +0000"
+
+
+def trace_header(*, peer: str, helo: str, hostname: str, queue_id: str, protocol: str, now: float) -> bytes:
+    """The Received field of this hop (RFC 5321 4.4), ending in CRLF.
+
+    `peer` is the client's IP address, `helo` the name it gave, `protocol` SMTP or ESMTP. What the client said is
+    reduced to the characters of a name, and the recipients are left out: they may be blind copies.
+    """
+    literal = _address_literal(peer)
+    name = _HELO.sub("?", helo)[:255] or literal
+    parts = (
+        f"from {name} ({literal})",
+        f"by {_domain_text(hostname)} with {protocol} id {queue_id};",
+        date_text(now),
+    )
+    return field_line("Received", "\r\n\t".join(parts).encode("ascii"))
+
+
+def _address_literal(peer: str) -> str:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return "unknown"
+    return f"[IPv6:{address.compressed}]" if isinstance(address, IPv6Address) else f"[{address}]"
+
+
+def _domain_text(hostname: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", hostname)[:255] or "localhost"
