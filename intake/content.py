@@ -1,0 +1,82 @@
+"""Where the content of a mail ends on the wire, and what it is without its transparency dots (RFC 5321 4.5.2).
+
+Pure, in chunks, never line by line. Must never see an end where another server on the way would not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_END: Final = b"\r\n.\r\n"
+_END_OF_LF_CLIENT: Final = re.compile(rb"\n\.\r?\n")
+
+
+class Content:
+    """Takes what follows the 354, chunk by chunk. `size` is what it holds in memory, in octets.
+
+    The end is CRLF "." CRLF and nothing else. Taking LF.LF, LF.CRLF, CRLF.LF or anything with a lone CR for an end
+    would let a sender smuggle a second mail through a server in front of us that passes them on as text (RFC 5321
+    2.3.8 and 4.1.1.4 forbid it).
+
+    One exception, `lf_client`: when every command line of the connection ended in a bare LF, a line there is what LF
+    ends, and a line with only a dot is the end. Such a client could not end a mail in any other way and would hang. No
+    mail server speaks like that, so nobody else's content can come through such a connection unseen. The caller
+    decides from the command lines alone (`Inbound.crlf_seen`), never from content.
+
+    More than `limit` octets of content (transparency dots not counted, RFC 1870 5) are thrown away as they come.
+    """
+
+    __slots__ = ("_chunks", "_end", "_lf_client", "_limit", "_tail", "_taken", "_too_large", "size")
+
+    def __init__(self, limit: int, *, lf_client: bool = False) -> None:
+        self.size = 0
+        self._limit = limit
+        self._lf_client = lf_client
+        self._chunks: list[bytes] = []
+        self._tail = b"\r\n"  # the line before the first one is the DATA command itself
+        self._taken = 0
+        self._end = -1
+        self._too_large = False
+
+    def feed(self, chunk: bytes) -> bytes | None:
+        """Take a chunk. None: more must come. Once the end is in it: what stands behind the end, not taken."""
+        window = self._tail + chunk
+        end, after = self._find_end(window)
+        if end < 0:
+            self._keep(chunk)
+            self._tail = window[-4:]
+            return None
+        self._end = self._taken + end - len(self._tail)
+        self._keep(chunk[: max(0, end - len(self._tail))])
+        return window[after:]
+
+    def message(self) -> bytes | None:
+        """The content without its transparency dots, after the end has come; None when it is over the limit."""
+        if self._too_large:
+            return None
+        wire = b"".join(self._chunks)[: self._end]
+        self._chunks.clear()
+        line_end = b"\n" if self._lf_client else b"\r\n"
+        content = (wire[1:] if wire.startswith(b".") else wire).replace(line_end + b".", line_end)
+        return content if len(content) <= self._limit else None
+
+    def _find_end(self, window: bytes) -> tuple[int, int]:
+        """Where the content ends (behind its last line ending) and where the next command begins."""
+        if self._lf_client:
+            found = _END_OF_LF_CLIENT.search(window)
+            return (found.start() + 1, found.end()) if found else (-1, -1)
+        at = window.find(_END)
+        return (at + 2, at + 5) if at >= 0 else (-1, -1)
+
+    def _keep(self, chunk: bytes) -> None:
+        self._taken += len(chunk)
+        if self._too_large:
+            return
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+        # A dot is added to at most every third octet (lines of "." CRLF), so beyond this the limit is passed for sure.
+        if self.size > self._limit + self._limit // 3 + 4:
+            self._too_large = True
+            self._chunks.clear()
+            self.size = 0

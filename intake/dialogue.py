@@ -1,0 +1,345 @@
+"""One SMTP dialogue: aiosmtpd's server with its costs taken out and its strictness towards legacy clients softened.
+
+Overrides private names of aiosmtpd 1.4.6 (pinned; tests compare each with the original). Must never take content for
+commands, and never answer for a mail that the handler did not answer for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiosmtpd.smtp import SMTP, syntax
+
+from config.network import Network
+from config.rules import Limits
+from intake.addresses import Parsed, parse
+from intake.content import Content
+from intake.handler import Client, Handler, Transaction, log_bug
+from intake.inbound import Inbound
+from intake.numbers import Numbers
+from routing.events import emit
+
+_log = logging.getLogger(__name__)
+
+IDLE_SECONDS: Final = 300.0
+"""RFC 5321 4.5.3.2.7 asks a server to wait at least five minutes for the next command."""
+_COMMAND_OCTETS: Final = 2048
+"""RFC 5321 4.5.3.1.4 says 512 and lets every extension add to it; ENVID, ORCPT and AUTH add more than 1000."""
+_BUFFER_OCTETS: Final = 1 << 16
+"""What a connection buffers before reading pauses (at twice this)."""
+_SMALL_OCTETS: Final = 1 << 18
+"""Content up to this size may be in memory for every connection; larger content needs one of a few places."""
+_LARGE_PLACES: Final = 8
+
+_STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
+_HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
+_COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
+_METHODS: Final = [f"smtp_{name}" for name in _COMMANDS]
+
+
+class _CommandSizes(dict[str, int]):
+    """One limit for all commands. aiosmtpd's own table is shared by all connections and grows with every EHLO."""
+
+    def __missing__(self, _command: str) -> int:
+        return _COMMAND_OCTETS
+
+
+@dataclass(slots=True)
+class Common:
+    """What all dialogues of one intake share."""
+
+    hostname: str
+    limits: Limits
+    numbers: Numbers
+    handler: Handler
+    open: set[Dialogue] = field(default_factory=set)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_PLACES))
+    stopping: bool = False
+
+    def refusal(self, peer: Any, allow: tuple[Network, ...]) -> str | None:
+        """Why a client may not speak, as a reply; None when it may. `peer` is the socket's peer name."""
+        if not _allowed(peer, allow):
+            return "554 5.7.1 Your address is not in this listener's allow list"
+        if self.stopping:
+            return f"421 4.3.2 {self.hostname} is shutting down"
+        if len(self.open) >= self.limits.connections:
+            return f"421 4.3.2 {self.hostname} has too many connections; try again later"
+        return None
+
+
+class Dialogue(SMTP):
+    """One connection. Every negative reply is logged and counted in `push`, so none can be forgotten."""
+
+    envelope: Transaction
+    session: Client
+    transport: asyncio.Transport | None
+    _handler_coroutine: asyncio.Task[None]
+    _timeout_handle: asyncio.TimerHandle | None
+
+    command_size_limit = _COMMAND_OCTETS
+    command_size_limits = _CommandSizes()
+    line_length_limit = _BUFFER_OCTETS  # the StreamReader's limit: the original's 1001 pauses at each larger read
+
+    def __init__(self, common: Common, allow: tuple[Network, ...], loop: asyncio.AbstractEventLoop) -> None:
+        self._common = common
+        self._allow = allow
+        self._size_limit = int(common.limits.message_size)
+        self._argument: str | None = None
+        self._leaving = False
+        self._keeping = False
+        self._silent_until = 0.0
+        super().__init__(
+            common.handler,
+            data_size_limit=self._size_limit,
+            enable_SMTPUTF8=True,  # only so that 8-bit arguments are decoded and answered by name; not advertised
+            hostname=common.hostname,
+            ident="ESMTP callpro-relay",
+            timeout=IDLE_SECONDS,
+            loop=loop,
+        )
+
+    def __dir__(self) -> list[str]:
+        """Only the commands we speak: the original's __init__ looks through all names, at every connection."""
+        return _METHODS
+
+    # ---- the connection ----------------------------------------------------------------------------------------
+
+    def _create_session(self) -> Client:
+        session = Client(self.loop)
+        session.extended_smtp = True  # parameters after HELO, or after no greeting at all, are read all the same
+        return session
+
+    def _set_post_data_state(self) -> None:
+        self.envelope = Transaction()
+
+    def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._inbound = Inbound(reader)
+        self._reader = self._inbound  # type: ignore[assignment]  # it has what the original's loop calls
+        self._writer = writer
+
+    async def _handle_client(self) -> None:
+        refusal = self._common.refusal(self.session.peer, self._allow)
+        try:
+            if refusal is not None:
+                await self._turn_away(refusal)
+                return
+            self._common.open.add(self)
+            self._common.numbers.connections += 1
+            self._common.numbers.open += 1
+            await super()._handle_client()
+        except ConnectionResetError:
+            self._writer.close()
+
+    async def _turn_away(self, refusal: str) -> None:
+        self._common.numbers.turned_away += 1
+        emit(_log, "client_refused", logging.WARNING, peer=self.peer, reply=refusal)
+        self._writer.write(refusal.encode("ascii", "replace") + b"\r\n")
+        self._writer.close()
+
+    def eof_received(self) -> bool:
+        """A client that closes its side early still gets answers to what it sent; the original would drop it all."""
+        return bool(asyncio.StreamReaderProtocol.eof_received(self))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """As the original, but a mail that is being kept is kept and logged, though nobody hears the answer."""
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
+        self.transport = None
+        if self in self._common.open:
+            self._common.open.remove(self)
+            self._common.numbers.open -= 1
+        if self._keeping:
+            return
+        self._handler_coroutine.cancel()
+        if self.envelope.mail_from is not None:
+            self._common.numbers.abandoned += 1
+            emit(_log, "abandoned", peer=self.peer, sender=self.sender, recipients=len(self.envelope.rcpt_tos))
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """Ends when the dialogue has ended."""
+        return self._handler_coroutine
+
+    def leave(self) -> None:
+        """Say 421 and close, now or as soon as the transaction under way has ended."""
+        self._leaving = True
+        self._leave_when_idle()
+
+    def _leave_when_idle(self) -> None:
+        if self._leaving and self.envelope.mail_from is None and self.transport is not None:
+            self._writer.write(b"421 4.3.2 %s is shutting down\r\n" % self.hostname.encode("ascii", "replace"))
+            self._writer.close()
+
+    def abort(self) -> None:
+        """End it at once, whatever is under way."""
+        if self.transport is not None:
+            self.transport.abort()
+        self._handler_coroutine.cancel()
+
+    # ---- silence: one timer that looks at the time again, instead of a new one for each command ------------------
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self._silent_until = self.loop.time() + (duration or self._timeout_duration)
+        if self._timeout_handle is None:
+            self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
+
+    def _timeout_cb(self) -> None:
+        left = self._silent_until - self.loop.time()
+        if left > 0 or self._keeping:
+            wait = max(1.0, min(left, self._timeout_duration))
+            self._timeout_handle = self.loop.call_later(wait, self._timeout_cb)
+        elif self.transport is not None:
+            self._log_refusal("421 4.4.2 idle for too long")
+            self._writer.write(b"421 4.4.2 %s: idle for too long\r\n" % self.hostname.encode("ascii", "replace"))
+            self._writer.close()
+
+    # ---- replies -----------------------------------------------------------------------------------------------
+
+    async def push(self, status: str | bytes) -> None:
+        """Send a reply, with an enhanced status code where the original has none (RFC 2034 4)."""
+        reply = status if isinstance(status, str) else status.decode("ascii", "replace")
+        if not _HAS_STATUS.match(reply):
+            code = reply[:3]
+            reply = f"{code} {_STATUS.get(code, code[0] + '.0.0')}{reply[3:]}"
+        if reply[0] in "45":
+            self._log_refusal(reply)
+        await self._say(reply)
+        self._leave_when_idle()
+
+    async def _say(self, reply: str) -> None:
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._writer.write(reply.encode("ascii", "replace") + b"\r\n")
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            raise ConnectionResetError("the client is gone") from error
+
+    def _log_refusal(self, reply: str) -> None:
+        self._common.numbers.refused[reply.split(" ", 2)[1]] += 1
+        emit(
+            _log,
+            "refused",
+            reply=reply,
+            peer=self.peer,
+            helo=self.session.host_name,
+            sender=self.sender,
+            argument=self._argument,
+            recipients=len(self.envelope.rcpt_tos) or None,
+        )
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Our own bug: the client may try again, and ops are told loudly."""
+        self._common.numbers.bugs += 1
+        log_bug(error, peer=self.peer, sender=self.sender)
+        return "451 4.3.0 An error of our own; try again later"
+
+    @property
+    def peer(self) -> str:
+        """The client's IP address."""
+        return self.session.address
+
+    @property
+    def sender(self) -> str | None:
+        """The envelope sender of the transaction under way, as it was given; None when there is none."""
+        return self.envelope.mail_from
+
+    # ---- commands ----------------------------------------------------------------------------------------------
+
+    async def check_helo_needed(self, _helo: str = "HELO") -> bool:
+        """Never: some clients begin with MAIL."""
+        return False
+
+    @syntax("HELO hostname")
+    async def smtp_HELO(self, hostname: str | None) -> None:
+        await self._greet(hostname, f"250 {self.hostname}")
+
+    @syntax("EHLO hostname")
+    async def smtp_EHLO(self, hostname: str | None) -> None:
+        extensions = (f"SIZE {self._size_limit}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "HELP")
+        lines = [f"250-{line}" for line in (self.hostname, *extensions)]
+        lines[-1] = lines[-1].replace("-", " ", 1)
+        await self._greet(hostname, "\r\n".join(lines), said_ehlo=True)
+
+    async def _greet(self, hostname: str | None, reply: str, *, said_ehlo: bool = False) -> None:
+        if not hostname:
+            await self.push("501 Syntax: HELO hostname")
+            return
+        self._set_post_data_state()
+        self.session.host_name = "".join(c if "!" <= c <= "~" else "?" for c in hostname[:255])
+        self.session.said_ehlo = said_ehlo
+        await self._say(reply)
+        self._leave_when_idle()
+
+    @syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
+    async def smtp_MAIL(self, arg: str | None) -> None:
+        """A second MAIL starts over (RFC 5321 4.1.1.2: it clears the buffers); the original answers 503."""
+        self._set_post_data_state()
+        await super().smtp_MAIL(arg)
+
+    def _getaddr(self, arg: str) -> Parsed:
+        self._argument = arg[:300]
+        return parse(arg, super()._getaddr)
+
+    @syntax("DATA")
+    async def smtp_DATA(self, arg: str | None) -> None:
+        if arg:
+            await self.push("501 Syntax: DATA")
+        elif self.envelope.mail_from is None:
+            await self.push("503 Error: need MAIL command")
+        elif not self.envelope.rcpt_tos:
+            await self.push("554 5.5.1 No valid recipients")
+        else:
+            self._argument = None
+            await self.push("354 End data with <CR><LF>.<CR><LF>")
+            try:
+                await self.push(await self._take_mail())
+            finally:
+                self._set_post_data_state()
+            self._leave_when_idle()
+
+    async def _take_mail(self) -> str:
+        content = await self._read_content()
+        if content is None:
+            return f"552 5.3.4 The mail is larger than {self._size_limit} octets"
+        self.envelope.content = self.envelope.original_content = content
+        self._keeping = True
+        try:
+            return str(await self._call_handler_hook("DATA"))
+        except Exception as error:
+            return await self.handle_exception(error)
+        finally:
+            self._keeping = False
+
+    async def _read_content(self) -> bytes | None:
+        """What stands before the final dot, without transparency dots; None when it is over the limit."""
+        content = Content(self._size_limit, lf_client=not self._inbound.crlf_seen)
+        has_place = False
+        try:
+            while (rest := content.feed(await self._inbound.read(4 * _BUFFER_OCTETS))) is None:
+                if content.size > _SMALL_OCTETS and not has_place:
+                    self._silent_until = math.inf  # the client waits for us now
+                    has_place = await self._common.places.acquire()
+                self._reset_timeout()
+            self._reset_timeout()
+            self._inbound.give_back(rest)
+            return content.message()
+        finally:
+            if has_place:
+                self._common.places.release()
+
+
+def _allowed(peer: Any, allow: tuple[Network, ...]) -> bool:
+    if not peer:
+        return False
+    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in allow)

@@ -1,0 +1,190 @@
+"""The verdict on each command: is there a route, may this recipient be added, is the mail kept.
+
+A permanent refusal is only ever about what the client said; every doubt of our own is a 4xx. Must never answer 250 to a
+mail before the spool has it on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Final
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from config.rules import Limits, Route
+from intake.numbers import Numbers
+from intake.repairs import repair, trace_header
+from routing.events import emit
+from routing.headers import header_end
+from routing.mail import NULL_SENDER, domain_of
+from spool.contract import Arrival, Spool, SpoolFull, SpoolUnavailable, id_text
+
+_log = logging.getLogger(__name__)
+
+MOST_RECEIVED: Final = 30
+"""More Received fields than this is a loop (RFC 5321 6.3); CallPro's own mail has none or one."""
+MOST_PASSES: Final = 4
+"""A mail that came through this very relay more often is going round."""
+
+_RECEIVED: Final = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:\s*(\S[^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+
+Match = Callable[[str], Route | None]
+
+
+class Client(Session):
+    """aiosmtpd's session, and whether the client greeted with EHLO (`extended_smtp` is true for every client here)."""
+
+    said_ehlo = False
+
+    @property
+    def address(self) -> str:
+        """The client's IP address; "" when it was gone before it could be asked."""
+        return str(self.peer[0]) if self.peer else ""
+
+
+class Transaction(Envelope):
+    """aiosmtpd's envelope with the route that MAIL FROM found. `mail_from` is `<>` for the null sender here."""
+
+    route: Route
+    content: bytes
+
+
+class Handler:
+    """aiosmtpd's hooks. One for all connections: everything of a connection is in its session and envelope."""
+
+    def __init__(
+        self, limits: Limits, spool: Spool, match: Match, hostname: str, clock: Callable[[], float], numbers: Numbers
+    ) -> None:
+        self._limits = limits
+        self._spool = spool
+        self._match = match
+        self._hostname = hostname
+        self._clock = clock
+        self._numbers = numbers
+
+    def __dir__(self) -> list[str]:
+        """Only the hooks: aiosmtpd looks through all names of a handler at every connection."""
+        return ["handle_DATA", "handle_MAIL", "handle_RCPT"]
+
+    async def handle_MAIL(
+        self, _server: SMTP, _session: Session, envelope: Transaction, address: str, _options: list[str]
+    ) -> str:
+        sender = _sender(address)
+        if envelope.smtp_utf8:
+            return "555 5.5.4 SMTPUTF8 is not offered here"
+        if not sender.isascii():
+            return "553 5.6.7 A sender address beyond ASCII cannot be carried; write its domain in xn-- form"
+        if sender and not domain_of(sender):
+            return f"553 5.1.7 <{_shown(sender)}>: a sender address needs a domain"
+        route = self._match(sender)
+        if route is None:
+            return _no_route(sender)
+        envelope.mail_from = address
+        envelope.route = route
+        return "250 2.1.0 Ok"
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Session, envelope: Transaction, address: str, _options: list[str]
+    ) -> str:
+        if not address.isascii():
+            return "553 5.6.7 A recipient address beyond ASCII cannot be carried; write its domain in xn-- form"
+        if not domain_of(address):
+            return f"553 5.1.3 <{_shown(address.strip('<>'))}>: a recipient address needs a domain"
+        if address not in envelope.rcpt_tos:
+            if len(envelope.rcpt_tos) >= self._limits.recipients:
+                return f"452 4.5.3 At most {self._limits.recipients} recipients a mail; send the rest in another mail"
+            envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
+
+    async def handle_DATA(self, _server: SMTP, session: Client, envelope: Transaction) -> str:
+        arrival = self._arrival(session, envelope)
+        header = arrival.content[: header_end(arrival.content)]
+        if _goes_round(header, self._hostname):
+            return "554 5.4.6 This mail goes round: too many servers passed it on (Received fields)"
+        try:
+            await self._spool.put(arrival)
+        except SpoolFull:
+            return "452 4.3.1 The spool is full; try again later"
+        except SpoolUnavailable as error:
+            emit(_log, "spool_unavailable", logging.ERROR, reason=str(error))
+            return "451 4.3.0 Mail cannot be stored just now; try again later"
+        self._accepted(arrival, header)
+        return f"250 2.0.0 Ok: queued as {id_text(arrival.id)}"
+
+    def _arrival(self, session: Client, envelope: Transaction) -> Arrival:
+        number, now = self._spool.next_id(), self._clock()
+        repaired = repair(envelope.content, now, self._hostname, id_text(number))
+        peer, helo = session.address, session.host_name or ""
+        trace = trace_header(
+            peer=peer,
+            helo=helo,
+            hostname=self._hostname,
+            queue_id=id_text(number),
+            protocol="ESMTP" if session.said_ehlo else "SMTP",
+            now=now,
+        )
+        return Arrival(
+            id=number,
+            sender=_sender(envelope.mail_from),
+            recipients=tuple(envelope.rcpt_tos),
+            content=trace + repaired.content,
+            route=envelope.route.name,
+            received_at=now,
+            peer=peer,
+            helo=helo,
+            repairs=repaired.repairs,
+        )
+
+    def _accepted(self, arrival: Arrival, header: bytes) -> None:
+        self._numbers.accepted += 1
+        self._numbers.recipients += len(arrival.recipients)
+        self._numbers.octets += len(arrival.content)
+        self._numbers.repairs.update(arrival.repairs)
+        message_id = _MESSAGE_ID.search(header)
+        emit(
+            _log,
+            "accepted",
+            mail=id_text(arrival.id),
+            sender=arrival.sender,
+            recipients=len(arrival.recipients),
+            to=arrival.recipients,
+            size=len(arrival.content),
+            route=arrival.route,
+            peer=arrival.peer,
+            message_id=message_id[1].decode("ascii", "replace").strip() if message_id else None,
+            repairs=arrival.repairs or None,
+        )
+
+
+def log_bug(error: Exception, **fields: object) -> None:
+    """Say loudly that our own code failed: where, and in what kind of error. Its text is left out, as it may quote a
+    mail.
+    """
+    emit(_log, "bug", logging.ERROR, error=type(error).__name__, **fields)
+    told = RuntimeError(f"{type(error).__name__}, its text left out as it may quote a mail")
+    _log.error("traceback of the bug, please report it", exc_info=(RuntimeError, told, error.__traceback__))
+
+
+def _sender(mail_from: str | None) -> str:
+    return NULL_SENDER if mail_from is None or mail_from == "<>" else mail_from
+
+
+def _goes_round(header: bytes, hostname: str) -> bool:
+    if len(_RECEIVED.findall(header)) > MOST_RECEIVED:
+        return True
+    return header.lower().count(f"by {hostname} with ".lower().encode("ascii", "replace")) > MOST_PASSES
+
+
+def _no_route(sender: str) -> str:
+    if not sender:
+        return "550 5.7.1 <>: no route for the null sender; add a route from '<>' to routes.yaml and reload"
+    domain = domain_of(sender)[:200]
+    return f"550 5.7.1 <{_shown(sender)}>: no route for sender domain {domain}; add one to routes.yaml and reload"
+
+
+def _shown(address: str) -> str:
+    """As much of an address as fits a reply line of 512 octets (RFC 5321 4.5.3.1.5) with all else in it."""
+    return address if len(address) <= 200 else address[:197] + "..."

@@ -1,0 +1,62 @@
+"""What a client says: command lines one at a time, content in chunks, over one asyncio.StreamReader.
+
+Must never lose or reorder an octet between the two: what a chunk holds beyond the final dot is the next command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Inbound:
+    """Stands where aiosmtpd expects a StreamReader. A client that is gone is a ConnectionResetError everywhere.
+
+    `crlf_seen` says whether any command line so far ended in CRLF, as RFC 5321 2.3.8 asks of every line.
+    """
+
+    __slots__ = ("_ahead", "_reader", "crlf_seen")
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._ahead = bytearray()
+        self.crlf_seen = False
+
+    async def readuntil(self) -> bytes:
+        """The next command line with its line ending. Raises LimitOverrunError as StreamReader does."""
+        end = self._ahead.find(b"\n") + 1 if self._ahead else 0
+        if end:
+            line = bytes(self._ahead[:end])
+            del self._ahead[:end]
+        else:
+            line = await self._line_from_reader()
+        if not self.crlf_seen and line.endswith(b"\r\n"):
+            self.crlf_seen = True
+        return line
+
+    async def _line_from_reader(self) -> bytes:
+        try:
+            line = await self._reader.readuntil()
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise ConnectionResetError("the client is gone") from error
+        if self._ahead:
+            line = bytes(self._ahead) + line
+            self._ahead.clear()
+        return line
+
+    async def read(self, most: int) -> bytes:
+        """Between 1 and `most` octets, as soon as there are any."""
+        if self._ahead:
+            chunk = bytes(self._ahead[:most])
+            del self._ahead[:most]
+            return chunk
+        try:
+            chunk = await self._reader.read(most)
+        except OSError as error:
+            raise ConnectionResetError("the client is gone") from error
+        if not chunk:
+            raise ConnectionResetError("the client is gone")
+        return chunk
+
+    def give_back(self, rest: bytes) -> None:
+        """Put octets that were read too far in front of what comes next."""
+        self._ahead[:0] = rest

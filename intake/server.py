@@ -1,0 +1,94 @@
+"""Where mail comes in: the listeners, what all their connections share, and how they end.
+
+Must never be reachable by a client outside `listen[].allow`, and never drop a mail whose 250 was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from config.network import host_port, network
+from config.rules import Listen, Relay, Route
+from intake.dialogue import Common, Dialogue
+from intake.handler import Handler
+from intake.numbers import Numbers
+from spool.contract import Spool
+
+_BACKLOG = 1024
+"""Connections the kernel holds for us: a burst must not see its SYN dropped and wait a second."""
+
+
+class Intake:
+    """Accepts mail on every `listen` address into the spool. `numbers` is what it counted.
+
+    `match` gives the route of an envelope sender ("" is the null sender), None when no rule names it; it is asked at
+    each MAIL FROM, so a reload needs nothing here. `hostname` is said in greetings and trace headers.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        spool: Spool,
+        match: Callable[[str], Route | None],
+        hostname: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.numbers = Numbers()
+        handler = Handler(relay.limits, spool, match, hostname, clock, self.numbers)
+        self._common = Common(hostname, relay.limits, self.numbers, handler)
+        self._relay = relay
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self) -> None:
+        """Listen on every address. Raises OSError naming the address when one cannot be had; then none is."""
+        try:
+            for listen in self._relay.listen:
+                self._servers.append(await self._listen(listen))
+        except OSError:
+            self._close_listeners()
+            raise
+
+    async def _listen(self, listen: Listen) -> asyncio.Server:
+        host, port = host_port(listen.address)
+        allow = tuple(network(text) for text in listen.allow)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.create_server(
+                lambda: Dialogue(self._common, allow, loop),
+                host,
+                port,
+                backlog=_BACKLOG,
+                reuse_port=self._relay.workers > 1 or None,
+            )
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {listen.address}: {error.strerror or error}") from error
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and real port of every socket that is listened on."""
+        return [socket.getsockname()[:2] for server in self._servers for socket in server.sockets]
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting, say 421 to idle clients, and let transactions under way end within `grace` seconds.
+
+        When it returns, no `spool.put` is under way.
+        """
+        self._common.stopping = True
+        self._close_listeners()
+        for dialogue in list(self._common.open):
+            dialogue.leave()
+        await self._ended(grace)
+        for dialogue in list(self._common.open):
+            dialogue.abort()
+        await self._ended(None)
+
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    async def _ended(self, seconds: float | None) -> None:
+        tasks = {dialogue.task for dialogue in self._common.open}
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
