@@ -120,13 +120,20 @@ class HttpServer:
             _write(writer, Response(400, body=str(error).encode()))
             return False
         self.requests.append(request)
-        answer = await self._handler(request)
+        answer = await self._handled(request)
         if isinstance(answer, Fault):
             await _misbehave(answer, writer)
             return False
         _write(writer, answer)
         await writer.drain()
         return "close" not in request.headers.get("connection", "").lower()
+
+    async def _handled(self, request: Request) -> Response | Fault:
+        try:
+            return await self._handler(request)
+        except Exception as error:
+            self.problems.append(f"the look-alike failed: {error!r}")
+            return Response(500)
 
 
 async def _head(reader: asyncio.StreamReader) -> list[str] | None:
