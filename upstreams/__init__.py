@@ -1,1 +1,18 @@
 """Where mail goes: one file per kind. `KINDS` is the one list of brands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from upstreams import connector, maildir, smtp
+from upstreams.base import Kind
+
+_ALL: Final = (
+    connector.KIND,
+    maildir.KIND,
+    smtp.KIND,
+)
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in _ALL})
+"""`type:` in the YAML -> its kind."""

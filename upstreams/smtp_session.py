@@ -1,0 +1,289 @@
+"""Opens a connection to an SMTP server up to the point where mail may be said: TCP, greeting, EHLO, TLS, login.
+
+aiosmtplib does the talking, one step at a time, so that each failure has its stage. It must never go on in clear text
+where TLS was asked for, and never try a password twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import aiosmtplib
+
+from routing.outcome import Outcome, Stage, Word
+from upstreams.smtp_replies import Reply, ReplyTable
+from upstreams.smtp_tls import ResumingContext, resuming_context
+from upstreams.smtp_wire import Wire, one_line
+
+Tls = Literal["starttls", "implicit", "none"]
+"""How a connection is encrypted; `starttls` is required, never a try."""
+
+
+class Login(Protocol):
+    """A way to say who we are. Equal logins may share a connection: a login hashes and compares by its credential."""
+
+    async def log_in(self, client: aiosmtplib.SMTP) -> Outcome | None:
+        """Log in once on an open client. None when in; an outcome when it cannot even be tried.
+
+        A refusal is raised as aiosmtplib's SMTPResponseException.
+        """
+
+    def scrub(self, text: str) -> str:
+        """`text` without any form of the secret, for servers that echo."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpWay:
+    """Where a connection goes and as whom. Two mails of one route with equal ways may share a connection.
+
+    `source_address` is an IPv4 or IPv6 address of this machine to send from.
+    """
+
+    host: str
+    port: int
+    tls: Tls = "starttls"
+    login: Login | None = None
+    ipv4_only: bool = False
+    source_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the server's EHLO offers that we use."""
+
+    pipelining: bool
+    size: bool
+    eight_bit: bool
+    utf8: bool
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """An open, logged-in connection. Times are the event loop's seconds."""
+
+    wire: Wire
+    offers: Offers
+    opened: float
+    mails: int = 0
+    """Transactions begun on it."""
+    idle_since: float = 0.0
+    unfinished: bool = False
+    """True while the server may still hold a mail that was not ended: RSET first."""
+    spent: bool = False
+    """True when it must not be used again."""
+
+
+class _Stopped(Exception):
+    """An opening that ends in an outcome of ours."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.word)
+        self.outcome = outcome
+
+
+class Opener:
+    """Opens sessions for one upstream. `hostname` is said in EHLO; `timeout` is in seconds and for each step."""
+
+    def __init__(self, hostname: str, timeout: float, replies: ReplyTable) -> None:
+        self._hostname = hostname
+        self._timeout = timeout
+        self._replies = replies
+        self._tls: ResumingContext | None = None
+
+    async def open(self, way: SmtpWay) -> Session | Outcome:
+        """A session, or what went wrong: never an exception for anything the other side does."""
+        if self._tls is None and way.tls != "none":
+            context = await asyncio.to_thread(resuming_context)  # reads the trust store: tens of milliseconds
+            self._tls = self._tls or context
+        opening = _Opening(way, self._hostname, self._timeout, self._tls)
+        try:
+            return await opening.run()
+        except _Stopped as stopped:
+            return stopped.outcome
+        except aiosmtplib.SMTPResponseException as refusal:
+            text = one_line(refusal.message)
+            reply = Reply(refusal.code, way.login.scrub(text) if way.login else text)
+            return self._replies.classify(reply, opening.stage)
+        except (OSError, aiosmtplib.SMTPException) as error:
+            return _trouble(error, opening.stage, way, self._timeout)
+
+    def remember(self, session: Session, way: SmtpWay) -> None:
+        """Keep the TLS session of a connection that has spoken, for the next one."""
+        tls = session.wire.transport.get_extra_info("ssl_object")
+        if tls is not None and self._tls is not None:
+            self._tls.remember(way.host, tls)
+
+
+class _Opening:
+    """One opening, with the stage it has reached."""
+
+    def __init__(self, way: SmtpWay, hostname: str, timeout: float, tls: ResumingContext | None) -> None:
+        self.stage = Stage.CONNECT
+        self._way = way
+        self._hostname = hostname
+        self._timeout = timeout
+        self._tls = tls if way.tls != "none" else None
+
+    async def run(self) -> Session:
+        client = aiosmtplib.SMTP(
+            hostname=self._way.host,
+            sock=await _dial(self._way, self._timeout),
+            local_hostname=self._hostname,
+            timeout=self._timeout,
+            use_tls=self._way.tls == "implicit",
+            start_tls=False,
+            tls_context=self._tls,
+        )
+        try:
+            return await self._converse(client)
+        except BaseException:
+            _drop(client)
+            raise
+
+    async def _converse(self, client: aiosmtplib.SMTP) -> Session:
+        await client.connect()
+        await self._greet(client)
+        if self._way.tls == "starttls":
+            await self._start_tls(client)
+        if self._way.login is not None:
+            self.stage = Stage.LOGIN
+            if (outcome := await self._way.login.log_in(client)) is not None:
+                raise _Stopped(outcome)
+        offered = client.supports_extension
+        offers = Offers(offered("pipelining"), offered("size"), offered("8bitmime"), offered("smtputf8"))
+        if client.transport is None:
+            raise aiosmtplib.SMTPServerDisconnected("Connection lost")
+        return Session(Wire.take_over(client.transport), offers, asyncio.get_running_loop().time())
+
+    async def _greet(self, client: aiosmtplib.SMTP) -> None:
+        """EHLO; HELO for servers that know no EHLO, where nothing depends on what EHLO offers (RFC 5321 3.2)."""
+        try:
+            await client.ehlo()
+        except aiosmtplib.SMTPHeloError as refusal:
+            plain = self._way.tls != "starttls" and self._way.login is None
+            if refusal.code // 100 != 5 or not plain or not client.is_connected:
+                raise
+            await client.helo()
+
+    async def _start_tls(self, client: aiosmtplib.SMTP) -> None:
+        self.stage = Stage.TLS
+        if not client.supports_extension("starttls"):
+            raise _Stopped(
+                Outcome(
+                    Word.CONFIG,
+                    "the server does not offer STARTTLS",
+                    Stage.TLS,
+                    hint=f"{self._way.host} must offer STARTTLS on port {self._way.port}; "
+                    "mail and password are not sent in clear text.",
+                )
+            )
+        await client.starttls()
+        await client.ehlo()
+
+
+def _drop(client: aiosmtplib.SMTP) -> None:
+    transport = client.transport
+    client.close()
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()
+
+
+# ---- TCP
+
+
+async def _dial(way: SmtpWay, seconds: float) -> socket.socket:
+    """A connected socket, each address of the host tried in turn for its share of `seconds`. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET if way.ipv4_only else socket.AF_UNSPEC
+    async with asyncio.timeout(seconds):
+        found = await loop.getaddrinfo(way.host, way.port, family=family, type=socket.SOCK_STREAM)
+    if way.source_address is not None:
+        found = [entry for entry in found if (entry[0] == socket.AF_INET6) == (":" in way.source_address)]
+    failure: OSError = OSError(errno.EADDRNOTAVAIL, f"no address of {way.host} can be reached from the source address")
+    for entry in found:
+        try:
+            async with asyncio.timeout(seconds / len(found)):
+                return await _connected(entry[0], entry[4], way.source_address)
+        except OSError as error:  # TimeoutError is one
+            failure = error
+    raise failure
+
+
+async def _connected(family: int, address: tuple[object, ...], source: str | None) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if source is not None:
+            sock.bind((source, 0))
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# ---- what went wrong
+
+
+def _trouble(error: Exception, stage: Stage, way: SmtpWay, timeout: float) -> Outcome:
+    """The outcome of a step that ended without a reply."""
+    cause = error.__cause__ if isinstance(error, aiosmtplib.SMTPConnectError) and error.__cause__ else error
+    if isinstance(cause, ssl.SSLError):
+        return _tls_trouble(cause, way)
+    if isinstance(cause, socket.gaierror):
+        return _name_trouble(cause, way)
+    if isinstance(cause, TimeoutError):
+        return Outcome(Word.RETRY, f"no answer within {timeout:g} seconds", stage, hint=_silence_hint(stage, way))
+    if isinstance(cause, OSError) and cause.errno == errno.EADDRNOTAVAIL and way.source_address:
+        return Outcome(
+            Word.CONFIG,
+            f"cannot send from {way.source_address}: {cause.strerror}",
+            stage,
+            hint=f"{way.source_address} must be an address of this machine that reaches {way.host}.",
+        )
+    if isinstance(cause, OSError) and cause.strerror:
+        return Outcome(Word.RETRY, f"cannot connect to {way.host} port {way.port}: {cause.strerror}", stage)
+    return Outcome(Word.RETRY, "the server closed the connection", stage)
+
+
+def _silence_hint(stage: Stage, way: SmtpWay) -> str | None:
+    if stage is Stage.CONNECT and way.tls != "implicit":
+        return f"Is port {way.port} of {way.host} open from here, and does it speak first? (port 465: `tls: implicit`)"
+    return None
+
+
+def _name_trouble(error: socket.gaierror, way: SmtpWay) -> Outcome:
+    missing = error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+    return Outcome(
+        Word.CONFIG if missing else Word.RETRY,
+        f"cannot find {way.host}: {error.strerror}",
+        Stage.CONNECT,
+        hint=f"Compare `host: {way.host}` with what the customer gave us." if missing else None,
+    )
+
+
+_BREAKS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+
+def _tls_trouble(error: ssl.SSLError, way: SmtpWay) -> Outcome:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Outcome(
+            Word.CONFIG,
+            f"the certificate of {way.host} is not good: {one_line(error.verify_message)}",
+            Stage.TLS,
+            hint=f"The administrator of {way.host} must install a valid certificate for that name, "
+            "or `host` must be the name that the certificate is for.",
+        )
+    if isinstance(error, _BREAKS):
+        return Outcome(Word.RETRY, "the server broke off the TLS handshake", Stage.TLS)
+    return Outcome(
+        Word.CONFIG,
+        f"no TLS with {way.host} port {way.port}: {one_line(error.reason or str(error))}",
+        Stage.TLS,
+        hint=f"Does port {way.port} want `tls: implicit` or `tls: starttls`, and does the server speak TLS 1.2?",
+    )

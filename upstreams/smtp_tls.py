@@ -1,0 +1,41 @@
+"""The TLS context of one SMTP upstream: as strict as every other, and it takes up the server's last session again.
+
+A resumed session spares the key exchange and the certificate chain of each new connection (RFC 8446 2.2); the server
+was checked when the session was made. It must never offer a session to another host name.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+
+class ResumingContext(ssl.SSLContext):
+    """A client context that remembers one session per host name. Event loops reach it through `wrap_bio`."""
+
+    _sessions: dict[str, ssl.SSLSession]
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As the base class, with the remembered session where there is one."""
+        remembered = session or self._sessions.get(str(server_hostname))
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, remembered)
+
+    def remember(self, host: str, tls: ssl.SSLObject) -> None:
+        """Keep the session of an open connection to `host` (TLS 1.3: it arrives with the first replies)."""
+        if tls.session is not None and tls.session.has_ticket:
+            self._sessions[host] = tls.session
+
+
+def resuming_context() -> ResumingContext:
+    """A context for one upstream: TLS 1.2 or later, system trust (`SSL_CERT_FILE` is honoured), names checked."""
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context._sessions = {}
+    return context
