@@ -1,0 +1,123 @@
+"""The kind `sendgrid`: Twilio SendGrid by SMTP (the default: the mail stays as it is) or by its v3 API.
+
+Use the API only where the SMTP ports are closed: it has no raw MIME, so mail is taken apart and built anew there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from config.credentials import Secret
+from config.fields import Duration, Fault, Settings, is_loopback, setting
+from upstreams.base import Host, Kind, Upstream
+from upstreams.sendgrid_api import ApiAccess, SendGridApi
+from upstreams.sendgrid_body import RECIPIENTS_LIMIT
+from upstreams.sendgrid_smtp import SENDGRID_REPLIES, SendGridSmtp
+from upstreams.smtp import SmtpUpstream
+from upstreams.smtp_login import PasswordLogin
+from upstreams.smtp_pool import SmtpLimits
+from upstreams.smtp_session import SmtpWay
+
+USER: Final = "apikey"
+"""The literal word; the password is the key."""
+
+_SMTP_HOSTS: Final[Mapping[str, str]] = {"us": "smtp.sendgrid.net", "eu": "smtp.eu.sendgrid.net"}
+_API_HOSTS: Final[Mapping[str, str]] = {"us": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
+_PORTS: Final = {"starttls": 587, "implicit": 465, "none": 25}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendGridSettings(Settings):
+    """`type: sendgrid`."""
+
+    api_key: Secret = setting(doc="A key with Mail Send, by reference.", example="env:SENDGRID_API_KEY")
+    method: Literal["smtp", "api"] = setting(
+        default="smtp", doc="`smtp` carries every mail as it is; `api` is for when ports 587 and 465 are closed."
+    )
+    region: Literal["us", "eu"] = setting(default="us", doc="Where the account lives; an EU key works only in `eu`.")
+    host: str | None = setting(default=None, doc="method smtp: the server; default: the region's.")
+    port: int | None = setting(
+        default=None,
+        doc="method smtp: default 587 for `starttls` (25 and 2525 work too), 465 for `implicit`.",
+        minimum=1,
+        maximum=65535,
+    )
+    tls: Literal["starttls", "implicit", "none"] = setting(
+        default="starttls", doc="method smtp: `starttls` (required), `implicit`, or `none` (loopback only)."
+    )
+    base_url: str | None = setting(default=None, doc="method api: where /v3/mail/send is; default: the region's.")
+    timeout: Duration = setting(
+        default=Duration(60), doc="How long SendGrid may take for one step or one request.", minimum=0.05
+    )
+    connections: int = setting(default=5, doc="Most connections at one time.", minimum=1, maximum=100)
+    recipients: int = setting(
+        default=RECIPIENTS_LIMIT,
+        doc="Most recipients in one mail; more are split.",
+        minimum=1,
+        maximum=RECIPIENTS_LIMIT,
+    )
+    tracking: bool = setting(
+        default=False, doc="false: no links rewritten, no pixel or footer added; true: as the account is set."
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """See `Settings.faults`."""
+        key = self.api_key.reveal()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            yield Fault("api_key", "does not look like an API key", "give the key alone: one word that begins with SG.")
+        if self.method == "api":
+            yield from self._api_faults()
+        else:
+            yield from self._smtp_faults()
+
+    def _api_faults(self) -> Iterator[Fault]:
+        for name in ("host", "port"):
+            if getattr(self, name) is not None:
+                yield Fault(name, "belongs to `method: smtp`", "write `base_url`, or leave it out")
+        if self.tls != "starttls":
+            yield Fault("tls", "belongs to `method: smtp`", "leave it out: the API is always HTTPS")
+        parts = urlsplit(self.url)
+        plain = parts.scheme == "http" and is_loopback(self.url)
+        if not (parts.scheme == "https" or plain) or not parts.hostname or parts.query or parts.username:
+            yield Fault("base_url", "is no HTTPS address", "write one such as https://api.sendgrid.com")
+        elif parts.path.rstrip("/").endswith("/v3"):
+            yield Fault("base_url", "holds /v3 already", "leave /v3 out")
+
+    def _smtp_faults(self) -> Iterator[Fault]:
+        if self.base_url is not None:
+            yield Fault("base_url", "belongs to `method: api`", "write `host`, or leave it out")
+        if self.tls == "none" and not is_loopback(self.server):
+            yield Fault("tls", "the key would cross the network in clear text", "write `starttls` or `implicit`")
+
+    def loopback(self) -> bool:
+        """See `Settings.loopback`: only the method in use counts."""
+        return is_loopback(self.url if self.method == "api" else self.server)
+
+    @property
+    def server(self) -> str:
+        """The SMTP server's name."""
+        return self.host or _SMTP_HOSTS[self.region]
+
+    @property
+    def url(self) -> str:
+        """Where the API is, without a path."""
+        return self.base_url or _API_HOSTS[self.region]
+
+
+def _build(name: str, settings: Settings, host: Host) -> Upstream:
+    if not isinstance(settings, SendGridSettings):
+        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of sendgrid")
+    if settings.method == "api":
+        api = ApiAccess(settings.url, settings.api_key, settings.timeout, settings.connections, settings.recipients)
+        return SendGridApi(name, api, settings.tracking)
+    way = SmtpWay(
+        settings.server, settings.port or _PORTS[settings.tls], settings.tls, PasswordLogin(USER, settings.api_key)
+    )
+    limits = SmtpLimits(timeout=settings.timeout, connections=settings.connections, recipients=settings.recipients)
+    return SendGridSmtp(SmtpUpstream(name, host, way, limits, SENDGRID_REPLIES), settings.tracking)
+
+
+KIND: Final = Kind("sendgrid", "Twilio SendGrid, by SMTP or by its API.", SendGridSettings, _build)

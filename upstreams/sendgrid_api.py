@@ -1,0 +1,208 @@
+"""SendGrid over HTTPS: `POST /v3/mail/send` (provider page sendgrid.md, section 2).
+
+One request for each mail, never repeated here: SendGrid knows no idempotency key. The API key leaves only in the
+Authorization header and is in no outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from config.credentials import Secret
+from routing.mail import Outgoing
+from routing.outcome import Outcome, Results, Stage, Word
+from upstreams.base import Upstream
+from upstreams.http_client import HttpClient, Reply, retry_after
+from upstreams.mime_parts import Unsayable
+from upstreams.sendgrid_body import Prepared, plain_address, prepare
+from upstreams.smtp_login import scrubbed
+
+THREAD_SIZE: Final = 1 << 20
+"""Octets above which a mail is taken apart in a thread, so that the event loop does not wait for it."""
+
+LONGEST_WAIT: Final = 3600.0
+REPLY_SHOWN: Final = 500
+
+_PLACE: Final = re.compile(r"personalizations\.\d+\.(?:to|cc|bcc)\.\d+")
+_USE_SMTP: Final = "Use `method: smtp` for this customer: it carries every mail as it is."
+_KEY: Final = "Whoever manages the SendGrid account must make an API key with Mail Send for this region."
+_SENDER: Final = "Whoever manages the SendGrid account must verify this sender or authenticate its domain."
+_CREDITS: Final = "The SendGrid account is out of credits or unpaid: its owner must raise or pay the plan."
+_URL: Final = "No mail/send API answers at that address: check `base_url` and `region`."
+
+_BY_TEXT: Final = (
+    (re.compile(r"maximum credits exceeded", re.IGNORECASE), _CREDITS),
+    (re.compile(r"verified sender identity", re.IGNORECASE), _SENDER),
+)
+"""Said with more than one status; the account is meant, whatever the status."""
+
+_BY_STATUS: Final[Mapping[int, tuple[Word, str | None]]] = {
+    400: (Word.REJECT, "SendGrid cannot take this mail as it is written; the reply says which field."),
+    401: (Word.CONFIG, _KEY),
+    403: (Word.CONFIG, "The API key lacks Mail Send, or this machine's address is not on the account's allow list."),
+    404: (Word.CONFIG, _URL),
+    405: (Word.CONFIG, _URL),
+    408: (Word.RETRY, None),
+    413: (Word.REJECT, "The mail is larger than SendGrid takes (30 MB, attachments grown by a third)."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAccess:
+    """One account's API. `base_url` is what stands before /v3; `timeout` is in seconds; `recipients` for one mail."""
+
+    base_url: str
+    key: Secret
+    timeout: float
+    connections: int
+    recipients: int
+
+
+class SendGridApi(Upstream):
+    """The API as a way out."""
+
+    def __init__(self, name: str, access: ApiAccess, tracking: bool) -> None:
+        self.name = name
+        self.concurrency = access.connections
+        self.recipients_limit = access.recipients
+        self._base_url = access.base_url.rstrip("/")
+        self._key = access.key
+        self._tracking = tracking
+        self._client = HttpClient(access.timeout, access.connections)
+
+    async def send(self, mail: Outgoing) -> Results:
+        """Try once. Recipients whose address the API cannot hold are refused; the others go in one request."""
+        results = {each: _REFUSED_ADDRESS for each in mail.recipients if plain_address(each) is None}
+        wanted = tuple(each for each in mail.recipients if each not in results)
+        if wanted:
+            results |= await self._send(Outgoing(mail.id, mail.route, mail.sender, wanted, mail.content))
+        return results
+
+    async def probe(self) -> Outcome:
+        """Ask which scopes the key has (GET /v3/scopes sends nothing): SENT when mail.send is among them."""
+        reply = await self._client.exchange("GET", f"{self._base_url}/v3/scopes", self._headers(), repeatable=True)
+        if isinstance(reply, Outcome):
+            return reply
+        if reply.status != 200:
+            return self._refusal(reply)
+        if "mail.send" not in _scopes(reply):
+            return Outcome(Word.CONFIG, "the API key has no mail.send scope", Stage.LOGIN, 200, hint=_KEY)
+        return Outcome(Word.SENT, "the API key may send", Stage.LOGIN, 200)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _send(self, mail: Outgoing) -> Results:
+        try:
+            prepared = await self._prepared(mail)
+        except Unsayable as reason:
+            text = f"SendGrid's API cannot carry this mail: {reason}"
+            return dict.fromkeys(mail.recipients, Outcome(Word.REJECT, text, Stage.PREPARE, hint=_USE_SMTP))
+        headers = {**self._headers(), "Content-Type": "application/json"}
+        reply = await self._client.exchange("POST", f"{self._base_url}/v3/mail/send", headers, prepared.body)
+        if isinstance(reply, Outcome):
+            return dict.fromkeys(mail.recipients, reply)
+        if reply.status == 202:
+            taken = reply.headers.get("x-message-id")
+            outcome = Outcome(Word.SENT, "202 Accepted", Stage.REQUEST, 202, upstream_id=taken)
+            return dict.fromkeys(mail.recipients, outcome)
+        return _shared_out(mail.recipients, self._refusal(reply), reply, prepared)
+
+    async def _prepared(self, mail: Outgoing) -> Prepared:
+        if len(mail.content) < THREAD_SIZE:
+            return prepare(mail, self._tracking)
+        return await asyncio.to_thread(prepare, mail, self._tracking)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key.reveal()}"}
+
+    def _refusal(self, reply: Reply) -> Outcome:
+        text = scrubbed(f"{reply.status} {_messages(reply)}", self._key.reveal() or "\0").strip()[:REPLY_SHOWN]
+        word, hint = _verdict(reply.status, text)
+        wait = _wait(reply.headers, time.time()) if reply.status == 429 else None
+        return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, wait=wait, hint=hint)
+
+
+_REFUSED_ADDRESS: Final = Outcome(
+    Word.REJECT,
+    "SendGrid's API cannot carry this address",
+    Stage.PREPARE,
+    hint="Correct the address in CallPro, or use `method: smtp`.",
+)
+
+
+def _verdict(status: int, text: str) -> tuple[Word, str | None]:
+    """What a status other than 202 means. 200 is SendGrid's answer for "valid, but not queued"."""
+    for pattern, hint in _BY_TEXT:
+        if status < 500 and pattern.search(text):
+            return Word.CONFIG, hint
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status == 429 or status >= 500:
+        return Word.RETRY, None
+    return (Word.REJECT, None) if 400 <= status <= 499 else (Word.CONFIG, _URL)
+
+
+def _shared_out(recipients: tuple[str, ...], outcome: Outcome, reply: Reply, prepared: Prepared) -> Results:
+    """The refusal for each recipient. When SendGrid names the addresses it minds, the others may go without them."""
+    blamed = _blamed(reply, prepared)
+    if outcome.word is not Word.REJECT or not blamed:
+        return dict.fromkeys(recipients, outcome)
+    others = Outcome(
+        Word.RETRY, f"refused for another recipient: {outcome.reply}"[:REPLY_SHOWN], Stage.REQUEST, reply.status
+    )
+    return {each: outcome if (plain_address(each) or "").lower() in blamed else others for each in recipients}
+
+
+def _blamed(reply: Reply, prepared: Prepared) -> set[str]:
+    """Addresses that the errors point at; empty when any error is about something else."""
+    found: set[str] = set()
+    for error in _errors(reply):
+        place = _PLACE.match(str(error.get("field") or ""))
+        if place is None or place[0] not in prepared.places:
+            return set()
+        found.add(prepared.places[place[0]])
+    return found
+
+
+def _errors(reply: Reply) -> list[Mapping[str, Any]]:
+    """The error objects; none when the body is not SendGrid's (a gateway answers otherwise)."""
+    document = _document(reply)
+    errors = document.get("errors") if isinstance(document, dict) else None
+    return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+
+
+def _messages(reply: Reply) -> str:
+    said = (
+        f"{error.get('message')} ({error['field']})" if error.get("field") else f"{error.get('message')}"
+        for error in _errors(reply)
+    )
+    return "; ".join(said) or " ".join(reply.body[:REPLY_SHOWN].decode("utf-8", "replace").split())
+
+
+def _scopes(reply: Reply) -> list[Any]:
+    document = _document(reply)
+    scopes = document.get("scopes") if isinstance(document, dict) else None
+    return scopes if isinstance(scopes, list) else []
+
+
+def _document(reply: Reply) -> Any:
+    try:
+        return json.loads(reply.body)
+    except ValueError:
+        return None
+
+
+def _wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds until X-RateLimit-Reset (unix time), or by Retry-After; mail/send often sends neither."""
+    reset = headers.get("x-ratelimit-reset", "").strip()
+    if reset.isascii() and reset.isdigit():
+        return min(max(float(reset[:12]) - now, 1.0), LONGEST_WAIT)
+    stated = retry_after(headers, now)
+    return None if stated is None else min(max(stated, 1.0), LONGEST_WAIT)
