@@ -67,14 +67,6 @@ class Settings:
         return any(ways) and all(is_loopback(str(way)) for way in ways if way)
 
 
-def fault_of(key: str, read: Callable[[str], object], text: str) -> Iterator[Fault]:
-    """The fault in `text` under `key`, if `read` (which raises Mistake) does not take it."""
-    try:
-        read(text)
-    except Mistake as mistake:
-        yield Fault(key, mistake.wrong, mistake.mend)
-
-
 def is_loopback(way: str) -> bool:
     """True when a host (or the host of a URL) is `localhost`, a name under it, or in 127.0.0.0/8 or ::1."""
     try:
@@ -92,13 +84,15 @@ def setting(
     maximum: float | None = None,
     key: str | None = None,
     example: str | None = None,
+    check: Callable[[Any], object] | None = None,
 ) -> Any:
     """A field of a settings block.
 
     `doc` is one sentence for the person who edits the YAML. `minimum`/`maximum` bound numbers. `key` is the YAML key
     where it is not a Python name (`from`). `example` is a value for the documentation and for error messages.
+    `check` is handed each value that was read and raises Mistake for one that will not do.
     """
-    metadata = {"doc": doc, "minimum": minimum, "maximum": maximum, "key": key, "example": example}
+    metadata = {"doc": doc, "minimum": minimum, "maximum": maximum, "key": key, "example": example, "check": check}
     if default is MISSING:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -17,7 +17,7 @@ from config.nodes import Block, Entry, Node, Scalar, join, parse
 from config.problems import Problem, Problems
 from config.reading import Reader, mend_word
 from config.rules import Place, PlacedTest, Relay, Route, RouteSettings, RouteTest, Rules, UpstreamRule
-from config.scalars import is_yes_no
+from config.values import is_yes_no
 
 ROUTES_FILE: Final = "routes.yaml"
 ROUTES_FOLDER: Final = "routes.d"
@@ -88,7 +88,7 @@ def _open_to_others(item: Node, path: str, problems: Problems) -> None:
         return
     address = item.entries["address"].value
     try:
-        if not isinstance(address, Scalar) or network.listens_on_loopback(address.text):
+        if not isinstance(address, Scalar) or address.broken or network.listens_on_loopback(address.text):
             return
     except Mistake:
         return  # noted where the field was read
@@ -195,6 +195,8 @@ class _RulesReader:
         node = block.entries["type"].value
         if isinstance(node, Scalar) and node.text in self._kinds:
             return node.text
+        if isinstance(node, Scalar) and node.broken:
+            return None
         mend = mend_word(node.text, self._kinds) if isinstance(node, Scalar) else f"write one of: {kinds}"
         self._problems.add(node.place, where, "is not a type of upstream", mend)
         return None
@@ -236,4 +238,4 @@ class _RulesReader:
     def _texts(self, node: Node, key: str) -> list[Scalar]:
         entry = node.entries.get(key) if isinstance(node, Block) else None
         items = self._reader.listed(entry.value) if entry is not None else ()
-        return [item for item in items if isinstance(item, Scalar)]
+        return [item for item in items if isinstance(item, Scalar) and not item.broken]

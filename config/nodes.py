@@ -28,11 +28,14 @@ _STRING_TAG: Final = "tag:yaml.org,2002:str"
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One text. `plain` means without quotes, so a `no` in it was a word that YAML gives a meaning."""
+    """One text. `plain` means without quotes, so a `no` in it was a word that YAML gives a meaning. What is `broken`
+    has its problem already and no text.
+    """
 
     place: Place
     text: str
     plain: bool = True
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +184,8 @@ class _Builder:
         if node is None:
             wrong = "begins with *, which YAML reads as an alias, and no anchor above has that name"
             self._problems.add(self._place(event), self._path(), wrong, "put the value in quotes")
-            node = Scalar(self._place(event), "")
-            self._put(node, usable=False)
-        else:
-            self._put(node)
+            node = Scalar(self._place(event), "", plain=False, broken=True)
+        self._put(node)
 
     def _start(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent) -> None:
         self._refuse_tag(event)
@@ -204,7 +205,7 @@ class _Builder:
             self._anchors[top.anchor] = node
         self._put(node)
 
-    def _put(self, node: Node, usable: bool = True) -> None:
+    def _put(self, node: Node) -> None:
         if not self._stack:
             self._root = node
         elif not self._stack[-1].mapping:
@@ -212,20 +213,20 @@ class _Builder:
         elif self._stack[-1].key is None:
             self._take_key(self._stack[-1], node)
         else:
-            self._take_value(self._stack[-1], node, usable)
+            self._take_value(self._stack[-1], node)
 
     def _take_key(self, top: _Open, node: Node) -> None:
         if isinstance(node, Scalar):
-            top.key = node
+            top.key, top.dropped = node, node.broken
             return
         wrong = "has a list or a block where a key should be"
         self._problems.add(node.place, top.path, wrong, "write `key: value`, and quote a value with brackets")
         top.key, top.dropped = Scalar(node.place, ""), True
 
-    def _take_value(self, top: _Open, node: Node, usable: bool) -> None:
+    def _take_value(self, top: _Open, node: Node) -> None:
         key, dropped = top.key, top.dropped
         top.key, top.dropped = None, False
-        if key is None or dropped or not usable:
+        if key is None or dropped:
             return
         if key.text == _MERGE and key.plain:
             top.merges.append(Entry(key, node))

@@ -15,8 +15,8 @@ from config.fields import Fault, Mistake, Settings
 from config.nodes import Block, Items, Node, Scalar, is_empty, join
 from config.problems import Problems
 from config.rules import Place
-from config.scalars import SCALARS
 from config.shapes import Shape, shapes_of
+from config.values import SCALARS
 
 S = TypeVar("S", bound=Settings)
 _UNREAD: Final = object()
@@ -64,6 +64,8 @@ class Reader:
         made = settings(**values)
         self._literal_secrets(made, shapes, block, path)
         for fault in made.faults():
+            if _is_unresolved(getattr(made, fault.key, None)):
+                continue  # what it holds is not known here
             place, where = self._find(block, path, fault)
             self.problems.fault(place, where, fault)
         return made
@@ -74,6 +76,8 @@ class Reader:
             return node
         if is_empty(node):
             return Block(node.place, {})
+        if isinstance(node, Scalar) and node.broken:
+            return None
         self.problems.add(node.place, path, "should be a block of keys", "write `key: value` lines under it")
         return None
 
@@ -82,8 +86,7 @@ class Reader:
         known = set(known)
         for key, entry in block.entries.items():
             if key not in known:
-                mend = mend_word(key, known - set(block.entries) or known)
-                self.problems.add(entry.key.place, join(path, key), "is not a key here", mend)
+                self.problems.add(entry.key.place, join(path, key), "is not a key here", mend_word(key, known))
 
     def listed(self, node: Node) -> tuple[Node, ...]:
         """The items of a list; a single value is a list of one, nothing written an empty one."""
@@ -121,6 +124,8 @@ class Reader:
             wrong = f"should be one value, not a {'list' if isinstance(node, Items) else 'block'}"
             self.problems.add(node.place, path, wrong, "write a single value, in quotes if it has brackets")
             return _UNREAD
+        if node.broken:
+            return _UNREAD
         try:
             return self._scalar(shape, node, path)
         except Mistake as mistake:
@@ -139,6 +144,8 @@ class Reader:
             raise Mistake("is too small", f"write at least {shape.minimum:g}")
         if shape.maximum is not None and value > shape.maximum:
             raise Mistake("is too large", f"write at most {shape.maximum:g}")
+        if shape.check is not None:
+            shape.check(value)
         return value
 
     def _secret(self, scalar: Scalar, path: str) -> Secret:
@@ -182,3 +189,7 @@ class Reader:
                 return place, join(path, step)
             place = node.place
         return place, path
+
+
+def _is_unresolved(value: object) -> bool:
+    return isinstance(value, Secret) and not value.reveal()

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from config import names, network
 from config.credentials import Secret
-from config.fields import Duration, Fault, Mistake, Settings, Size, fault_of, setting
+from config.fields import Duration, Fault, Mistake, Settings, Size, setting
 
 NOT_BUILT: Final = "is not built yet"
 
@@ -31,38 +31,6 @@ class Place:
 # ---- relay.yaml ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listen(Settings):
-    address: str = setting(doc="Host and port to accept mail on, `127.0.0.1:25` or `[::1]:25`.", example="127.0.0.1:25")
-    allow: tuple[str, ...] = setting(
-        default=("127.0.0.0/8", "::1"),
-        doc="Networks that may connect. Required when the address is not loopback.",
-        example="192.0.2.0/24",
-    )
-
-    def faults(self) -> Iterator[Fault]:
-        yield from fault_of("address", network.host_port, self.address)
-        for number, allowed in enumerate(self.allow):
-            yield from fault_of(f"allow[{number}]", network.network, allowed)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpoolSettings(Settings):
-    url: str = setting(
-        default="sqlite:////var/lib/callpro-relay/spool.db",
-        doc="Where mail lives until settled: sqlite:////path/to/spool.db.",
-    )
-    history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
-
-    @property
-    def path(self) -> Path:
-        """The file of the SQLite spool. Raises Mistake when the url is of another sort."""
-        return sqlite_path(self.url)
-
-    def faults(self) -> Iterator[Fault]:
-        yield from fault_of("url", sqlite_path, self.url)
-
-
 def sqlite_path(url: str) -> Path:
     """`sqlite:////var/lib/x.db` -> /var/lib/x.db: the path is absolute, so there are four slashes."""
     scheme, _, path = url.partition("://")
@@ -74,6 +42,41 @@ def sqlite_path(url: str) -> Path:
     if not path.startswith("//") or path.endswith("/") or not path.isprintable():
         raise Mistake("does not name a file by its full path", f"{like} (four slashes)")
     return Path(path[1:])
+
+
+def _one_process(workers: int) -> None:
+    if workers > 1:
+        raise Mistake(f"more than one process {NOT_BUILT}", "write 1, or leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen(Settings):
+    address: str = setting(
+        doc="Host and port to accept mail on, `127.0.0.1:25` or `[::1]:25`.",
+        example="127.0.0.1:25",
+        check=network.host_port,
+    )
+    allow: tuple[str, ...] = setting(
+        default=("127.0.0.0/8", "::1"),
+        doc="Networks that may connect. Required when the address is not loopback.",
+        example="192.0.2.0/24",
+        check=network.network,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings(Settings):
+    url: str = setting(
+        default="sqlite:////var/lib/callpro-relay/spool.db",
+        doc="Where mail lives until settled: sqlite:////path/to/spool.db.",
+        check=sqlite_path,
+    )
+    history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
+
+    @property
+    def path(self) -> Path:
+        """The file of the SQLite spool. Raises Mistake when the url is of another sort."""
+        return sqlite_path(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,36 +104,33 @@ class Delivery(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Settings):
-    address: str = setting(default="127.0.0.1:8025", doc="Host and port of the status page, /metrics and /healthz.")
+    address: str = setting(
+        default="127.0.0.1:8025",
+        doc="Host and port of the status page, /metrics and /healthz.",
+        check=network.host_port,
+    )
 
     def faults(self) -> Iterator[Fault]:
-        try:
-            if not network.listens_on_loopback(self.address):
-                wrong = "shows the status page, with addresses of mails, to whoever can reach it"
-                yield Fault(
-                    "address", wrong, "write 127.0.0.1:8025 and put a proxy with a login before it", warning=True
-                )
-        except Mistake as mistake:
-            yield Fault("address", mistake.wrong, mistake.mend)
+        if not network.listens_on_loopback(self.address):
+            wrong = "shows the status page, with addresses of mails, to whoever can reach it"
+            yield Fault("address", wrong, "write 127.0.0.1:8025 and put a proxy with a login before it", warning=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relay(Settings):
     """relay.yaml, read once at start."""
 
-    hostname: str | None = setting(default=None, doc="The name we give in greetings and EHLO; default: this machine's.")
+    hostname: str | None = setting(
+        default=None, doc="The name we give in greetings and EHLO; default: this machine's.", check=names.domain
+    )
     listen: tuple[Listen, ...] = setting(default=(Listen(address="127.0.0.1:25"),), doc="Where mail is accepted.")
     spool: SpoolSettings = setting(default=SpoolSettings(), doc="Where mail lives until settled.")
     limits: Limits = setting(default=Limits(), doc="What one client or one mail may ask of us.")
     delivery: Delivery = setting(default=Delivery(), doc="When and how often we try.")
     status: Status | None = setting(default=None, doc="The status page; off when absent.")
-    workers: int = setting(default=1, doc="Processes that share the port.", minimum=1)
+    workers: int = setting(default=1, doc="Processes that share the port.", minimum=1, check=_one_process)
 
     def faults(self) -> Iterator[Fault]:
-        if self.hostname is not None:
-            yield from fault_of("hostname", names.domain, self.hostname)
-        if self.workers > 1:
-            yield Fault("workers", f"more than one process {NOT_BUILT}", "write 1, or leave it out")
         addresses = [listen.address for listen in self.listen]
         for number, address in enumerate(addresses):
             if address in addresses[:number]:
@@ -140,57 +140,79 @@ class Relay(Settings):
 # ---- routes.yaml -----------------------------------------------------------------------------------------------
 
 
+def _reply_to(text: str) -> None:
+    if text not in ("original", "none"):
+        try:
+            names.address(text)
+        except Mistake as mistake:
+            raise Mistake(mistake.wrong, "write original, none, or an address like info@acme.nl") from None
+
+
+def _one_line(text: str) -> None:
+    if not text.isprintable():
+        raise Mistake("holds a line break or a control character", "write the name on one line")
+
+
+def _selector(text: str) -> None:
+    try:
+        names.domain(text)
+    except Mistake:
+        raise Mistake(f"{text!a} is not a selector", "write letters, digits, - and . only") from None
+
+
+def _not_built(_value: int) -> None:
+    raise Mistake(NOT_BUILT, "leave it out; concurrency works")
+
+
+def _sender(text: str) -> None:
+    if text != names.NULL_PATTERN:
+        names.address(text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender(Settings):
     """Send from another mailbox: From, MAIL FROM and Sender together."""
 
-    address: str = setting(doc="The mailbox that sends.", example="hooli@callcenter.nl")
-    name: str | None = setting(default=None, doc="The friendly name shown; default: the one CallPro gave.")
-    reply_to: str = setting(
-        default="original", doc="`original` (the address that was replaced), `none`, or a fixed address."
+    address: str = setting(doc="The mailbox that sends.", example="hooli@callcenter.nl", check=names.address)
+    name: str | None = setting(
+        default=None, doc="The friendly name shown; default: the one CallPro gave.", check=_one_line
     )
-
-    def faults(self) -> Iterator[Fault]:
-        yield from fault_of("address", names.address, self.address)
-        if self.name is not None and not self.name.isprintable():
-            yield Fault("name", "holds a line break or a control character", "write the name on one line")
-        if self.reply_to not in ("original", "none"):
-            for fault in fault_of("reply_to", names.address, self.reply_to):
-                yield Fault(fault.key, fault.wrong, "write original, none, or an address like info@acme.nl")
+    reply_to: str = setting(
+        default="original",
+        doc="`original` (the address that was replaced), `none`, or a fixed address.",
+        check=_reply_to,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dkim(Settings):
     """A signature of ours on every mail of the route."""
 
-    domain: str = setting(doc="The d= of the signature, the domain the From aligns with.", example="umbrella.nl")
-    selector: str = setting(doc="The s= of the signature: the record is SELECTOR._domainkey.DOMAIN.", example="callpro")
+    domain: str = setting(
+        doc="The d= of the signature, the domain the From aligns with.", example="umbrella.nl", check=names.domain
+    )
+    selector: str = setting(
+        doc="The s= of the signature: the record is SELECTOR._domainkey.DOMAIN.", example="callpro", check=_selector
+    )
     key: Secret = setting(doc="The private key, PEM, by reference.", example="systemd:umbrella-dkim")
-
-    def faults(self) -> Iterator[Fault]:
-        yield from fault_of("domain", names.domain, self.domain)
-        for fault in fault_of("selector", names.domain, self.selector):
-            yield Fault(fault.key, f"{self.selector!a} is not a selector", "write letters, digits, - and . only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace(Settings):
     """How fast mail of this route may leave."""
 
-    per_minute: int | None = setting(default=None, doc="Most mails started in any minute.", minimum=1)
-    per_day: int | None = setting(default=None, doc="Most recipients in any 24 hours.", minimum=1)
+    per_minute: int | None = setting(default=None, doc="Most mails started in any minute.", minimum=1, check=_not_built)
+    per_day: int | None = setting(default=None, doc="Most recipients in any 24 hours.", minimum=1, check=_not_built)
     concurrency: int | None = setting(default=None, doc="Most mails under way at one time.", minimum=1)
-
-    def faults(self) -> Iterator[Fault]:
-        for key in ("per_minute", "per_day"):
-            if getattr(self, key) is not None:
-                yield Fault(key, NOT_BUILT, "leave it out; concurrency works")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings(Settings):
     from_: tuple[str, ...] = setting(
-        key="from", doc="Senders: an address, a domain, `*.domain`, `<>` or `*`.", example="acme.nl"
+        key="from",
+        doc="Senders: an address, a domain, `*.domain`, `<>` or `*`.",
+        example="acme.nl",
+        check=names.pattern,
     )
     via: tuple[str, ...] = setting(doc="The upstream; more than one: the next is the fallback.", example="acme-login")
     sender: Sender | None = setting(default=None, doc="Send from another mailbox.")
@@ -201,8 +223,6 @@ class RouteSettings(Settings):
     )
 
     def faults(self) -> Iterator[Fault]:
-        for number, sender in enumerate(self.from_):
-            yield from fault_of(f"from[{number}]", names.pattern, sender)
         for number, upstream in enumerate(self.via):
             if upstream in self.via[:number]:
                 yield Fault(f"via[{number}]", f"{upstream} stands here twice", "name each upstream once")
@@ -212,13 +232,11 @@ class RouteSettings(Settings):
 class RouteTest(Settings):
     """A sentence about the rules that `check` and every reload verify."""
 
-    from_: str = setting(key="from", doc="An envelope sender.", example="info@acme.nl")
+    from_: str = setting(key="from", doc="An envelope sender.", example="info@acme.nl", check=_sender)
     via: tuple[str, ...] = setting(default=(), doc="The upstreams it must leave by.")
     refused: bool = setting(default=False, doc="True when it must be refused.")
 
     def faults(self) -> Iterator[Fault]:
-        if self.from_ != names.NULL_PATTERN:
-            yield from fault_of("from", names.address, self.from_)
         if self.refused == bool(self.via):
             yield Fault("", "must say what is expected", "write either `via: NAME` or `refused: true`")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -26,6 +27,7 @@ class Shape:
     minimum: float | None
     maximum: float | None
     example: str | None
+    check: Callable[[Any], object] | None
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -61,6 +63,7 @@ def shapes_of(settings: type[Settings]) -> tuple[Shape, ...]:
                 minimum=said.get("minimum"),
                 maximum=said.get("maximum"),
                 example=said.get("example"),
+                check=said.get("check"),
             )
         )
     return tuple(shapes)

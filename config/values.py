@@ -59,20 +59,20 @@ def number(scalar: Scalar) -> float:
     return float(scalar.text)
 
 
-def duration(scalar: Scalar) -> Duration:
+def parse_duration(text: str) -> Duration:
     """`90s`, `5m`, `2h`, `3d`, `1w`, or seconds."""
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)", scalar.text)
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)", text)
     if found is None:
         raise Mistake("is not a length of time", "write one number and one unit: 90s, 5m, 2h or 3d")
     return Duration(float(found[1]) * _UNITS[found[2]])
 
 
-def size(scalar: Scalar) -> Size:
+def parse_size(text: str) -> Size:
     """`64KB`, `35MB`, `10GB` (powers of 1024), or octets."""
-    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([KMGT]?B?)", scalar.text.upper())
-    if found is None or (found[2] and found[2] not in _SIZES):
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([KMGT]?B)?", text.upper())
+    if found is None:
         raise Mistake("is not a size", "write it like 64KB, 35MB or 10GB")
-    return Size(float(found[1]) * _SIZES[found[2]])
+    return Size(float(found[1]) * _SIZES[found[2] or ""])
 
 
 def path(scalar: Scalar) -> Path:
@@ -99,8 +99,8 @@ SCALARS: Final[Mapping[Any, Callable[[Scalar], Any]]] = MappingProxyType(
         bool: boolean,
         int: integer,
         float: number,
-        Duration: duration,
-        Size: size,
+        Duration: lambda scalar: parse_duration(scalar.text),
+        Size: lambda scalar: parse_size(scalar.text),
         Path: path,
         IPv4Address: ipv4,
     }

@@ -1,0 +1,156 @@
+"""Everything that can be known wrong about the configuration before a mail comes, at once: `check` and every reload.
+
+Reads files only: no DNS, no connection. Must never show a secret.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from config.credentials import Secret
+from config.loading import Kinds, load_relay, load_rules
+from config.problems import ConfigInvalid, Problem, by_place
+from config.rules import PlacedTest, Relay, Route, Rules, UpstreamRule
+from routing.signing import Signer, SigningKeyInvalid
+from routing.table import Table
+
+_PASSWORD_LOGIN_ENDS: Final = ("office365.com", "outlook.com")
+"""Microsoft's submission hosts and the domains over them (microsoft-365-smtp-oauth.md 7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was read. `relay` and `rules` are None when an error stands in their files (a failed test is one)."""
+
+    relay: Relay | None
+    rules: Rules | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if not problem.warning)
+
+    @property
+    def good(self) -> bool:
+        """True when the relay can work with this; there may be warnings."""
+        return not self.errors
+
+
+def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
+    """Read relay.yaml at `path` and the rules beside it, and run their tests. Never raises for what ops wrote.
+
+    `outside_unit`: see `config.loading.load_rules`; never for a relay that is going to send.
+    """
+    problems: list[Problem] = []
+    relay, rules = None, None
+    try:
+        relay = load_relay(path, problems)
+    except ConfigInvalid as invalid:
+        problems += invalid.problems
+    try:
+        rules = load_rules(path.parent, kinds, problems, outside_unit=outside_unit)
+    except ConfigInvalid as invalid:
+        problems += invalid.problems
+    if rules is not None:
+        found = tuple(_look_closer(rules))
+        problems += found
+        rules = rules if all(problem.warning for problem in found) else None
+    return Checked(relay, rules, by_place(problems))
+
+
+def render_text(checked: Checked) -> str:
+    """One line for each problem, and a last line that sums up."""
+    warnings = len(checked.problems) - len(checked.errors)
+    lines = [str(problem) for problem in checked.problems]
+    told = [_counted(len(checked.errors), "error")] if checked.errors else ["good"]
+    if checked.rules is not None:
+        rules = checked.rules
+        told += [_counted(len(rules.routes), "route"), _counted(len(rules.upstreams), "upstream")]
+        told += [_counted(len(rules.tests), "test") + " passed"]
+    told += [_counted(warnings, "warning")] if warnings else []
+    return "\n".join([*lines, ", ".join(told)])
+
+
+def render_json(checked: Checked) -> str:
+    """`{"good": bool, "problems": [{"file", "line", "path", "wrong", "mend", "warning"}]}`."""
+    problems = [
+        {
+            "file": problem.place.file,
+            "line": problem.place.line,
+            "path": problem.path,
+            "wrong": problem.wrong,
+            "mend": problem.mend,
+            "warning": problem.warning,
+        }
+        for problem in checked.problems
+    ]
+    return json.dumps({"good": checked.good, "problems": problems}, ensure_ascii=False)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
+
+
+def _look_closer(rules: Rules) -> Iterator[Problem]:
+    yield from _failed_tests(rules)
+    yield from _bad_keys(rules)
+    yield from _unused(rules)
+    for upstream in rules.upstreams.values():
+        yield from _microsoft_password(upstream)
+
+
+def _failed_tests(rules: Rules) -> Iterator[Problem]:
+    table = Table(rules.routes)
+    for test in rules.tests:
+        found = table.match(test.settings.from_)
+        wrong = _contradicted(test, found)
+        if wrong is not None:
+            mend = "mend the route, or the test"
+            yield Problem(test.place, f"tests: {test.settings.from_}", wrong, mend)
+
+
+def _contradicted(test: PlacedTest, found: Route | None) -> str | None:
+    wanted = test.settings.via
+    if found is None:
+        return f"is refused, for no route takes it, and should leave via {_names(wanted)}" if wanted else None
+    leaves = f"leaves via {_names(found.settings.via)} (route {found.name}, {found.place})"
+    if test.settings.refused:
+        return f"{leaves}, and should be refused"
+    return None if found.settings.via == wanted else f"{leaves}, and should leave via {_names(wanted)}"
+
+
+def _names(via: tuple[str, ...]) -> str:
+    return ", then ".join(via)
+
+
+def _bad_keys(rules: Rules) -> Iterator[Problem]:
+    for route in rules.routes:
+        for dkim in route.settings.dkim:
+            try:
+                if dkim.key.reveal():  # empty: only the running unit can read it
+                    Signer((dkim,))
+            except SigningKeyInvalid as invalid:
+                wrong, _, mend = str(invalid).rpartition("; ")
+                yield Problem(route.place, f"route {route.name}", wrong, mend)
+
+
+def _unused(rules: Rules) -> Iterator[Problem]:
+    used = {name for route in rules.routes for name in route.settings.via}
+    for name, upstream in rules.upstreams.items():
+        if name not in used:
+            yield Problem(
+                upstream.place, f"upstreams.{name}", "no route uses it", "name it in `via`, or remove it", True
+            )
+
+
+def _microsoft_password(upstream: UpstreamRule) -> Iterator[Problem]:
+    host = str(getattr(upstream.settings, "host", "") or "").lower().rstrip(".")
+    password = getattr(upstream.settings, "password", None)
+    if isinstance(password, Secret) and any(host == end or host.endswith(f".{end}") for end in _PASSWORD_LOGIN_ENDS):
+        wrong = "logs in to Microsoft with a password, which is off by default from the end of December 2026"
+        mend = "agree on OAuth, Graph or a connector with the customer"
+        yield Problem(upstream.place, f"upstreams.{upstream.name}.password", wrong, mend, True)
