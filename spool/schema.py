@@ -1,0 +1,144 @@
+"""The SQLite file: its tables, how it is opened, and when it is refused.
+
+It must never create a file in the place of one that was there, nor change a file it does not know.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from spool.contract import SpoolUnusable
+
+VERSION: Final = 1
+_APPLICATION: Final = 0x43505253
+
+# `waiting` is small on purpose: all that asks about the backlog walks it or its two indexes, and never the history.
+# (domain, mail) finds a recipient by walking the mail for one domain; a new row goes to the end of its domain, where
+# an index by address would dirty a page of its own for every recipient.
+_TABLES: Final = f"""
+CREATE TABLE mail (
+  id INTEGER PRIMARY KEY, route TEXT NOT NULL, sender TEXT NOT NULL, received_at REAL NOT NULL, size INTEGER NOT NULL,
+  peer TEXT NOT NULL, helo TEXT NOT NULL, message_id TEXT, repairs TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, settled_at REAL) STRICT;
+CREATE INDEX settled_by_route ON mail (route) WHERE settled_at IS NOT NULL;
+CREATE TABLE waiting (
+  id INTEGER PRIMARY KEY, route TEXT NOT NULL, due_at REAL NOT NULL, size INTEGER NOT NULL,
+  leased INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE INDEX waiting_by_due ON waiting (route, due_at);
+CREATE INDEX waiting_by_route ON waiting (route);
+CREATE TABLE content (mail INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+CREATE TABLE recipient (
+  mail INTEGER NOT NULL, address TEXT NOT NULL, domain TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
+  doubts INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (mail, address)) STRICT, WITHOUT ROWID;
+CREATE INDEX recipient_by_domain ON recipient (domain, mail);
+CREATE TABLE event (
+  mail INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, text TEXT NOT NULL DEFAULT '',
+  upstream TEXT, seconds REAL, results TEXT, PRIMARY KEY (mail, number)) STRICT, WITHOUT ROWID;
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {VERSION};
+"""
+
+
+def path_of(url: str) -> Path:
+    """The file behind `sqlite:////absolute/path` or `sqlite:///relative/path`; a plain path is taken as it is."""
+    if "://" not in url:
+        return Path(url)
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+        raise SpoolUnusable(f"spool.url {url!r} is not understood; write sqlite:////var/lib/callpro-relay/spool.db")
+    return Path(parts.path[1:])
+
+
+def prepare(path: Path) -> None:
+    """Make the file ready to be opened: create it when there is none, refuse what is not ours.
+
+    Raises SpoolUnusable with what to do.
+    """
+    _create_empty(path)
+    connection = sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None)
+    try:
+        _check(connection, path)
+    except sqlite3.DatabaseError as error:
+        raise SpoolUnusable(_damaged(path, error)) from error
+    finally:
+        connection.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The one connection that writes. Every commit is on disk when it returns (WAL with synchronous=FULL)."""
+    connection = sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None, cached_statements=256)
+    # A checkpoint a thousand pages (4 MB): with the write-ahead log cut back should a reader have made it long.
+    # Deleted content is not overwritten (that doubles the writing): its pages are the first to be used again.
+    for setting in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "wal_autocheckpoint = 1000",
+        f"journal_size_limit = {64 << 20}",
+        "secure_delete = OFF",
+        "cache_size = -4000",
+    ):
+        connection.execute(f"PRAGMA {setting}")
+    return connection
+
+
+def connect_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, for another process. Raises SpoolUnusable."""
+    try:
+        connection = sqlite3.connect(_uri(path, "ro"), uri=True, isolation_level=None)
+        _refuse_strangers(path, _number(connection, "application_id"), _number(connection, "user_version"))
+    except sqlite3.OperationalError as error:
+        raise SpoolUnusable(
+            f"the spool {path} cannot be read ({error}); is the path right, may you read it?"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise SpoolUnusable(_damaged(path, error)) from error
+    return connection
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode={mode}"
+
+
+def _create_empty(path: Path) -> None:
+    try:
+        # Mail is nobody else's business: SQLite gives its other files the same permissions.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except FileNotFoundError as error:
+        raise SpoolUnusable(
+            f"the spool's folder {path.parent} does not exist; create it, owned by the relay"
+        ) from error
+    except OSError as error:
+        raise SpoolUnusable(f"the spool {path} cannot be written ({error.strerror}); give it to the relay") from error
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    application, version = _number(connection, "application_id"), _number(connection, "user_version")
+    if not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() and not version:
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+        return
+    _refuse_strangers(path, application, version)
+
+
+def _refuse_strangers(path: Path, application: int, version: int) -> None:
+    if application != _APPLICATION:
+        raise SpoolUnusable(f"{path} is a database, but not a spool of this relay; point spool.url at another file")
+    if version != VERSION:
+        raise SpoolUnusable(
+            f"the spool {path} has format {version}, this relay knows format {VERSION}: start the relay version that "
+            "wrote it and let it empty its queue, or point spool.url at another file"
+        )
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> str:
+    return (
+        f"the spool {path} is damaged ({error}) and was left as it is: copy it and its -wal file away, save what "
+        f"can be saved with `sqlite3 {path} .recover`, and move it aside to start with an empty spool"
+    )

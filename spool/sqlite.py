@@ -1,0 +1,293 @@
+"""The embedded spool: one SQLite file, one thread that writes it, and what is needed to hand mail out fast.
+
+A put returns only after its commit is on disk. Leases live in memory: when the process is gone, they are void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final, TypeVar
+
+from routing.events import emit
+from spool import schema, statements
+from spool.contract import (
+    Arrival,
+    Backlog,
+    Leased,
+    Settlement,
+    Spool,
+    SpoolFull,
+    SpoolUnavailable,
+    SpoolUnusable,
+    id_text,
+)
+from spool.ids import Numbers, first_number
+from spool.ownership import Ownership
+from spool.shelves import Shelves
+from spool.statements import Count, Due, Unreadable
+from spool.writer import Call, Put, Settle, Writer
+
+Answer = TypeVar("Answer")
+Told = TypeVar("Told")
+Ends = tuple[list[tuple[int, float]], list[tuple[int, float]]]
+
+_LOG = logging.getLogger("relay.spool")
+_SETTLE_WITHIN: Final = 0.05
+_WRITE_AGAIN_AFTER: Final = 1.0
+_CHUNK: Final = 1000
+_ROOM: Final = 64
+"""Rows read beyond those leased, for mails leased while the answer was on its way."""
+
+
+class SqliteSpool(Spool):
+    """Made by `open`. Every method is for the loop it was opened on."""
+
+    def __init__(
+        self, path: Path, ownership: Ownership, size_limit: int, memory: int, clock: Callable[[], float]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ownership = ownership
+        self._size_limit = size_limit
+        self._clock = clock
+        self._shelves = Shelves(memory)
+        self._incoming = 0
+        self._numbers = Numbers(clock, random.SystemRandom().getrandbits)
+        self._callbacks: list[Callable[[str], None]] = []
+        self._flush_due = False
+        self._settling: set[int] = set()
+        self._writer = Writer(path, self._loop, self, clock)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        size_limit: int,
+        memory: int = 16 << 20,
+        clock: Callable[[], float] = time.time,
+    ) -> SqliteSpool:
+        """Open or create the spool at `url` (`sqlite:////path` or a path) and void all leases.
+
+        `size_limit` and `memory` are in octets: how much content may wait at all, and how much of it is kept at hand
+        for delivery. `clock` gives unix seconds. Raises SpoolUnusable with what to do.
+        """
+        path = schema.path_of(url)
+        ownership = Ownership(path)
+        try:
+            await asyncio.to_thread(schema.prepare, path)
+            spool = cls(path, ownership, size_limit, memory, clock)
+            spool._writer.start()
+        except BaseException:
+            ownership.release()
+            raise
+        try:
+            await spool._ask(statements.last_number, spool._numbers.skip_to)
+        except SpoolUnavailable as error:
+            await spool.close()
+            raise SpoolUnusable(f"the spool cannot be read: {error}") from error
+        return spool
+
+    def next_id(self) -> int:
+        return self._numbers.next()
+
+    async def put(self, arrival: Arrival) -> None:
+        size = len(arrival.content)
+        if self._shelves.octets + self._incoming + size > self._size_limit:
+            raise SpoolFull(f"mail of {self._shelves.octets} octets waits; the limit is {self._size_limit}")
+        self._incoming += size
+        future: Future[None] = self._loop.create_future()
+        self._writer.put(Put(arrival, future))
+        await future
+
+    async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
+        """See `Spool.lease`. Raises SpoolUnavailable when mail on disk cannot be read just now."""
+        shelf = self._shelves.of(route)
+        if not shelf.has_due_on_disk(now):
+            return self._shelves.take_fresh(route, limit)
+        claimed: list[Leased | int] = []
+
+        def claim(due: Due) -> None:
+            claimed.extend(self._shelves.claim(route, due, limit))
+
+        try:
+            await self._ask(partial(statements.due, route=route, now=now, limit=limit + shelf.leased), claim)
+            wanted = [mail for mail in claimed if isinstance(mail, int)]
+            loaded = await self._ask(partial(statements.load, ids=wanted), _same) if wanted else []
+        except BaseException:
+            self._shelves.give_back(mail if isinstance(mail, int) else mail.id for mail in claimed)
+            raise
+        for mail in loaded:
+            if isinstance(mail, Unreadable):
+                # It stays leased, so that it does not come up again until the next start.
+                emit(_LOG, "spool.mail_unreadable", logging.CRITICAL, mail=id_text(mail.id), error=mail.error)
+        by_id = {mail.id: mail for mail in loaded}
+        mails = [by_id[mail] if isinstance(mail, int) else mail for mail in claimed]
+        return [mail for mail in mails if isinstance(mail, Leased)]
+
+    def settle(self, settlement: Settlement) -> Future[None]:
+        """See `Spool.settle`. Raises ValueError for a settlement that cannot be (our own bug)."""
+        self._check(settlement)
+        self._settling.add(settlement.mail.id)
+        future: Future[None] = self._loop.create_future()
+        self._writer.settle(Settle(settlement, future))
+        self._flush_within(_SETTLE_WITHIN)
+        return future
+
+    async def next_due(self, route: str) -> float | None:
+        shelf = self._shelves.of(route)
+        known = shelf.next_due()
+        if known is None:
+            question = partial(statements.first_due, route=route, limit=shelf.leased + _ROOM)
+            known = await self._ask(question, partial(self._learn_due, route))
+        return None if known == inf else known
+
+    async def backlog(self) -> dict[str, Backlog]:
+        found: dict[str, Backlog] = {}
+        for route, shelf in self._shelves.unleased().items():
+            limit = shelf.leased + _ROOM
+            entry = await self._ask(partial(_ends, route=route, limit=limit), partial(self._backlog_of, route))
+            if entry is not None:
+                found[route] = entry
+        return found
+
+    async def wake(self, route: str, now: float) -> None:
+        changed = _CHUNK
+        while changed == _CHUNK:
+            changed = await self._ask(partial(statements.wake, route=route, now=now, limit=_CHUNK), _same)
+            self._shelves.of(route).due_on_disk = None
+        self._arrived(route)
+
+    async def reroute(self, match: Callable[[str], str | None]) -> int:
+        return sum([await self._reroute_from(route, match) for route in self._shelves.routes()])
+
+    def on_arrival(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)
+
+    async def prune(self, before: float) -> int:
+        question = partial(statements.forget, first_kept=first_number(before), before=before, limit=_CHUNK)
+        total = 0
+        while forgotten := await self._ask(question, _same):
+            total += forgotten
+        return total
+
+    async def close(self) -> None:
+        for settle in await asyncio.to_thread(self._writer.stop):
+            if not settle.future.done():
+                settle.future.set_exception(SpoolUnavailable("closed before it could be written"))
+        self._ownership.release()
+
+    # ---- what the writer tells ---------------------------------------------------------------------------------
+
+    def opened(self, counts: dict[str, Count]) -> None:
+        self._shelves.recount(counts)
+
+    def kept(self, puts: Sequence[Put], settles: Sequence[Settle]) -> None:
+        now = self._clock()
+        routes: set[str] = set()
+        for put in puts:
+            self._incoming -= len(put.arrival.content)
+            self._shelves.accept(put.arrival, now)
+            routes.add(put.arrival.route)
+            if not put.future.done():
+                put.future.set_result(None)
+        for settle in settles:
+            self._settling.discard(settle.settlement.mail.id)
+            route = self._shelves.settled(settle.settlement)
+            if route is not None:
+                routes.add(route)
+            if not settle.future.done():
+                settle.future.set_result(None)
+        for route in routes:
+            self._arrived(route)
+
+    def refused(self, puts: Sequence[Put], error: Exception) -> None:
+        for put in puts:
+            self._incoming -= len(put.arrival.content)
+            if not put.future.done():
+                put.future.set_exception(error)
+
+    def unwritten(self, count: int) -> None:
+        emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count, again_in=_WRITE_AGAIN_AFTER)
+        self._flush_within(_WRITE_AGAIN_AFTER)
+
+    # ---- the rest ----------------------------------------------------------------------------------------------
+
+    def _ask(self, question: Callable[[Connection], Answer], then: Callable[[Answer], Told]) -> Future[Told]:
+        """Ask the database. `then` runs on the loop before any later commit is told, so that it may change shelves."""
+        future: Future[Told] = self._loop.create_future()
+        self._writer.call(Call(question, then, future))
+        return future
+
+    def _arrived(self, route: str) -> None:
+        for callback in self._callbacks:
+            callback(route)
+
+    def _flush_within(self, seconds: float) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_later(seconds, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        self._writer.flush()
+
+    def _check(self, settlement: Settlement) -> None:
+        number = settlement.mail.id
+        pending = {recipient.address for recipient in settlement.mail.recipients}
+        if number not in self._shelves.leased or number in self._settling:
+            raise ValueError(f"mail {number} is not leased")
+        if not settlement.done.keys() <= pending or not settlement.doubted <= pending:
+            raise ValueError(f"mail {number} does not wait for all of these recipients")
+        if (len(settlement.done) == len(pending)) != (settlement.due_at is None):
+            raise ValueError(f"mail {number}: due_at is None exactly when every recipient is done")
+
+    def _learn_due(self, route: str, rows: Sequence[tuple[int, float]]) -> float:
+        shelf = self._shelves.of(route)
+        for number, at in rows:
+            if number not in self._shelves.leased:
+                if number not in shelf.fresh:
+                    shelf.due_on_disk = at
+                return at
+        return rows[-1][1] if rows else inf
+
+    def _backlog_of(self, route: str, ends: Ends) -> Backlog | None:
+        oldest, next_due = (self._shelves.first_free(rows) for rows in ends)
+        shelf = self._shelves.of(route)
+        if oldest is None or next_due is None:
+            return None
+        return Backlog(shelf.waiting - shelf.leased, oldest, next_due)
+
+    async def _reroute_from(self, old: str, match: Callable[[str], str | None]) -> int:
+        """In chunks, so that new mail waits for no more than one of them."""
+        after = total = 0
+        while rows := await self._ask(partial(statements.senders, route=old, after=after, limit=_CHUNK), _same):
+            after = rows[-1][0]
+            matches = {sender: match(sender) for sender in {sender for _, sender in rows}}
+            moves = {number: new for number, sender in rows if (new := matches[sender]) is not None and new != old}
+            if moves:
+                total += await self._ask(partial(statements.move, old=old, moves=moves), partial(self._moved, old))
+        return total
+
+    def _moved(self, old: str, moved: dict[str, list[int]]) -> int:
+        for new, ids in moved.items():
+            self._shelves.moved(ids, old, new)
+            self._arrived(new)
+        return sum(len(ids) for ids in moved.values())
+
+
+def _same(answer: Answer) -> Answer:
+    return answer
+
+
+def _ends(connection: Connection, route: str, limit: int) -> Ends:
+    """The mails that came first, and those due first."""
+    return statements.oldest(connection, route, limit), statements.first_due(connection, route, limit)

@@ -1,0 +1,218 @@
+"""What is said to SQLite: every statement on the spool file, as functions of a connection.
+
+Writing functions expect an open transaction and never commit. Nothing here remembers anything between calls.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from routing.mail import domain_of
+from spool.contract import Arrival, Leased, Pending, Settlement
+from spool.records import message_id_of, results_text
+
+_KEEP_MAIL: Final = """
+INSERT INTO mail (id, route, sender, received_at, size, peer, helo, message_id, repairs)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_KEEP_EVENT: Final = """
+INSERT INTO event (mail, number, at, text, upstream, seconds, results)
+SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4, ?5, ?6 FROM event WHERE mail = ?1"""
+DUE: Final = "SELECT id FROM waiting WHERE route = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?"
+FIRST_DUE: Final = "SELECT id, due_at FROM waiting WHERE route = ? ORDER BY due_at, id LIMIT ?"
+OLDEST: Final = "SELECT id FROM waiting WHERE route = ? ORDER BY id LIMIT ?"
+_WAKE: Final = """
+UPDATE waiting SET due_at = ?1 WHERE id IN (
+  SELECT id FROM waiting WHERE route = ?2 AND due_at > ?1 ORDER BY due_at LIMIT ?3)"""
+_SENDERS: Final = """
+SELECT waiting.id, mail.sender FROM waiting JOIN mail ON mail.id = waiting.id
+WHERE waiting.route = ? AND waiting.id > ? ORDER BY waiting.id LIMIT ?"""
+_FORGOTTEN: Final = "SELECT id FROM mail WHERE id < ? AND settled_at < ? ORDER BY id LIMIT ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What waits on one route: mails and octets of content."""
+
+    mails: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Ids that are due, longest first. `following` is when the next one after them is due; None when not known."""
+
+    ids: tuple[int, ...]
+    following: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A mail on disk that cannot be read back."""
+
+    id: int
+    error: str
+
+
+def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
+    """Keep new mails."""
+    many = connection.executemany
+    many(
+        _KEEP_MAIL,
+        [
+            (
+                a.id,
+                a.route,
+                a.sender,
+                a.received_at,
+                len(a.content),
+                a.peer,
+                _readable(a.helo),
+                message_id_of(a.content),
+                "\n".join(a.repairs),
+            )
+            for a in arrivals
+        ],
+    )
+    many(
+        "INSERT INTO waiting (id, route, due_at, size) VALUES (?, ?, ?, ?)",
+        [(a.id, a.route, a.received_at, len(a.content)) for a in arrivals],
+    )
+    many("INSERT INTO content VALUES (?, ?)", [(a.id, a.content) for a in arrivals])
+    many(
+        "INSERT INTO recipient (mail, address, domain) VALUES (?, ?, ?)",
+        [(a.id, address, domain_of(address)) for a in arrivals for address in dict.fromkeys(a.recipients)],
+    )
+
+
+def apply(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+    """Record what became of leased mails; the content goes with the last recipient."""
+    many = connection.executemany
+    finished = [(s.mail.id,) for s in settlements if s.due_at is None]
+    many(
+        "UPDATE recipient SET state = ? WHERE mail = ? AND address = ?",
+        [(state, s.mail.id, address) for s in settlements for address, state in s.done.items()],
+    )
+    many(
+        "UPDATE recipient SET doubts = doubts + 1 WHERE mail = ? AND address = ?",
+        [(s.mail.id, address) for s in settlements for address in s.doubted],
+    )
+    many(_KEEP_EVENT, [event for s in settlements for event in _events(s, now)])
+    many(
+        "UPDATE mail SET attempts = attempts + ?, route = coalesce(?, route), settled_at = ? WHERE id = ?",
+        [(s.counted, s.route, now if s.due_at is None else None, s.mail.id) for s in settlements],
+    )
+    many(
+        "UPDATE waiting SET due_at = ?, route = coalesce(?, route) WHERE id = ?",
+        [(s.due_at, s.route, s.mail.id) for s in settlements if s.due_at is not None],
+    )
+    many("DELETE FROM waiting WHERE id = ?", finished)
+    many("DELETE FROM content WHERE mail = ?", finished)
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, Count]:
+    """What waits, by route: one walk over `waiting`, in constant memory."""
+    rows = connection.execute("SELECT route, count(*), sum(size) FROM waiting GROUP BY route")
+    return {route: Count(mails, octets) for route, mails, octets in rows}
+
+
+def last_number(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(id), 0) FROM mail").fetchone()[0])
+
+
+def due(connection: sqlite3.Connection, route: str, now: float, limit: int) -> Due:
+    """The first `limit` mails of the route that are due, leased ones too."""
+    ids = tuple(row[0] for row in connection.execute(DUE, (route, now, limit)))
+    if len(ids) == limit:
+        return Due(ids, None)
+    later = connection.execute("SELECT min(due_at) FROM waiting WHERE route = ? AND due_at > ?", (route, now))
+    following = later.fetchone()[0]
+    return Due(ids, float("inf") if following is None else following)
+
+
+def first_due(connection: sqlite3.Connection, route: str, limit: int) -> list[tuple[int, float]]:
+    """(id, due at) of the mails that are due first, leased ones too."""
+    return connection.execute(FIRST_DUE, (route, limit)).fetchall()
+
+
+def oldest(connection: sqlite3.Connection, route: str, limit: int) -> list[tuple[int, float]]:
+    """(id, received at) of the mails that came first, leased ones too."""
+    rows = connection.execute(OLDEST, (route, limit)).fetchall()
+    received = "SELECT received_at FROM mail WHERE id = ?"
+    return [(number, connection.execute(received, (number,)).fetchone()[0]) for (number,) in rows]
+
+
+def load(connection: sqlite3.Connection, ids: Iterable[int]) -> list[Leased | Unreadable]:
+    """Waiting mails with their content. One with a damaged part must not keep the others from going."""
+    loaded: list[Leased | Unreadable] = []
+    for number in ids:
+        try:
+            loaded.append(_load(connection, number))
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+            loaded.append(Unreadable(number, str(error)))
+    return loaded
+
+
+def _load(connection: sqlite3.Connection, number: int) -> Leased:
+    row = connection.execute(
+        "SELECT waiting.route, sender, received_at, attempts, bytes FROM mail JOIN waiting USING (id) "
+        "JOIN content ON content.mail = mail.id WHERE mail.id = ?",
+        (number,),
+    ).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("a part of the mail is missing")
+    route, sender, received_at, attempts, content = row
+    recipients = connection.execute(
+        "SELECT address, doubts FROM recipient WHERE mail = ? AND state = 'waiting' ORDER BY address", (number,)
+    )
+    pending = tuple(Pending(address, doubts) for address, doubts in recipients)
+    return Leased(number, route, sender, pending, content, received_at, attempts)
+
+
+def wake(connection: sqlite3.Connection, route: str, now: float, limit: int) -> int:
+    """Make up to `limit` mails of the route due now. Returns how many were not before."""
+    return connection.execute(_WAKE, (now, route, limit)).rowcount
+
+
+def senders(connection: sqlite3.Connection, route: str, after: int, limit: int) -> list[tuple[int, str]]:
+    """(id, envelope sender) of the route's waiting mail, by arrival, from the id behind `after`."""
+    return connection.execute(_SENDERS, (route, after, limit)).fetchall()
+
+
+def move(connection: sqlite3.Connection, old: str, moves: Mapping[int, str]) -> dict[str, list[int]]:
+    """Give waiting mails of the route `old` another one. Returns, by new route, those that were still there."""
+    moved: dict[str, list[int]] = {}
+    for number, route in moves.items():
+        update = "UPDATE waiting SET route = ? WHERE id = ? AND route = ?"
+        if connection.execute(update, (route, number, old)).rowcount:
+            connection.execute("UPDATE mail SET route = ? WHERE id = ?", (route, number))
+            moved.setdefault(route, []).append(number)
+    return moved
+
+
+def forget(connection: sqlite3.Connection, first_kept: int, before: float, limit: int) -> int:
+    """Delete up to `limit` mails settled before that time, with their story. Returns how many.
+
+    `first_kept` is the first number of that time: no mail was settled before it came, so later ones need no look.
+    """
+    rows = connection.execute(_FORGOTTEN, (first_kept, before, limit)).fetchall()
+    for table, column in (("event", "mail"), ("recipient", "mail"), ("mail", "id")):
+        connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)  # noqa: S608 (names from this line)
+    return len(rows)
+
+
+def _events(settlement: Settlement, now: float) -> Iterable[tuple[object, ...]]:
+    for attempt in settlement.attempts:
+        results = results_text(attempt.results)
+        yield settlement.mail.id, attempt.started_at, "", attempt.upstream, attempt.seconds, results
+    if settlement.note is not None:
+        yield settlement.mail.id, now, _readable(settlement.note), None, None, None
+
+
+def _readable(text: str) -> str:
+    """What a client or server said may hold any octet; this is kept for people only."""
+    return text.encode("utf-8", "backslashreplace").decode()

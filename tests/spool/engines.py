@@ -1,0 +1,91 @@
+"""The engines that the behaviour suite runs over, and the mails it sends through them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from routing.outcome import Outcome, Stage, Word
+from spool.contract import Arrival, Attempt, Leased, Settled, Settlement, Spool
+from spool.sqlite import SqliteSpool
+from spool.sqlite_view import SqliteView
+from spool.view import SpoolView
+
+SENT = Outcome(Word.SENT, "250 2.0.0 Ok: queued as 4XyZ", Stage.CONTENT, 250, "2.0.0", upstream_id="4XyZ")
+RETRY = Outcome(Word.RETRY, "451 4.7.1 Even geduld: één ogenblik", Stage.RECIPIENT, 451, "4.7.1")
+REJECT = Outcome(Word.REJECT, "550 5.1.1 no such user", Stage.RECIPIENT, 550, "5.1.1", hint="Ask for the address.")
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets by hand."""
+
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Sqlite:
+    """An engine: opens the same store again and again."""
+
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder / 'spool.db'}"
+
+    @asynccontextmanager
+    async def spool(self, size_limit: int = 1 << 30, memory: int = 1 << 20) -> AsyncIterator[Spool]:
+        spool = await SqliteSpool.open(self.url, size_limit=size_limit, memory=memory, clock=self.clock)
+        try:
+            yield spool
+        finally:
+            await spool.close()
+
+    def view(self) -> AbstractContextManager[SpoolView]:
+        return closing(SqliteView(self.url))
+
+    def run(self, test: Callable[[Spool], Coroutine[Any, Any, None]], **options: int) -> None:
+        async def opened() -> None:
+            async with self.spool(**options) as spool:
+                await test(spool)
+
+        asyncio.run(opened())
+
+
+ENGINES = {"sqlite": Sqlite}
+
+
+def arrival(spool: Spool, clock: Clock, **changes: Any) -> Arrival:
+    """A mail of acme.nl that came now."""
+    content = b"From: info@acme.nl\r\nMessage-ID: <1@acme.nl>\r\n\r\nDag Zo\xc3\xab\r\n"
+    fields: dict[str, Any] = {
+        "id": spool.next_id(),
+        "sender": "info@acme.nl",
+        "recipients": ("jan@example.org",),
+        "content": content,
+        "route": "acme.nl",
+        "received_at": clock.now,
+        "peer": "127.0.0.1",
+        "helo": "callpro",
+    }
+    return Arrival(**{**fields, **changes})
+
+
+def settlement(mail: Leased, outcome: Outcome = SENT, due_at: float | None = None, **changes: Any) -> Settlement:
+    """Every recipient had `outcome` at one attempt: all done, or all waiting until `due_at`."""
+    results = {recipient.address: outcome for recipient in mail.recipients}
+    done = dict.fromkeys(results, Settled.DELIVERED) if due_at is None else {}
+    attempts = (Attempt("acme-login", mail.received_at + 1, 0.25, results),)
+    return Settlement(**{"mail": mail, "done": done, "attempts": attempts, "due_at": due_at, **changes})
+
+
+async def put_all(spool: Spool, arrivals: Sequence[Arrival]) -> None:
+    await asyncio.gather(*(spool.put(arrival) for arrival in arrivals))
