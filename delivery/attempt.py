@@ -1,0 +1,185 @@
+"""One attempt at one mail: rewrite, sign, send, and on to the next upstream for those it is allowed for.
+
+Must never raise for anything the other side does, nor forget what was already sent when it is cancelled. It does not
+decide when the mail comes back; `verdict` does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final as Constant
+
+from config.rules import Route
+from delivery.choice import next_upstream
+from delivery.lanes import standings
+from delivery.plan import Plan
+from delivery.verdict import Final
+from delivery.ways import Way
+from routing.mail import NULL_SENDER, Outgoing
+from routing.outcome import Outcome, Results, Stage, Word
+from routing.rewrite import rewrite
+from spool.contract import Attempt, Leased, id_text
+
+_log = logging.getLogger("delivery.attempt")
+
+_NOT_NOW: Constant = frozenset((Word.RETRY, Word.WAIT, Word.CONFIG))
+
+
+class Errand:
+    """A leased mail and what has come of it so far. `attempts` are for the history, in order.
+
+    `tried` is, by recipient, the outcome at each upstream that was asked, the last one last.
+    """
+
+    __slots__ = ("attempts", "fault", "holds", "mail", "route", "tried", "ways")
+
+    def __init__(self, mail: Leased, route: Route, ways: tuple[Way, ...]) -> None:
+        self.mail = mail
+        self.route = route
+        self.ways = ways
+        self.attempts: list[Attempt] = []
+        self.tried: dict[str, dict[str, Outcome]] = {pending.address: {} for pending in mail.recipients}
+        self.fault: Outcome | None = None
+        """Set when a bug of ours ended the attempt before anything was sent."""
+        self.holds = mail.sender != NULL_SENDER or set(route.settings.from_) == {"<>"}
+        """Whether `config` for this mail says something of the route: a report of ours on a customer's way does not."""
+
+    def finals(self) -> dict[str, Final]:
+        """The last outcome of every recipient that has one."""
+        by_name = {way.name: way for way in self.ways}
+        ended: dict[str, Final] = {}
+        for address, outcomes in self.tried.items():
+            if outcomes:
+                name, outcome = next(reversed(outcomes.items()))
+                held = outcome.word is Word.CONFIG and by_name[name].closed and self.holds
+                ended[address] = Final(name, outcome, held)
+            elif self.fault is not None:
+                ended[address] = Final(self.ways[0].name, self.fault)
+        return ended
+
+
+class Attempts:
+    """Makes attempts by one plan. `on_hold` and `on_leave` are called when a way closes and when a slot comes free."""
+
+    __slots__ = ("_fallback_after", "_now", "_on_hold", "_on_leave", "_plan")
+
+    def __init__(
+        self,
+        plan: Plan,
+        fallback_after: float,
+        now: Callable[[], float],
+        on_hold: Callable[[Way, Leased], None],
+        on_leave: Callable[[Way], None],
+    ) -> None:
+        self._plan = plan
+        self._fallback_after = fallback_after
+        self._now = now
+        self._on_hold = on_hold
+        self._on_leave = on_leave
+
+    async def carry(self, errand: Errand, way: Way) -> None:
+        """Try `way`, whose slot the caller has taken, and those behind it. The slot is given back here.
+
+        The mail waits for a slot of the next upstream only after it left the one before: two routes with each other's
+        upstreams as fallbacks cannot block each other.
+        """
+        sender, content = errand.mail.sender, b""
+        while True:
+            try:
+                if not content:
+                    sender, content = self._prepare(errand)
+                await self._send(errand, way, sender, content)
+            finally:
+                way.leave()
+                self._on_leave(way)
+            entered = None
+            while entered is None:
+                following = self._next(errand)
+                if following is None:
+                    return
+                if await following.enter():
+                    entered = following
+            way = entered
+
+    def _prepare(self, errand: Errand) -> tuple[str, bytes]:
+        """The envelope sender and the content as they leave: rewritten, and signed last."""
+        sender, content = errand.mail.sender, errand.mail.content
+        mailbox = errand.route.settings.sender
+        if mailbox is not None and sender != NULL_SENDER:
+            rewritten = rewrite(sender, content, mailbox)
+            sender, content = rewritten.sender, rewritten.content
+        signer = self._plan.signers.get(errand.route.name)
+        return sender, signer.sign(content, self._now()) if signer else content
+
+    async def _send(self, errand: Errand, way: Way, sender: str, content: bytes) -> None:
+        """One upstream, for every recipient that goes there now, in as many sends as it needs."""
+        addresses = self._going_to(errand, way)
+        results: Results = {}
+        started = self._now()
+        try:
+            for part in _parts(addresses, way.gate.upstream.recipients_limit):
+                mail = Outgoing(id_text(errand.mail.id), errand.route.name, sender, part, content)
+                answered = await self._send_part(way, mail)
+                results.update(answered)
+                stop = _same_for_all(answered)
+                if stop is not None:
+                    results.update({address: stop for address in addresses if address not in results})
+                    break
+        finally:
+            if results:
+                now = self._now()
+                errand.attempts.append(Attempt(way.name, started, max(0.0, now - started), results))
+                for address, outcome in results.items():
+                    errand.tried[address][way.name] = outcome
+                if way.learn(errand.mail.id, results, now, errand.holds):
+                    self._on_hold(way, errand.mail)
+
+    async def _send_part(self, way: Way, mail: Outgoing) -> Results:
+        """One send. Our own bug becomes a `retry`, loudly: mail is never lost by it."""
+        try:
+            answered = await way.gate.upstream.send(mail)
+        except Exception as error:
+            _log.exception("mail %s: sending by %s failed by a bug of ours", mail.id, way.name)
+            return dict.fromkeys(mail.recipients, our_fault(error))
+        if len(answered) == len(mail.recipients) and all(address in answered for address in mail.recipients):
+            return answered
+        _log.error("mail %s: %s answered for other recipients than it was handed, a bug of ours", mail.id, way.name)
+        missing = Outcome(Word.UNKNOWN, "the upstream's result does not name this recipient", Stage.PREPARE)
+        return {address: answered.get(address, missing) for address in mail.recipients}
+
+    def _going_to(self, errand: Errand, way: Way) -> tuple[str, ...]:
+        if not errand.attempts:
+            return tuple(errand.tried)
+        return tuple(address for address, name in self._choices(errand) if name == way.name)
+
+    def _next(self, errand: Errand) -> Way | None:
+        """The next way that any recipient needs, in the order of `via:`."""
+        wanted = {name for _, name in self._choices(errand)}
+        return next((way for way in errand.ways if way.name in wanted), None)
+
+    def _choices(self, errand: Errand) -> Iterator[tuple[str, str | None]]:
+        if len(errand.ways) == 1 and errand.attempts:
+            return
+        via, known, now = [way.name for way in errand.ways], standings(errand.ways), self._now()
+        for address, outcomes in errand.tried.items():
+            if outcomes:  # the others were cut off by a hold or a reload: they come back
+                yield address, next_upstream(via, known, outcomes, now, self._fallback_after)
+
+
+def our_fault(error: Exception) -> Outcome:
+    """The outcome of a bug: only the type is told, since the text may quote the mail."""
+    return Outcome(Word.RETRY, f"the relay failed: {type(error).__name__}; its log says more", Stage.PREPARE)
+
+
+def _parts(addresses: Sequence[str], limit: int) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(addresses), max(1, limit)):
+        yield tuple(addresses[start : start + max(1, limit)])
+
+
+def _same_for_all(results: Results) -> Outcome | None:
+    """The outcome that asking for more recipients would meet as well: it was not about a recipient."""
+    for outcome in results.values():
+        if outcome.word not in _NOT_NOW or outcome.stage is Stage.RECIPIENT:
+            return None
+    return next(iter(results.values()), None)

@@ -1,0 +1,76 @@
+"""Ways on hold and upstreams that mail goes round: who is probed when, and what happens when one is ready again.
+
+Must never open a way on its own guess: a probe that succeeded, new rules or ops do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from delivery.clock import Clock
+from delivery.probes import Prober, Watch
+from delivery.story import tell_held, tell_released
+from delivery.ways import Gate, Way
+from spool.contract import Leased
+
+
+class Holds:
+    """All holds of a scheduler. `released(way)` is called when mail may use a way again."""
+
+    def __init__(self, clock: Clock, released: Callable[[Way], None]) -> None:
+        self._clock = clock
+        self._released = released
+        self._probers: dict[Gate, Prober] = {}
+        self._watches: dict[Way | Gate, Watch] = {}
+
+    def hold(self, way: Way, mail: Leased) -> None:
+        """Probe a way that has just closed until it is ready. Says so once, with the reply."""
+        if way.held is None or way.gate.retired:
+            return
+        ready = partial(self.release, way, "a probe succeeded")
+        names = {"route": way.route, "upstream": way.name}
+        watch = Watch(self._prober(way.gate), self._clock, ready, way.failures - 1, **names)
+        self._watches[way] = watch
+        tell_held(way, mail, watch.start(way.held.outcome.wait) - self._clock.now())
+
+    def release(self, way: Way, why: str) -> None:
+        """Open a way on hold, for one mail at a time until one is delivered."""
+        watch = self._watches.pop(way, None)
+        if way.held is None:
+            return
+        if watch is not None:
+            watch.stop()
+            way.failures = watch.failures + 1
+        now = self._clock.now()
+        tell_released(way, way.held.since, now, why)
+        way.release(now)
+        self._released(way)
+
+    def go_round(self, gate: Gate) -> None:
+        """Probe an upstream that mail goes round because it cannot be reached."""
+        if gate not in self._watches and not gate.retired:
+            watch = Watch(self._prober(gate), self._clock, partial(self._reached, gate), upstream=gate.name)
+            self._watches[gate] = watch
+            watch.start()
+
+    def forget(self, subject: Way | Gate) -> None:
+        """No more probes for it."""
+        watch = self._watches.pop(subject, None)
+        if watch is not None:
+            watch.stop()
+
+    async def forget_gate(self, gate: Gate) -> None:
+        """No more probes of the upstream; when this returns none is under way."""
+        for subject in [one for one in self._watches if one is gate or (isinstance(one, Way) and one.gate is gate)]:
+            self.forget(subject)
+        prober = self._probers.pop(gate, None)
+        if prober is not None:
+            await prober.close()
+
+    def _reached(self, gate: Gate) -> None:
+        self._watches.pop(gate, None)
+        gate.unreachable_since = None
+
+    def _prober(self, gate: Gate) -> Prober:
+        return self._probers.setdefault(gate, Prober(gate.upstream, self._clock))

@@ -1,0 +1,147 @@
+"""A lane per route: the mail taken for it, its ways out and its numbers.
+
+An idle lane is an entry in a dictionary: no task, no timer. State only; the scheduler moves it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from config.rules import Route
+from delivery.choice import Standing, next_upstream
+from delivery.clock import Timer
+from delivery.ways import Gate, Way
+from spool.contract import Leased
+from upstreams.base import Upstream
+
+BATCH: Final = 16
+"""Most mails taken from the spool at once for a lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldNumbers:
+    """A way on hold: by which upstream, since when (unix seconds), the upstream's reply and what to do."""
+
+    upstream: str
+    since: float
+    reply: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteNumbers:
+    """One route since the start: mails `in_flight` now; recipients `delivered`, `deferred` (each time) and `failed`
+    (refused or expired); its ways on hold.
+    """
+
+    in_flight: int
+    delivered: int
+    deferred: int
+    failed: int
+    held: tuple[HeldNumbers, ...]
+
+
+class Lane:
+    """What the scheduler keeps of one route. `route` is None when the rules do not have it any more.
+
+    `more` says that the spool may have mail that is due, `leasing` that we are asking, `queued` that the lane stands in
+    the ring of a gate, `rang` that its timer went off and the next due time must be asked for.
+    """
+
+    __slots__ = (
+        "buffer",
+        "deferred",
+        "delivered",
+        "failed",
+        "in_flight",
+        "largest",
+        "leasing",
+        "limit",
+        "more",
+        "name",
+        "queued",
+        "rang",
+        "route",
+        "timer",
+        "timer_at",
+        "ways",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.route: Route | None = None
+        self.ways: tuple[Way, ...] = ()
+        self.limit = 1
+        self.buffer: deque[Leased] = deque()
+        self.in_flight = 0
+        self.leasing = self.more = self.queued = self.rang = False
+        self.timer: Timer | None = None
+        self.timer_at = 0.0
+        self.largest = 0
+        self.delivered = self.deferred = self.failed = 0
+
+    def follow(self, route: Route | None, gates: Mapping[str, Gate]) -> bool:
+        """Go by new rules. Ways that did not change keep what is known of them. True when anything changed."""
+        same = route is not None and self.route is not None and route.settings == self.route.settings
+        old = {id(way.gate): way for way in self.ways} if same else {}
+        via = route.settings.via if route else ()
+        ways = tuple(old.get(id(gates[name])) or Way(self.name, gates[name]) for name in via)
+        changed = ways != self.ways or not same
+        self.route, self.ways = route, ways
+        pace = route.settings.pace if route else None
+        width = max((way.gate.limit for way in ways), default=1)
+        self.limit = min(width, pace.concurrency) if pace and pace.concurrency else width
+        return changed
+
+    def first(self, now: float, fallback_after: float) -> Way | None:
+        """The way that a mail takes now; None while all are on hold."""
+        ways = self.ways
+        if len(ways) == 1:
+            return None if ways[0].closed else ways[0]
+        name = next_upstream([way.name for way in ways], standings(ways), {}, now, fallback_after)
+        return next((way for way in ways if way.name == name), None)
+
+    def take(self, way: Way) -> Leased:
+        """The next mail. While the way has to prove itself, one that did not put it on hold before, if there is one."""
+        if not way.proven:
+            for index, mail in enumerate(self.buffer):
+                if not way.suspect(mail.id):
+                    del self.buffer[index]
+                    return mail
+        return self.buffer.popleft()
+
+    def keep(self, mails: list[Leased]) -> None:
+        """Mails that were leased. `largest` forgets slowly, so that after a big mail the batches stay small a while."""
+        self.buffer.extend(mails)
+        if mails:
+            self.largest = max(self.largest // 2, *[len(mail.content) for mail in mails])
+
+    def wanted(self, room: int) -> int:
+        """How many mails to lease now, when `room` octets more may be in memory. An idle lane always gets one."""
+        ahead = min(self.limit, BATCH)
+        if len(self.buffer) > ahead // 2:
+            return 0
+        if not self.largest:
+            return 1  # nothing is known of its sizes yet
+        fits = max(room // self.largest, 0)
+        return min(ahead - len(self.buffer), fits) or int(not self.buffer and not self.in_flight)
+
+    def numbers(self) -> RouteNumbers:
+        held = [(way.name, way.held) for way in self.ways]
+        notes = [HeldNumbers(name, hold.since, hold.outcome.reply, hold.outcome.hint) for name, hold in held if hold]
+        return RouteNumbers(self.in_flight, self.delivered, self.deferred, self.failed, tuple(notes))
+
+
+def standings(ways: tuple[Way, ...]) -> dict[str, Standing]:
+    return {way.name: way.standing() for way in ways}
+
+
+def gates_for(upstreams: Mapping[str, Upstream], old: Mapping[str, Gate]) -> dict[str, Gate]:
+    """A gate for every upstream; those of upstreams that are used on stay, with who is inside and who waits."""
+    return {
+        name: old[name] if name in old and old[name].upstream is upstream else Gate(upstream)
+        for name, upstream in upstreams.items()
+    }

@@ -1,0 +1,106 @@
+"""Asking an upstream on a timetable whether it works again, instead of trying with mail.
+
+A watch runs while a way is on hold or mail goes round an upstream that cannot be reached. Must never probe more often
+than the timetable says: a wrong password tried too often locks the account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from delivery.backoff import PROBE_WAITS, probe_wait
+from delivery.clock import Clock, Timer
+from routing.events import emit
+from routing.outcome import Outcome, Stage, Word
+from upstreams.base import Upstream
+
+_log = logging.getLogger("delivery.probes")
+
+
+class Prober:
+    """Probes one upstream for everybody who watches it.
+
+    One probe at a time, and a failure less than a minute old answers for the next who ask: a wrong password that fifty
+    routes share is not tried fifty times.
+    """
+
+    __slots__ = ("_clock", "_failed", "_failed_at", "_running", "_upstream")
+
+    def __init__(self, upstream: Upstream, clock: Clock) -> None:
+        self._upstream = upstream
+        self._clock = clock
+        self._running: asyncio.Task[Outcome] | None = None
+        self._failed: Outcome | None = None
+        self._failed_at = 0.0
+
+    async def ask(self) -> Outcome:
+        """What a probe says now. Never raises but for cancellation."""
+        if self._failed and self._clock.now() - self._failed_at < PROBE_WAITS[0] / 2:
+            return self._failed
+        if self._running is None:
+            self._running = asyncio.create_task(self._probe())
+        return await asyncio.shield(self._running)
+
+    async def close(self) -> None:
+        """Give up a probe that is under way."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def _probe(self) -> Outcome:
+        try:
+            outcome = await self._upstream.probe()
+        except Exception as error:
+            _log.exception("the probe of %s failed by a bug of ours", self._upstream.name)
+            outcome = Outcome(Word.RETRY, f"the relay failed: {type(error).__name__}", Stage.PREPARE)
+        finally:
+            self._running = None
+        self._failed = None if outcome.word is Word.SENT else outcome
+        self._failed_at = self._clock.now()
+        return outcome
+
+
+class Watch:
+    """Probes until the upstream is ready, then calls `ready` once. `failures` counts on from earlier ones."""
+
+    __slots__ = ("_asking", "_clock", "_fields", "_prober", "_ready", "_timer", "failures")
+
+    def __init__(
+        self, prober: Prober, clock: Clock, ready: Callable[[], None], failures: int = 0, **fields: object
+    ) -> None:
+        self._prober = prober
+        self._clock = clock
+        self._ready = ready
+        self._fields = fields
+        self._timer: Timer | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self.failures = failures
+
+    def start(self, stated: float | None = None) -> float:
+        """Set the timer for the next probe; returns when that is. `stated` is a wait that the upstream asked for."""
+        when = self._clock.now() + probe_wait(self.failures, stated)
+        self._timer = self._clock.call_at(when, self._due)
+        return when
+
+    def stop(self) -> None:
+        """No more probes for this watch."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _due(self) -> None:
+        self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        outcome = await self._prober.ask()
+        self._asking = None
+        if outcome.word is Word.SENT:
+            self._ready()
+            return
+        self.failures += 1
+        when = self.start(outcome.wait)
+        wait = when - self._clock.now()
+        emit(_log, "probed", logging.INFO, **self._fields, reply=outcome.reply, code=outcome.code, next=wait)

@@ -1,0 +1,120 @@
+"""Writing down what an attempt came to: the report of failures first, then the settlement, then the log line.
+
+In this order a crash in between costs at most a second report, never a failure that nobody hears of.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Future
+from dataclasses import dataclass
+from random import Random
+
+from config.rules import Delivery
+from delivery.attempt import Errand
+from delivery.backoff import retry_wait
+from delivery.bounce import Reporter, report, reportable
+from delivery.clock import Clock
+from delivery.plan import Plan
+from delivery.story import tell, tell_bounced
+from delivery.verdict import Failure, Verdict, judge
+from routing.events import emit
+from routing.mail import NULL_SENDER, domain_of
+from spool.contract import Arrival, Leased, Settlement, Spool, SpoolFull, SpoolUnavailable, id_text
+
+_log = logging.getLogger("delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A settlement on its way to disk: `kept` ends when it is there."""
+
+    verdict: Verdict
+    kept: Future[None]
+
+
+class Settling:
+    """Concludes attempts against one spool."""
+
+    def __init__(self, spool: Spool, settings: Delivery, clock: Clock, random: Random) -> None:
+        self._spool = spool
+        self._settings = settings
+        self._clock = clock
+        self._random = random
+
+    async def conclude(self, errand: Errand, plan: Plan) -> Written:
+        """Settle a mail after its attempt, with a report when recipients are given up."""
+        mail, now = errand.mail, self._clock.now()
+        finals = errand.finals()
+        alive_since = max(mail.received_at, max((way.released_at for way in errand.ways), default=0.0))
+        verdict = judge(
+            mail,
+            finals,
+            errand.route.settings,
+            self._settings,
+            now=now,
+            alive_since=alive_since,
+            random=self._random,
+        )
+        note = errand.fault.reply if errand.fault else None
+        if verdict.failures and reportable(mail):
+            verdict, note = await self._reported(errand, verdict, plan, now)
+        written = Written(verdict, self._settle(errand, verdict, note))
+        tell(errand, finals, verdict, now)
+        return written
+
+    def give_back(self, mail: Leased, due_at: float, *, route: str | None = None, note: str | None = None) -> Written:
+        """Return a mail that was not tried: for another route, or to wait for its own."""
+        settlement = Settlement(mail=mail, due_at=due_at, route=route, note=note, counted=False)
+        return Written(Verdict({}, (), frozenset(), due_at, False), self._spool.settle(settlement))
+
+    def _settle(self, errand: Errand, verdict: Verdict, note: str | None) -> Future[None]:
+        return self._spool.settle(
+            Settlement(
+                mail=errand.mail,
+                done=verdict.done,
+                attempts=tuple(errand.attempts),
+                doubted=verdict.doubted,
+                due_at=verdict.due_at,
+                note=note,
+                counted=verdict.counted,
+            )
+        )
+
+    async def _reported(self, errand: Errand, verdict: Verdict, plan: Plan, now: float) -> tuple[Verdict, str]:
+        """The verdict once the report is kept; when it cannot be, the failed recipients come back instead."""
+        number = self._spool.next_id()
+        arrival = _report_on(errand, verdict.failures, plan, number, now)
+        try:
+            await self._spool.put(arrival)
+        except (SpoolFull, SpoolUnavailable) as error:
+            why = f"the report of the failure could not be kept: {error}"
+            emit(_log, "report_refused", logging.ERROR, mail=id_text(errand.mail.id), why=why)
+            wait = retry_wait(errand.mail.attempts, self._settings.retry, self._random)
+            return verdict.unreported(now + wait), why
+        recipients = [failure.address for failure in verdict.failures]
+        tell_bounced(errand.mail, number, arrival.route, recipients)
+        return verdict, f"reported to {errand.mail.sender} by mail {id_text(number)}"
+
+
+def _report_on(errand: Errand, failures: tuple[Failure, ...], plan: Plan, number: int, now: float) -> Arrival:
+    """The report as a new mail: by the route of `<>`, or the way of the mail it is about."""
+    null_route = plan.table.match(NULL_SENDER)
+    domain = plan.host.hostname if null_route else _sending_domain(errand)
+    by = Reporter(plan.host.hostname, domain, id_text(number))
+    return Arrival(
+        id=number,
+        sender=NULL_SENDER,
+        recipients=(errand.mail.sender,),
+        content=report(errand.mail, failures, by, now),
+        route=null_route.name if null_route else errand.route.name,
+        received_at=now,
+        peer="",
+        helo=plan.host.hostname,
+    )
+
+
+def _sending_domain(errand: Errand) -> str:
+    """A domain that the mail's own way lets us send from: an upstream may refuse every other From."""
+    mailbox = errand.route.settings.sender
+    return domain_of(mailbox.address if mailbox else errand.mail.sender)

@@ -1,0 +1,75 @@
+"""What the log says of deliveries: one line per result of an attempt. No content, no secret."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final as Constant
+
+from delivery.attempt import Errand
+from delivery.verdict import Final, Verdict
+from delivery.ways import Way
+from routing.events import emit
+from routing.mail import NULL_SENDER
+from routing.outcome import Word
+from spool.contract import Leased, Settled, id_text
+
+_log = logging.getLogger("delivery")
+
+_EVENTS: Constant = {
+    Settled.DELIVERED: ("delivered", logging.INFO),
+    Settled.FAILED: ("failed", logging.WARNING),
+    Settled.EXPIRED: ("expired", logging.WARNING),
+}
+
+
+def tell(errand: Errand, finals: Mapping[str, Final], verdict: Verdict, now: float) -> None:
+    """One line for all recipients of a mail that came to the same. Held recipients have the line of the hold."""
+    groups: dict[tuple[Settled | None, Final], list[str]] = {}
+    for address, final in finals.items():
+        if not final.held:
+            groups.setdefault((verdict.done.get(address), final), []).append(address)
+    for (ended, final), addresses in groups.items():
+        event, level = _EVENTS[ended] if ended else ("deferred", logging.INFO)
+        if ended is None and final.outcome.word is Word.CONFIG:
+            level = logging.WARNING
+        elif level == logging.WARNING and errand.mail.sender == NULL_SENDER:
+            level = logging.ERROR  # nobody else hears of it: there is no report on a report
+        emit(
+            _log,
+            event,
+            level,
+            mail=id_text(errand.mail.id),
+            route=errand.route.name,
+            upstream=final.upstream,
+            sender=errand.mail.sender or "<>",
+            recipients=addresses,
+            reply=final.outcome.reply,
+            code=final.outcome.code,
+            upstream_id=final.outcome.upstream_id,
+            hint=final.outcome.hint,
+            attempts=errand.mail.attempts + 1,
+            seconds=sum(attempt.seconds for attempt in errand.attempts),
+            next=None if ended or verdict.due_at is None else max(0.0, verdict.due_at - now),
+        )
+
+
+def tell_held(way: Way, mail: Leased, next_probe: float) -> None:
+    """A way closed. The first time is for ops to act on; the next ones only say that it is not over."""
+    if way.held is None:
+        return
+    outcome = way.held.outcome
+    level = logging.ERROR if way.failures == 1 else logging.WARNING
+    fields = {"reply": outcome.reply, "code": outcome.code, "hint": outcome.hint, "next": next_probe}
+    emit(_log, "held", level, mail=id_text(mail.id), route=way.route, upstream=way.name, **fields)
+
+
+def tell_released(way: Way, since: float, now: float, why: str) -> None:
+    """A way is open again after so many seconds."""
+    emit(_log, "released", route=way.route, upstream=way.name, seconds=now - since, why=why)
+
+
+def tell_bounced(mail: Leased, report: int, route: str, recipients: list[str]) -> None:
+    """A report of the failed recipients of `mail` is on its way to its sender."""
+    names = {"mail": id_text(mail.id), "report": id_text(report), "to": mail.sender, "route": route}
+    emit(_log, "bounced", logging.INFO, **names, recipients=recipients)
