@@ -104,15 +104,6 @@ class Lane:
         name = next_upstream([way.name for way in ways], standings(ways), {}, now, fallback_after)
         return next((way for way in ways if way.name == name), None)
 
-    def take(self, way: Way) -> Leased:
-        """The next mail. While the way has to prove itself, one that did not put it on hold before, if there is one."""
-        if not way.proven:
-            for index, mail in enumerate(self.buffer):
-                if not way.suspect(mail.id):
-                    del self.buffer[index]
-                    return mail
-        return self.buffer.popleft()
-
     def keep(self, mails: list[Leased]) -> None:
         """Mails that were leased. `largest` forgets slowly, so that after a big mail the batches stay small a while."""
         self.buffer.extend(mails)

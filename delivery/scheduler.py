@@ -238,7 +238,7 @@ class Scheduler:
         for passed in lane.ways[: lane.ways.index(way)]:
             if passed.held is None:
                 self._holds.go_round(passed.gate)
-        errand = Errand(lane.take(way), route, lane.ways)
+        errand = Errand(lane.buffer.popleft(), route, lane.ways)
         lane.in_flight += 1
         way.take()
         self._spawn(self._deliver(lane, errand, way), self._sending)

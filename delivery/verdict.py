@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from config.rules import Delivery, RouteSettings
-from delivery.backoff import next_try, retry_wait
+from delivery.backoff import PROBE_WAITS, next_try, retry_wait
 from routing.mail import NULL_SENDER
 from routing.outcome import Outcome, Word
 from spool.contract import Leased, Pending, Settled
@@ -69,6 +69,8 @@ def judge(
     `alive_since` is when the expiry began to run: the mail's arrival, or the end of the route's last hold.
 
     The mail comes back once, for all that are left, when the last of them may: never before a stated time is over.
+    With nobody left but the held it waits for the release, which makes it due, behind the mail that was not tried yet:
+    so another mail shows first whether the way or this mail is at fault.
     """
     expires_at = alive_since + delivery.expire
     own = 0.0
@@ -76,10 +78,11 @@ def judge(
     failures: list[Failure] = []
     doubted: list[str] = []
     due: list[float] = []
+    untried: list[float] = []
     for pending in mail.recipients:
         address, final = pending.address, finals.get(pending.address)
         if final is None or final.held:
-            due.append(mail.received_at)
+            untried.append(mail.received_at if final is None else now + PROBE_WAITS[-1])
             continue
         ended = _end(pending, final.outcome, mail.sender, route, now >= expires_at)
         if ended is not None:
@@ -93,7 +96,7 @@ def judge(
         own = own or retry_wait(mail.attempts, delivery.retry, random)
         due.append(next_try(now, own, final.outcome.wait, expires_at))
     counted = any(not final.held for final in finals.values())
-    return Verdict(done, tuple(failures), frozenset(doubted), max(due, default=None), counted)
+    return Verdict(done, tuple(failures), frozenset(doubted), max(due or untried, default=None), counted)
 
 
 def _end(pending: Pending, outcome: Outcome, sender: str, route: RouteSettings, expired: bool) -> Settled | None:

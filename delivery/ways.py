@@ -105,10 +105,6 @@ class Way:
     def standing(self) -> Standing:
         return Standing(self.held is not None, self.gate.unreachable_since, self.gate.retired)
 
-    def suspect(self, mail: int) -> bool:
-        """True when this mail put the way on hold before: others go first, to see whose fault it is."""
-        return mail in self._suspects
-
     def take(self) -> None:
         self.busy += 1
         self.gate.busy += 1
