@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from upstreams import connector, maildir, smtp
+from upstreams import connector, maildir, sendgrid, smtp
 from upstreams.base import Kind
 
 _ALL: Final = (
     connector.KIND,
     maildir.KIND,
+    sendgrid.KIND,
     smtp.KIND,
 )
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in _ALL})

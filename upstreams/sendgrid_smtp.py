@@ -40,7 +40,7 @@ SENDGRID_REPLIES: Final[ReplyTable] = SMTP_REPLIES.before(
         Row(
             Word.CONFIG,
             (535,),
-            hint="The API key is wrong, revoked or of another region: the manager of the SendGrid account must make one.",
+            hint="The API key is wrong, revoked or of another region: the SendGrid account needs a new one.",
         ),
         Row(
             Word.CONFIG,
