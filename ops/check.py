@@ -70,7 +70,7 @@ def render_text(checked: Checked) -> str:
     if checked.rules is not None:
         rules = checked.rules
         told += [_counted(len(rules.routes), "route"), _counted(len(rules.upstreams), "upstream")]
-        told += [_counted(len(rules.tests), "test") + " passed"]
+        told += [_counted(len(rules.tests), "test") + (" passed" if rules.tests else "")]
     told += [_counted(warnings, "warning")] if warnings else []
     return "\n".join([*lines, ", ".join(told)])
 

@@ -1,0 +1,53 @@
+"""The example files load with the real kinds, and say what the defaults are."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from config.rules import Relay
+from ops.check import check
+from upstreams import KINDS, connector, graph, maildir, sendgrid, smtp
+
+EXAMPLES = Path(str(resources.files("config.examples")))
+SHAPES = {
+    **{name: kind.settings for name, kind in KINDS.items()},
+    **{module.KIND.name: module.KIND.settings for module in (connector, graph, maildir, sendgrid, smtp)},
+}
+
+
+@pytest.fixture
+def credentials(tmp_path, monkeypatch) -> None:
+    """The secrets that the example refers to."""
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "umbrella-dkim").write_bytes(pem)
+    for name in ("acme-smtp", "initech-graph", "sendgrid"):
+        (tmp_path / name).write_text("not-a-real-one\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+
+@pytest.mark.usefixtures("credentials")
+def test_the_examples_are_without_a_problem():
+    checked = check(EXAMPLES / "relay.yaml", SHAPES)
+    assert [str(problem) for problem in checked.problems] == []
+    assert checked.rules is not None
+    assert {upstream.kind for upstream in checked.rules.upstreams.values()} == set(SHAPES)
+    assert len(checked.rules.tests) > 3
+
+
+@pytest.mark.usefixtures("credentials")
+def test_the_example_of_relay_yaml_says_the_defaults():
+    assert check(EXAMPLES / "relay.yaml", SHAPES).relay == Relay()
+
+
+def test_outside_the_unit_the_secrets_are_warnings(monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    strict, looking = (check(EXAMPLES / "relay.yaml", SHAPES, outside_unit=flag) for flag in (False, True))
+    assert len(strict.errors) == 4
+    assert strict.rules is None
+    assert looking.good
+    assert len(looking.problems) == 4

@@ -1,0 +1,300 @@
+"""Files and folders -> `Relay` and `Rules`: merging, names over files, what is not built, and nothing half-loaded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from config.loading import load_relay, load_rules
+from config.problems import ConfigInvalid
+from config.rules import Place, Relay
+from tests.config.kinds import KINDS
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to write a configuration into; paths in problems are relative to it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "routes.d").mkdir()
+    return tmp_path
+
+
+def write(folder, **files):
+    """`routes`, `relay`, or `d_NAME` for routes.d/NAME.yaml."""
+    for name, text in files.items():
+        path = folder / "routes.d" / f"{name[2:]}.yaml" if name.startswith("d_") else folder / f"{name}.yaml"
+        path.write_text(text, "utf-8")
+
+
+def rules(folder, warnings=None):
+    return load_rules(folder.relative_to(folder), KINDS, warnings)
+
+
+def problems(load):
+    """The problems of a load that must fail, as ops see them."""
+    with pytest.raises(ConfigInvalid) as invalid:
+        load()
+    assert str(invalid.value) == "\n".join(str(problem) for problem in invalid.value.problems)
+    return str(invalid.value).splitlines()
+
+
+LIST = "more than one sender; write a list: [acme.nl, info@globex.nl]"
+NAME = "is not a name for an upstream; use letters, digits, - _ and . only"
+OUT = "upstreams: {out: {type: smtp, host: mail.callcenter.nl}}\n"
+
+
+# ---- relay.yaml ------------------------------------------------------------------------------------------------
+
+
+def relay(folder, text, warnings=None):
+    write(folder, relay=text)
+    return load_relay((folder / "relay.yaml").relative_to(folder), warnings)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "limits:\ndelivery:\nspool:\n"])
+def test_an_empty_relay_yaml_is_the_defaults(folder, text):
+    assert relay(folder, text) == Relay()
+
+
+def test_a_listener_for_others_must_say_who(folder):
+    for address in ("0.0.0.0:25", "'[::]:25'", "192.0.2.1:25"):
+        (problem,) = problems(lambda address=address: relay(folder, f"listen: {{address: {address}}}"))
+        assert problem.startswith("relay.yaml:1  listen[0].allow: is missing")
+    made = relay(folder, "listen: {address: '0.0.0.0:25', allow: [192.0.2.0/24, 127.0.0.0/8]}")
+    assert made.listen[0].allow == ("192.0.2.0/24", "127.0.0.0/8")
+    assert relay(folder, "listen: [{address: 'localhost:25'}, {address: '[::1]:25'}]").listen[1].allow
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("workers: 4", "workers: more than one process is not built yet; write 1, or leave it out"),
+        ("workers: 0", "workers: is too small; write at least 1"),
+        (
+            "spool: {url: 'postgresql://relay@db/relay'}",
+            "spool.url: a spool in PostgreSQL is not built yet; write sqlite:////var/lib/callpro-relay/spool.db",
+        ),
+        (
+            "listen: [{address: '127.0.0.1:25'}, {address: '127.0.0.1:25'}]",
+            "listen[1].address: 127.0.0.1:25 stands here twice; keep one of the two",
+        ),
+        ("hostname: our relay", "hostname: our relay is not a domain; write it like acme.nl"),
+        ("delivery: {retry: []}", "delivery.retry: is empty; write at least one, or remove the key"),
+        ("delivery: {retry: [0s]}", "delivery.retry[0]: is too small; write at least 1"),
+        ("listen:", "listen: is empty; write at least one, or remove the key"),
+        ("lissen: x", "lissen: is not a key here; did you mean listen?"),
+        ("- x", "should be a block of keys; write `key: value` lines under it"),
+    ],
+)
+def test_what_relay_yaml_may_not_say(folder, text, problem):
+    assert problems(lambda: relay(folder, text)) == [f"relay.yaml:1  {problem}"]
+
+
+def test_the_status_page_is_told_not_to_be_there(folder):
+    warnings = []
+    assert relay(folder, "status: {}", warnings).status is not None
+    assert [problem.path for problem in warnings] == ["status"]
+    assert all(problem.warning for problem in warnings)
+
+
+def test_a_missing_file_is_a_problem(folder):
+    assert problems(lambda: load_relay((folder / "relay.yaml").relative_to(folder))) == [
+        "relay.yaml:1  cannot be read: No such file or directory; check the path and its permissions"
+    ]
+    assert problems(lambda: rules(folder)) == [
+        "routes.yaml:1  cannot be read: No such file or directory; check the path and its permissions"
+    ]
+
+
+# ---- routes.yaml and routes.d ----------------------------------------------------------------------------------
+
+
+def test_files_are_merged_in_name_order(folder):
+    write(
+        folder,
+        routes=OUT + "routes: {from: a.nl, via: out}",
+        d_c="routes: {from: c.nl, via: late}\ntests: {from: x@c.nl, via: late}",
+        d_b="upstreams: {late: {type: smtp, host: x.nl}}\nroutes: [{from: b.nl, via: out}]",
+        d_empty="# this customer has left\n",
+    )
+    loaded = rules(folder)
+    assert [route.name for route in loaded.routes] == ["a.nl", "b.nl", "c.nl"]
+    assert [route.place for route in loaded.routes] == [
+        Place("routes.yaml", 2),
+        Place("routes.d/b.yaml", 2),
+        Place("routes.d/c.yaml", 1),
+    ]
+    assert {name: rule.place.file for name, rule in loaded.upstreams.items()} == {
+        "out": "routes.yaml",
+        "late": "routes.d/b.yaml",
+    }
+    assert [test.place for test in loaded.tests] == [Place("routes.d/c.yaml", 2)]
+
+
+def test_a_folder_alone_is_enough(folder):
+    write(folder, d_a=OUT + "routes: {from: a.nl, via: out}")
+    assert [route.name for route in rules(folder).routes] == ["a.nl"]
+
+
+def test_files_with_other_names_are_told_and_editors_litter_is_not(folder):
+    write(folder, routes=OUT)
+    for name in ("acme.yml", ".#acme.yaml", "#acme.yaml#", "acme.yaml~", "README.md", ".hidden.yaml"):
+        (folder / "routes.d" / name).write_text("nonsense: [")
+    assert problems(lambda: rules(folder)) == ["routes.d/acme.yml:1  is not read, for its name; rename it to acme.yaml"]
+
+
+def test_patterns_are_kept_in_their_normal_form(folder):
+    write(folder, routes=OUT + "routes: {from: [MÜNCHEN.de., '*.Acme.NL', Info@Acme.nl, <>], via: out}")
+    (route,) = rules(folder).routes
+    assert route.settings.from_ == ("xn--mnchen-3ya.de", "*.acme.nl", "info@acme.nl", "<>")
+    assert route.name == "xn--mnchen-3ya.de"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("acme.nl", "ACME.nl."),
+        ("münchen.de", "xn--mnchen-3ya.de"),
+        ('"*.acme.nl"', '"*.Acme.nl"'),
+        ("info@acme.nl", "INFO@acme.nl"),
+        ("<>", '"<>"'),
+        ('"*"', "'*'"),
+    ],
+)
+def test_a_pattern_has_one_route_over_all_files(folder, first, second):
+    write(folder, routes=OUT + f"routes: {{from: {first}, via: out}}", d_x=f"routes:\n- {{from: {second}, via: out}}")
+    (problem,) = problems(lambda: rules(folder))
+    assert problem.startswith("routes.d/x.yaml:2  routes[0].from: ")
+    assert problem.endswith(" has a route at routes.yaml:2 already; keep one of the two")
+
+
+def test_a_pattern_twice_through_an_alias_or_in_one_list(folder):
+    write(
+        folder,
+        routes=OUT
+        + "routes:\n- {from: &a acme.nl, via: out}\n- {from: *a, via: out}\n- {from: [b.nl, B.nl], via: out}",
+    )
+    assert [problem.count("already") for problem in problems(lambda: rules(folder))] == [1, 1]
+
+
+def test_an_upstream_has_one_place_over_all_files(folder):
+    write(folder, routes=OUT, d_x=OUT)
+    assert problems(lambda: rules(folder)) == [
+        "routes.d/x.yaml:1  upstreams.out: is named at routes.yaml:1 already; give it another name"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("routes: {from: a.nl, via: oout}", "routes[0].via: there is no upstream 'oout'; did you mean out?"),
+        ("routes: {from: a.nl, via: [out, zz]}", "routes[0].via: there is no upstream 'zz'; write one of: out"),
+        ("routes: {from: a.nl, via: []}", "routes[0].via: is empty; write at least one, or remove the key"),
+        ("routes: {from: a.nl, via: [out, out]}", "routes[0].via[1]: out stands here twice; name each upstream once"),
+        ("routes: {from: a.nl, via: no}", 'routes[0].via: no without quotes means yes or no in YAML; write "no"'),
+        ("routes: {from: [a.nl, 'b c'], via: out}", f"routes[0].from[1]: b c is {LIST}"),
+        (
+            "routes: {from: a.nl, via: out, pace: {per_day: 5}}",
+            "routes[0].pace.per_day: is not built yet; leave it out; concurrency works",
+        ),
+        ("routes: x", "routes[0]: should be a block of keys; write `key: value` lines under it"),
+        ("tests: {from: a@a.nl, via: oout}", "tests[0].via: there is no upstream 'oout'; did you mean out?"),
+        (
+            "tests: {from: a@a.nl, via: out, refused: true}",
+            "tests[0]: must say what is expected; write either `via: NAME` or `refused: true`",
+        ),
+        ("tests: {from: a.nl, refused: true}", "tests[0].from: a.nl is not an address; write it like info@acme.nl"),
+        ("route: []", "route: is not a key here; did you mean routes?"),
+    ],
+)
+def test_what_routes_may_not_say(folder, text, problem):
+    write(folder, routes=OUT, d_x=text)
+    assert problems(lambda: rules(folder)) == [f"routes.d/x.yaml:1  {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("x: {host: a.nl}", "upstreams.x.type: is missing; add one of: " + ", ".join(sorted(KINDS))),
+        ("x: {type: smpt, host: a.nl}", "upstreams.x.type: is not a type of upstream; did you mean smtp?"),
+        ("x: {type: [smtp]}", "upstreams.x.type: is not a type of upstream; write one of: " + ", ".join(sorted(KINDS))),
+        ("x: smtp", "upstreams.x: should be a block of keys; write `key: value` lines under it"),
+        ("x y: {type: smtp, host: a.nl}", f'upstreams."x y": {NAME}'),
+        ("no: {type: smtp, host: a.nl}", 'upstreams.no: no without quotes means yes or no in YAML; write "no"'),
+        (
+            "x: {type: smtp, host: a.nl, type: smtp}",
+            "upstreams.x.type: stands here a second time (first on line 1); keep one of the two",
+        ),
+    ],
+)
+def test_what_an_upstream_may_not_be(folder, text, problem):
+    write(folder, routes=f"upstreams: {{{text}}}")
+    assert problems(lambda: rules(folder)) == [f"routes.yaml:1  {problem}"]
+
+
+def test_warnings_are_handed_back(folder):
+    write(folder, routes="upstreams: {x: {type: smtp, host: localhost, username: me, password: hunter2}}")
+    warnings = []
+    assert rules(folder, warnings).upstreams["x"].kind == "smtp"
+    assert [problem.path for problem in warnings] == ["upstreams.x.password"]
+
+
+_WORDS = st.sampled_from(
+    (
+        *(
+            "upstreams",
+            "routes",
+            "tests",
+            "from",
+            "via",
+            "type",
+            "smtp",
+            "host",
+            "x.nl",
+            "port",
+            "out",
+            "<>",
+            "*",
+            "*.x.nl",
+        ),
+        *(
+            "a@x.nl",
+            "no",
+            "null",
+            "refused",
+            "true",
+            "dkim",
+            "sender",
+            "pace",
+            "listen",
+            "address",
+            "allow",
+            "spool",
+            "url",
+        ),
+        *("limits", "5", "-1", "3d", "&a", "*a", "<<", "!t", "''", "[]", "{}", "env:PATH", "file:/etc/hostname"),
+    )
+)
+_INDENTS = st.sampled_from(("", "  ", "    ", "- ", "  - ", "\t"))
+_LINES = st.lists(st.tuples(_INDENTS, _WORDS, st.sampled_from((": ", ":", " ", ", ")), _WORDS), max_size=12)
+
+
+def attempt(load):
+    """The problems that kept a load from succeeding; None when it did."""
+    try:
+        load()
+    except ConfigInvalid as invalid:
+        return invalid.problems
+    return None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(_LINES | st.text(max_size=80).map(lambda text: [("", text, "", "")]))
+def test_whatever_stands_there_it_loads_or_is_invalid(folder, lines):
+    text = "\n".join("".join(line) for line in lines).encode("utf-8", "replace")
+    for name, load in (("relay.yaml", load_relay), ("routes.yaml", lambda path: load_rules(path.parent, KINDS))):
+        (folder / name).write_bytes(text)
+        found = attempt(lambda name=name, load=load: load((folder / name).relative_to(folder)))
+        assert found is None or any(not problem.warning for problem in found)
+        assert all(str(problem).isprintable() for problem in found or ())

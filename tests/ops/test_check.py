@@ -1,0 +1,137 @@
+"""`check`: tests of the rules, keys, and the warnings that only the whole of the rules can give."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ops.check import check, render_json, render_text
+from tests.config.kinds import KINDS
+
+LOGIN = "upstreams: {out: {type: smtp, host: mail.callcenter.nl}, next: {type: smtp, host: next.callcenter.nl}}\n"
+ROUTES = LOGIN + 'routes:\n- {from: [acme.nl, "*.acme.nl"], via: [out, next]}\n- {from: <>, via: out}\n'
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """Write routes.yaml and check it: the problems as ops see them."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(routes, relay=""):
+        (tmp_path / "relay.yaml").write_text(relay)
+        (tmp_path / "routes.yaml").write_text(routes)
+        return check((tmp_path / "relay.yaml").relative_to(tmp_path), KINDS)
+
+    return run
+
+
+def lines(checked):
+    return [str(problem) for problem in checked.problems]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "{from: x@acme.nl, via: [out, next]}",
+        "{from: X@Mail.ACME.nl, via: [out, next]}",
+        "{from: x@unknown.nl, refused: true}",
+        "{from: <>, via: out}",
+    ],
+)
+def test_a_test_that_holds_is_silent(told, test):
+    checked = told(f"{ROUTES}tests: {test}")
+    assert lines(checked) == []
+    assert checked.good
+    assert render_text(checked) == "good, 2 routes, 2 upstreams, 1 test passed"
+
+
+@pytest.mark.parametrize(
+    ("test", "wrong"),
+    [
+        ("{from: x@unknown.nl, via: out}", "is refused, for no route takes it, and should leave via out"),
+        (
+            "{from: x@acme.nl, via: out}",
+            "leaves via out, then next (route acme.nl, routes.yaml:3), and should leave via out",
+        ),
+        (
+            "{from: x@acme.nl, via: [next, out]}",
+            "leaves via out, then next (route acme.nl, routes.yaml:3), and should leave via next, then out",
+        ),
+        ("{from: <>, refused: true}", "leaves via out (route <>, routes.yaml:4), and should be refused"),
+    ],
+)
+def test_a_test_that_fails_is_an_error_and_the_rules_are_not_handed_out(told, test, wrong):
+    checked = told(f"{ROUTES}tests:\n  - {test}")
+    sender = test.partition(", ")[0].removeprefix("{from: ")
+    assert lines(checked) == [f"routes.yaml:6  tests: {sender}: {wrong}; mend the route, or the test"]
+    assert (checked.good, checked.rules) == (False, None)
+    assert checked.relay is not None
+    assert render_text(checked).endswith("\n1 error")
+
+
+def test_problems_of_both_files_come_at_once(told):
+    checked = told("routes: {from: acme.nl, via: out}", relay="workers: 3")
+    assert [line.partition(" ")[0] for line in lines(checked)] == ["relay.yaml:1", "routes.yaml:1"]
+    assert (checked.relay, checked.rules) == (None, None)
+
+
+def test_an_upstream_that_no_route_uses(told):
+    checked = told(LOGIN + "routes: {from: acme.nl, via: out}")
+    assert lines(checked) == [
+        "routes.yaml:1  warning: upstreams.next: no route uses it; name it in `via`, or remove it"
+    ]
+    assert checked.good
+    assert render_text(checked).endswith("good, 1 route, 2 upstreams, no tests, 1 warning")
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [
+        ("smtp.office365.com", True),
+        ("SMTP.Office365.com.", True),
+        ("smtp-mail.outlook.com", True),
+        ("smtp.notoffice365.com", False),
+        ("smtp.acme.nl", False),
+    ],
+)
+def test_a_password_at_microsoft_is_warned_of(told, host, warned, monkeypatch):
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    upstream = f"{{type: smtp, host: {host}, username: me, password: 'env:PASSWORD'}}"
+    checked = told(f"upstreams: {{out: {upstream}}}\nroutes: {{from: acme.nl, via: out}}")
+    assert [problem.path for problem in checked.problems] == (["upstreams.out.password"] if warned else [])
+    assert checked.good
+    assert all("December 2026" in line and "hunter2" not in line for line in lines(checked))
+
+
+def test_microsoft_without_a_password_is_not_warned_of(told):
+    upstream = "{type: connector, host: acme-nl.mail.protection.outlook.com, source_address: 203.0.113.10}"
+    assert lines(told(f"upstreams: {{out: {upstream}}}\nroutes: {{from: acme.nl, via: out}}")) == []
+
+
+def test_a_key_that_cannot_sign_is_an_error_without_the_key(told, monkeypatch):
+    monkeypatch.setenv("KEY", "-----BEGIN NOTHING hunter2")
+    dkim = "dkim: {domain: acme.nl, selector: s1, key: 'env:KEY'}"
+    checked = told(LOGIN + f"routes: {{from: acme.nl, via: [out, next], {dkim}}}")
+    (line,) = lines(checked)
+    assert line.startswith("routes.yaml:2  route acme.nl: dkim for 'acme.nl'")
+    assert "not a private key" in line
+    assert "hunter2" not in line
+    assert not checked.good
+
+
+def test_json_says_the_same(told):
+    checked = told(f"{ROUTES}tests: {{from: x@acme.nl, refused: true}}")
+    assert json.loads(render_json(checked)) == {
+        "good": False,
+        "problems": [
+            {
+                "file": "routes.yaml",
+                "line": 5,
+                "path": "tests: x@acme.nl",
+                "wrong": "leaves via out, then next (route acme.nl, routes.yaml:3), and should be refused",
+                "mend": "mend the route, or the test",
+                "warning": False,
+            }
+        ],
+    }

@@ -1,0 +1,130 @@
+"""`route`: what a person and a script are told about one sender."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from config.loading import load_rules
+from ops.explain import explain, render_json, render_text
+from tests.config.kinds import KINDS
+
+ROUTES = """\
+upstreams:
+  login: {type: smtp, host: smtp.acme.nl, username: me, password: "env:PASSWORD"}
+  connector: {type: connector, source_address: 203.0.113.10}
+routes:
+  - {from: [acme.nl, "*.acme.nl", "ceo@globex.nl"], via: [login, connector]}
+  - from: hooli.nl
+    via: login
+    sender: {address: hooli@callcenter.nl, name: Hooli}
+    dkim: {domain: callcenter.nl, selector: s1, key: "env:PASSWORD"}
+  - {from: münchen.de, via: login, sender: {address: m@callcenter.nl, reply_to: none}}
+  - {from: "*.umbrella.nl", via: login}
+"""
+
+
+@pytest.fixture
+def rules(tmp_path, monkeypatch):
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "routes.yaml").write_text(ROUTES, "utf-8")
+    return load_rules(tmp_path.relative_to(tmp_path), KINDS)
+
+
+def test_a_route_in_words(rules):
+    told = render_text(explain(rules, "Info@Acme.nl", ("a@example.org", "b@example.org")))
+    assert told.splitlines() == [
+        "Info@Acme.nl takes route acme.nl",
+        "  rule       routes.yaml:5, from: acme.nl",
+        "  via        login (smtp to smtp.acme.nl)  routes.yaml:2",
+        "  else via   connector (connector, from source address 203.0.113.10)  routes.yaml:3",
+        "  envelope   MAIL FROM <Info@Acme.nl>",
+        "             RCPT TO <a@example.org>",
+        "             RCPT TO <b@example.org>",
+        "  rewritten  no",
+        "  signed     no (not by us)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "pattern"),
+    [
+        ("info@acme.nl", "acme.nl"),
+        ("info@x.y.acme.nl", "*.acme.nl"),
+        ("CEO@globex.nl", "ceo@globex.nl"),
+        ("a@MÜNCHEN.de", "xn--mnchen-3ya.de"),
+    ],
+)
+def test_the_pattern_that_matched(rules, address, pattern):
+    assert explain(rules, address).pattern == pattern
+
+
+def test_rewriting_and_signing_without_a_mail(rules):
+    explained = explain(rules, "info@hooli.nl")
+    assert explained.sender == "hooli@callcenter.nl"
+    assert explained.changes == (
+        'From becomes "Hooli" <hooli@callcenter.nl>',
+        "Reply-To becomes the original address",
+    )
+    assert explained.signatures == ("d=callcenter.nl s=s1 (record s1._domainkey.callcenter.nl)",)
+    assert "Reply-To becomes nothing" in explain(rules, "a@münchen.de").changes
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_rewriting_of_the_mail_at_hand(rules, ending):
+    mail = ending.join(("From: Info <info@hooli.nl>", "To: a@example.org", "Subject: private words", "", "more", ""))
+    explained = explain(rules, "info@hooli.nl", (), mail.encode())
+    assert explained.changes == ("MAIL FROM changes", "From changes", "Reply-To changes")
+    assert "private words" not in render_text(explained) + render_json(explained)
+
+
+def test_a_mail_that_is_right_already_stays(rules):
+    mail = b"From: Hooli <hooli@callcenter.nl>\r\nSubject: x\r\n\r\nbody\r\n"
+    assert explain(rules, "info@hooli.nl", (), mail).changes == ("MAIL FROM changes",)
+
+
+@pytest.mark.parametrize(
+    ("address", "why", "nearest"),
+    [
+        ("info@acm.nl", "no route takes acm.nl", ("did you mean acme.nl? (routes.yaml:5)",)),
+        (
+            "info@mail.hooli.nl",
+            "no route takes mail.hooli.nl",
+            ('hooli.nl does not take what is below it: add "*.hooli.nl" to that route',),
+        ),
+        (
+            "info@umbrella.nl",
+            "no route takes umbrella.nl",
+            ("*.umbrella.nl takes only what is below it: add umbrella.nl to that route",),
+        ),
+        (
+            "info@globex.nl",
+            "no route takes globex.nl",
+            ("ceo@globex.nl has a route, for that address alone: write globex.nl to take the whole domain",),
+        ),
+        ("info@munchen.de", "no route takes munchen.de", ()),
+        ("info@zzzzz.example", "no route takes zzzzz.example", ()),
+        ("root", "it has no domain", ()),
+        ("<>", 'no route has `from: "<>"`', ()),
+        ("", 'no route has `from: "<>"`', ()),
+    ],
+)
+def test_why_not(rules, address, why, nearest):
+    explained = explain(rules, address)
+    assert explained.route is None
+    assert explained.why_not is not None
+    assert explained.why_not.startswith(why)
+    assert explained.nearest == nearest
+    assert render_text(explained).startswith(f"{address or '<>'} is refused: 550 5.7.1\n  why        {why}")
+
+
+def test_json_has_every_field_and_no_secret(rules):
+    said = json.loads(render_json(explain(rules, "info@hooli.nl", ("a@example.org",))))
+    assert said["route"] == "hooli.nl"
+    assert said["recipients"] == ["a@example.org"]
+    assert said["ways"] == [
+        {"name": "login", "kind": "smtp", "place": "routes.yaml:2", "goes_to": "smtp.acme.nl", "source_address": None}
+    ]
+    assert "hunter2" not in json.dumps(said)
