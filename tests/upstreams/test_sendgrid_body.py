@@ -113,3 +113,24 @@ def test_more_than_thirty_megabytes_is_refused_by_name():
     large = mail("To: a@x.nl", "a@x.nl", body="a" * BODY_LIMIT)
     with pytest.raises(Unsayable, match="30 MB"):
         prepare(large, tracking=False)
+
+
+LINES = st.sampled_from(
+    [
+        b"To: a@x.nl", b"Cc: <b@x.nl>, a@x.nl", b"From: x@y.nl", b"Reply-To: =?utf-7?q?+2AA-?= <r@y.nl>, r@y.nl",
+        b"Subject: =?utf-7?q?+2AA-?=", b"Subject: \xff\x00\x1b", b"X-\xe9: y", b"X: \xe9\x00", b"X-Y:", b"Bcc: b@x.nl",
+        b"Content-Type: text/plain; charset=utf-7", b"Content-Type: text/calendar; method=request", b"To: \"",
+        b" folded", b"Content-ID: <a b>", b"Date: never", b"Message-ID: <1@x>",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(LINES | st.binary(max_size=12), max_size=8), st.binary(max_size=20))
+def test_any_header_gives_a_request_that_keeps_the_rules_or_a_named_reason(lines, body):
+    content = b"\r\n".join([b"From: anna@acme.nl", *lines, b"", body, b""])
+    outgoing = Outgoing("01JQ", "acme.nl", "anna@acme.nl", ("a@x.nl", "b@x.nl"), content)
+    try:
+        got = judged(prepare(outgoing, tracking=False))
+    except Unsayable:
+        got = ["a@x.nl", "b@x.nl"]
+    assert sorted(got) == ["a@x.nl", "b@x.nl"]
