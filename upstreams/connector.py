@@ -6,15 +6,15 @@ It must never connect over IPv6 (the connector holds an IPv4 address), never wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address
 from typing import Final
 
 from config.fields import Fault, Settings, setting
 from routing.addresses import ascii_domain
-from routing.mail import NULL_SENDER, domain_of
-from routing.outcome import Outcome, Stage, Word
+from routing.mail import NULL_SENDER, Outgoing, domain_of
+from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Upstream
 from upstreams.connector_replies import CONNECTOR_REPLIES
 from upstreams.smtp import SmtpCommon, SmtpUpstream
@@ -54,6 +54,27 @@ class ConnectorSettings(SmtpCommon):
             yield Fault("host", "an IP address of the service changes", "write the domain's MX")
 
 
+class Connector(SmtpUpstream):
+    """An SMTP upstream that knows why Exchange Online does not relay mail with the null sender."""
+
+    async def send(self, mail: Outgoing) -> Results:
+        """See `Upstream.send`."""
+        results = await super().send(mail)
+        if mail.sender != NULL_SENDER:
+            return results
+        return {recipient: _with_null_sender(outcome) for recipient, outcome in results.items()}
+
+
+def _with_null_sender(outcome: Outcome) -> Outcome:
+    if outcome.word is not Word.CONFIG or outcome.stage not in (Stage.SENDER, Stage.RECIPIENT, Stage.CONTENT):
+        return outcome
+    return replace(
+        outcome,
+        hint="A connector relays only mail from an accepted domain, so never with the null sender: "
+        "we must give bounces a route of their own.",
+    )
+
+
 def derived_host(domain: str) -> str:
     """The host that Exchange Online gives a domain: dots become dashes, dashes stay (microsoft-365-connector.md 1)."""
     return ascii_domain(domain).decode().replace(".", "-") + _SUFFIX
@@ -81,7 +102,7 @@ def _way_for(settings: ConnectorSettings, sender: str) -> SmtpWay | Outcome:
 def _build(name: str, settings: Settings, host: Host) -> Upstream:
     if not isinstance(settings, ConnectorSettings):
         raise TypeError(f"{name}: {type(settings).__name__} are not the settings of connector")
-    return SmtpUpstream(name, host, partial(_way_for, settings), settings.limits(), CONNECTOR_REPLIES)
+    return Connector(name, host, partial(_way_for, settings), settings.limits(), CONNECTOR_REPLIES)
 
 
 KIND: Final = Kind(

@@ -22,7 +22,7 @@ from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Upstream
 
 _FOLDERS: Final = ("tmp", "new", "cur")
-_PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EINTR)
+_LASTING: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _WRITERS: Final = 4
 
 
@@ -77,12 +77,12 @@ class Maildir(Upstream):
         try:
             return Outcome(Word.SENT, f"written to {self._path}", Stage.CONTENT, upstream_id=work())
         except OSError as error:
-            passing = error.errno in _PASSING
+            lasting = error.errno in _LASTING
             return Outcome(
-                Word.RETRY if passing else Word.CONFIG,
+                Word.CONFIG if lasting else Word.RETRY,
                 f"cannot write to {self._path}: {error.strerror}",
                 Stage.CONTENT,
-                hint=None if passing else f"{self._path} must be a folder that the relay's user may write to.",
+                hint=f"{self._path} must be a folder that the relay's user may write to." if lasting else None,
             )
 
     def _keep(self, name: str, octets: bytes) -> str:

@@ -131,7 +131,10 @@ class SmtpPool:
         wire = session.wire
         self._leaving.add(wire)
         wire.gone.add_done_callback(lambda _: self._leaving.discard(wire))
-        wire.quit()
+        if session.spent:
+            wire.abort()
+        else:
+            wire.quit()
 
     def _sweep_at(self, when: float) -> None:
         self._sweeper = asyncio.get_running_loop().call_at(when, self._sweep)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -242,12 +243,12 @@ def _trouble(error: Exception, stage: Stage, way: SmtpWay, timeout: float) -> Ou
     if isinstance(cause, OSError) and cause.errno == errno.EADDRNOTAVAIL and way.source_address:
         return Outcome(
             Word.CONFIG,
-            f"cannot send from {way.source_address}: {cause.strerror}",
+            f"cannot send from {way.source_address}: {os.strerror(cause.errno)}",
             stage,
             hint=f"{way.source_address} must be an address of this machine that reaches {way.host}.",
         )
-    if isinstance(cause, OSError) and cause.strerror:
-        return Outcome(Word.RETRY, f"cannot connect to {way.host} port {way.port}: {cause.strerror}", stage)
+    if isinstance(cause, OSError) and cause.errno:
+        return Outcome(Word.RETRY, f"cannot connect to {way.host} port {way.port}: {os.strerror(cause.errno)}", stage)
     return Outcome(Word.RETRY, "the server closed the connection", stage)
 
 

@@ -36,6 +36,7 @@ class Transaction:
         self._wire = session.wire
         self._pipelining = session.offers.pipelining
         self._mail = mail
+        self._content = mail.content if mail.content.endswith(b"\r\n") else mail.content + b"\r\n"
         self._replies = replies
         self._timeout = timeout
         self._data_timeout = data_timeout
@@ -84,7 +85,7 @@ class Transaction:
         return path if path.isascii() else None
 
     def _mail_command(self, paths: dict[str, bytes]) -> bytes:
-        offers, content = self._session.offers, self._mail.content
+        offers, content = self._session.offers, self._content
         sender = self._path(self._mail.sender) or b""
         command = b"MAIL FROM:<" + sender + b">"
         if offers.size:
@@ -158,7 +159,7 @@ class Transaction:
 
     async def _hand_over(self) -> None:
         self._stage = Stage.CONTENT
-        last = await self._wire.feed(_stuffed(self._mail.content), self._timeout)
+        last = await self._wire.feed(_stuffed(self._content), self._timeout)
         self._handed_over = True
         self._wire.send(last + b".\r\n", 1)
         reply = await self._wire.reply(self._data_timeout)
@@ -221,9 +222,7 @@ def _unsayable(address: str) -> Outcome:
 
 
 def _stuffed(content: bytes) -> bytes:
-    """The content with dots doubled where a line begins with one, and ending in CRLF; else the same object."""
+    """The content with dots doubled where a line begins with one; the same object where none does."""
     if b"\r\n." in content:
         content = content.replace(b"\r\n.", b"\r\n..")
-    if content.startswith(b"."):
-        content = b"." + content
-    return content if content.endswith(b"\r\n") else content + b"\r\n"
+    return b"." + content if content.startswith(b".") else content

@@ -18,7 +18,8 @@ import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 
-from tests.fakes.smtp_conversation import CUT, STALL, Action, Conversation, Cut, HangUp, Raw, Received, Replies, Stall
+from tests.fakes.smtp_conversation import Conversation, HangUp, Received
+from tests.fakes.smtp_script import CUT, STALL, Action, Cut, Raw, Replies, Stall
 
 __all__ = ["CUT", "STALL", "Cut", "FakeSmtp", "Raw", "Received", "Replies", "Stall"]
 
@@ -55,6 +56,8 @@ class FakeSmtp:
         """Connections accepted so far."""
         self.resumed = 0
         """TLS handshakes that resumed an earlier session."""
+        self.stalled = 0
+        """Times a script said to stall."""
         self.logins: list[tuple[str, bool]] = []
         """Every login tried: the name and whether it was right."""
         self.commands: list[str] = []

@@ -7,43 +7,14 @@ import base64
 import binascii
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.fakes.smtp_script import Cut, Raw, Stall
+
 if TYPE_CHECKING:
     from tests.fakes.smtp import FakeSmtp
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Hang up, after `after` octets of the content at step CONTENT. `reset` sends a TCP reset, not an orderly end."""
-
-    after: int = 0
-    reset: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """Say nothing more on this connection, and leave it open."""
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """Send these packets exactly, one write each, then go on (or hang up)."""
-
-    packets: tuple[bytes, ...]
-    hang_up: bool = False
-
-
-CUT = Cut()
-STALL = Stall()
-Action = str | Cut | Stall | Raw
-Replies = Mapping[str, Action | Sequence[Action]]
-"""Step -> what to do there instead of the usual. Steps: CONNECT, EHLO, HELO, STARTTLS, AUTH (the verdict), MAIL, RCPT,
-DATA, CONTENT (while the content comes in; Cut and Stall only), `.` (the final dot), RSET, NOOP, QUIT. MAIL and RCPT may
-name an address: `RCPT bad@x.nl`. A str is a reply (`\\n` separates its lines). A list is used up in order.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +98,7 @@ class Conversation:
         del self.buffer[: end + 1]
         if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
             self.server.faults.append(f"line without a proper CRLF: {line!r}")
-        return line.rstrip(b"\r\n").decode("utf-8")
+        return line.rstrip(b"\r\n").decode("utf-8", "replace")
 
     async def answer(self, usual: str, *steps: str) -> bool:
         """Give the scripted or the usual reply. True when it was positive (2xx or 3xx)."""
@@ -135,7 +106,7 @@ class Conversation:
         if isinstance(action, Cut):
             self._cut(action)
         if isinstance(action, Stall):
-            await asyncio.Event().wait()
+            await self._stall(action)
         if isinstance(action, Raw):
             return await self._raw(action)
         assert isinstance(action, str)
@@ -149,6 +120,13 @@ class Conversation:
         if cut.reset:
             self.writer.transport.abort()
         raise HangUp
+
+    async def _stall(self, stall: Stall) -> None:
+        self.server.stalled += 1
+        if stall.deaf:
+            await asyncio.Event().wait()
+        while True:
+            await self._more()
 
     async def _raw(self, raw: Raw) -> bool:
         for packet in raw.packets:
@@ -309,7 +287,7 @@ class Conversation:
         action = self.server.scripted("CONTENT")
         while True:
             if isinstance(action, Stall):
-                await asyncio.Event().wait()
+                await self._stall(action)
             if isinstance(action, Cut) and len(self.buffer) >= action.after:
                 self._cut(action)
             if self.buffer.startswith(b".\r\n"):

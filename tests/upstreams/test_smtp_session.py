@@ -1,0 +1,221 @@
+"""Opening a connection: what is said in which order, how each failure is called, and what never crosses in clear."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import socket
+import ssl
+
+import pytest
+import uvloop
+
+from routing.outcome import Stage, Word
+from tests.fakes.smtp import CUT, STALL, Cut, FakeSmtp, Raw
+from tests.upstreams.smtp_kit import PASSWORD, mail, secured, upstream, with_login
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request):
+    """Both event loops that the relay may run on."""
+    return request.param
+
+
+async def _one(server: FakeSmtp, **given):
+    async with server, upstream(server, **given) as way:
+        return (await way.send(mail()))["b@x.nl"]
+
+
+def test_starttls_then_login_then_mail(run, authority):
+    server = secured(authority.server_context())
+    outcome = run(_one(server, tls="starttls", **with_login()))
+    assert outcome.word is Word.SENT
+    assert [line.split()[0] for line in server.commands[:5]] == ["EHLO", "STARTTLS", "EHLO", "AUTH", "MAIL"]
+    (got,) = server.received
+    assert (got.tls, got.user, got.ehlo) == (True, "callpro@acme.nl", "relay.example")
+
+
+def test_implicit_tls(run, authority):
+    server = FakeSmtp(implicit_tls=authority.server_context(), users={"callpro@acme.nl": PASSWORD})
+    assert run(_one(server, tls="implicit", **with_login())).word is Word.SENT
+    assert server.received[0].tls
+
+
+@pytest.mark.parametrize("mechanisms", [("PLAIN",), ("LOGIN",), ("CRAM-MD5", "LOGIN", "PLAIN")])
+def test_each_mechanism_alone(authority, mechanisms):
+    server = secured(authority.server_context(), mechanisms=mechanisms)
+    assert asyncio.run(_one(server, tls="starttls", **with_login())).word is Word.SENT
+    assert server.logins == [("callpro@acme.nl", True)]
+
+
+def test_one_wrong_password_is_one_login(authority):
+    server = secured(authority.server_context(), mechanisms=("CRAM-MD5", "PLAIN", "LOGIN"))
+    outcome = asyncio.run(_one(server, tls="starttls", **with_login("wrong-Pa55")))
+    assert (outcome.word, outcome.stage, outcome.code, outcome.enhanced) == (Word.CONFIG, Stage.LOGIN, 535, "5.7.8")
+    assert server.logins == [("callpro@acme.nl", False)]
+    assert "ask the customer" in (outcome.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"),
+    [("454 4.7.0 later", Word.RETRY), ("534 5.7.9 app password", Word.CONFIG), ("421 4.7.0 bye", Word.RETRY)],
+)
+def test_refused_login(authority, reply, word):
+    outcome = asyncio.run(
+        _one(secured(authority.server_context(), replies={"AUTH": reply}), tls="starttls", **with_login())
+    )
+    assert (outcome.word, outcome.stage, outcome.reply) == (word, Stage.LOGIN, reply)
+
+
+@pytest.mark.parametrize("given", [{"mechanisms": ("CRAM-MD5",)}, {"users": {}}])
+def test_no_mechanism_of_ours_is_config(authority, given):
+    server = FakeSmtp(**{"starttls": authority.server_context(), "users": {"x": "y"}, **given})
+    outcome = asyncio.run(_one(server, tls="starttls", **with_login()))
+    assert (outcome.word, outcome.stage) == (Word.CONFIG, Stage.LOGIN)
+    assert server.logins == []
+
+
+def test_stripped_starttls_ends_before_anything_secret(authority):
+    server = secured(authority.server_context(), advertise_starttls=False)
+    outcome = asyncio.run(_one(server, tls="starttls", **with_login()))
+    assert (outcome.word, outcome.stage) == (Word.CONFIG, Stage.TLS)
+    assert server.commands == ["EHLO relay.example"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"), [("454 4.7.0 TLS not available", Word.RETRY), ("502 5.5.1 no", Word.CONFIG)]
+)
+def test_refused_starttls_is_never_clear_text(authority, reply, word):
+    server = secured(authority.server_context(), replies={"STARTTLS": reply})
+    outcome = asyncio.run(_one(server, tls="starttls", **with_login()))
+    assert (outcome.word, outcome.stage, outcome.reply) == (word, Stage.TLS, reply)
+    assert server.commands == ["EHLO relay.example", "STARTTLS"]
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_certificate_for_another_name(run, authority, tls):
+    context = authority.server_context("other.example")
+    server = FakeSmtp(starttls=context) if tls == "starttls" else FakeSmtp(implicit_tls=context)
+    outcome = run(_one(server, tls=tls))
+    assert (outcome.word, outcome.stage) == (Word.CONFIG, Stage.TLS)
+    assert "certificate" in outcome.reply
+    assert "127.0.0.1" in (outcome.hint or "")
+    assert not any(line.startswith("MAIL") for line in server.commands)
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_certificate_of_an_unknown_authority(authority, tmp_path, monkeypatch, tls):
+    (tmp_path / "empty.pem").write_text("")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "empty.pem"))
+    context = authority.server_context()
+    server = FakeSmtp(starttls=context) if tls == "starttls" else FakeSmtp(implicit_tls=context)
+    outcome = asyncio.run(_one(server, tls=tls))
+    assert (outcome.word, outcome.stage) == (Word.CONFIG, Stage.TLS)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_old_tls_is_refused(authority):
+    context = authority.server_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    outcome = asyncio.run(_one(FakeSmtp(starttls=context), tls="starttls"))
+    assert outcome.word is not Word.SENT
+    assert outcome.stage is Stage.TLS
+
+
+def test_implicit_tls_to_a_port_that_begins_in_clear(authority):
+    outcome = asyncio.run(_one(FakeSmtp(faults_expected=True), tls="implicit", timeout=5.0))
+    assert (outcome.word, outcome.stage) == (Word.CONFIG, Stage.TLS)
+    assert "starttls" in (outcome.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("step", "stage"),
+    [("CONNECT", Stage.CONNECT), ("EHLO", Stage.CONNECT), ("STARTTLS", Stage.TLS), ("AUTH", Stage.LOGIN)],
+)
+@pytest.mark.parametrize("what", [CUT, Cut(reset=True), STALL, Raw((b"garbage\r\n",)), Raw((b"\x16\x03\x01\xff\n",))])
+def test_trouble_at_each_step_of_opening(run, authority, step, stage, what):
+    server = secured(authority.server_context(), replies={step: what}, faults_expected=True)
+    outcome = run(_one(server, tls="starttls", timeout=0.3, **with_login()))
+    assert (outcome.word, outcome.stage) == (Word.RETRY, stage)
+    assert not server.received
+
+
+def test_endless_answer_is_bounded(run):
+    server = FakeSmtp(replies={"EHLO": Raw((b"250-" + b"x" * 70000, b"y" * 70000))})
+    assert run(_one(server, timeout=2.0)).word is Word.RETRY
+
+
+@pytest.mark.parametrize(
+    ("greeting", "word"), [("554 no service for you", Word.CONFIG), ("421 4.3.2 too busy", Word.RETRY)]
+)
+def test_greeting_that_turns_us_away(greeting, word):
+    outcome = asyncio.run(_one(FakeSmtp(replies={"CONNECT": greeting})))
+    assert (outcome.word, outcome.stage, outcome.reply) == (word, Stage.CONNECT, greeting)
+
+
+def test_greeting_of_many_lines_in_many_packets(run):
+    packets = (b"220-fa", b"ke.example\r", b"\n220-we do not spam\r\n22", b"0 ESMTP\r", b"\n")
+    assert run(_one(FakeSmtp(replies={"CONNECT": Raw(packets)}))).word is Word.SENT
+
+
+def test_server_without_ehlo_gets_helo():
+    server = FakeSmtp(replies={"EHLO": "500 5.5.2 unknown"}, keywords=())
+    assert asyncio.run(_one(server)).word is Word.SENT
+    assert server.commands[:2] == ["EHLO relay.example", "HELO relay.example"]
+
+
+def test_nobody_listens():
+    async def go():
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            server = FakeSmtp(port=closed.getsockname()[1])
+            async with upstream(server) as way:
+                return (await way.send(mail()))["b@x.nl"]
+
+    outcome = asyncio.run(go())
+    assert (outcome.word, outcome.stage) == (Word.RETRY, Stage.CONNECT)
+    assert "refused" in outcome.reply.lower()
+
+
+def test_host_that_does_not_exist():
+    async def go():
+        async with upstream(FakeSmtp(), host="no-such-host.invalid", port=25) as way:
+            return (await way.send(mail()))["b@x.nl"]
+
+    outcome = asyncio.run(go())
+    assert outcome.word in (Word.CONFIG, Word.RETRY)  # a resolver that is down says "later", one that works says "no"
+    assert (outcome.stage, "no-such-host.invalid" in outcome.reply) == (Stage.CONNECT, True)
+
+
+def test_a_server_that_echoes_the_secret_does_not_get_it_into_the_outcome(authority, caplog):
+    caplog.set_level(logging.DEBUG)
+    plain = base64.b64encode(f"\0callpro@acme.nl\0{PASSWORD}".encode()).decode()
+    echo = f"535 5.7.8 no: {plain} is {PASSWORD}"
+
+    async def go():
+        server = secured(authority.server_context(), replies={"AUTH": echo})
+        async with server, upstream(server, tls="starttls", **with_login()) as way:
+            results = await way.send(mail())
+            return results, repr(way), repr(vars(way))
+
+    results, *texts = asyncio.run(go())
+    outcome = results["b@x.nl"]
+    assert outcome.reply == "535 5.7.8 no: *** is ***"
+    for text in (repr(results), caplog.text, *texts):
+        assert PASSWORD not in text
+        assert plain not in text
+
+
+def test_tls_sessions_are_resumed(run, authority):
+    async def go():
+        server = secured(authority.server_context())
+        async with server, upstream(server, tls="starttls", messages_per_connection=1, **with_login()) as way:
+            for _ in range(3):
+                await way.send(mail())
+        return server
+
+    server = run(go())
+    assert (server.connections, server.resumed, len(server.received)) == (3, 2, 3)
