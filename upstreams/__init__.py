@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from upstreams import connector, maildir, sendgrid, smtp
+from upstreams import connector, graph, maildir, sendgrid, smtp
 from upstreams.base import Kind
 
 _ALL: Final = (
     connector.KIND,
+    graph.KIND,
     maildir.KIND,
     sendgrid.KIND,
     smtp.KIND,

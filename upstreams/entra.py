@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from config.credentials import Secret
 from config.fields import Fault, Settings, setting
 from routing.outcome import Outcome, Stage, Word
 from upstreams.entra_errors import refusal
-from upstreams.http_client import HttpClient, Reply, retry_after
+from upstreams.http_client import HttpClient, Reply, is_base_url, retry_after
 
 EARLY_SECONDS: Final = 300.0
 """A token is renewed this long before it ends; until then it serves when Entra cannot be reached."""
@@ -54,8 +55,7 @@ class EntraApp(Settings):
             yield Fault("tenant", "is not one customer's tenant", "write the tenant's id or domain")
         if not _is_segment(self.client_id):
             yield Fault("client_id", "is not a client id", "write the application (client) id")
-        parts = urlsplit(self.authority)
-        if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query or "@" in parts.netloc:
+        if not is_base_url(self.authority) or not re.fullmatch(r"https://[^/]+/?", self.authority):
             yield Fault(
                 "authority", "is not the address of a login host", "write it like the default, https and a host"
             )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from config.fields import Duration, Fault, Settings, is_loopback, setting
+from config.fields import Duration, Fault, Settings, setting
 from routing.events import emit
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
@@ -23,7 +23,7 @@ from upstreams.base import Host, Kind, Upstream
 from upstreams.entra import EntraApp, EntraTokens
 from upstreams.graph_errors import TOO_LARGE, is_our_bug, outcome_of
 from upstreams.graph_message import GraphMessage, can_be_named, graph_message
-from upstreams.http_client import HttpClient
+from upstreams.http_client import HttpClient, is_base_url
 
 LOG: Final = logging.getLogger(__name__)
 REQUEST_LIMIT: Final = 4 << 20
@@ -61,8 +61,7 @@ class GraphSettings(EntraApp):
                 "cannot be chosen: Graph always keeps a copy of a mail sent as MIME in Sent Items",
                 "take the key out, and let the customer's retention policy empty that folder",
             )
-        parts = urlsplit(self.base_url)
-        if parts.query or parts.fragment or "@" in parts.netloc or not parts.hostname or not _safe(self.base_url):
+        if not is_base_url(self.base_url):
             yield Fault("base_url", "is not an https address", "write it like https://graph.microsoft.com/v1.0")
 
 
@@ -171,11 +170,6 @@ def _headers(mail: Outgoing, token: str) -> dict[str, str]:
         "Content-Type": "text/plain",
         "client-request-id": str(uuid.uuid5(REQUEST_IDS, mail.id)),
     }
-
-
-def _safe(url: str) -> bool:
-    """https, or plain http to this machine (a look-alike)."""
-    return url.startswith("https://") or (url.startswith("http://") and is_loopback(url))
 
 
 def _build(name: str, settings: Settings, _host: Host) -> Upstream:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+from config.fields import is_loopback
 from routing.outcome import Outcome, Stage, Word
 from upstreams.tls import client_context
 
@@ -100,6 +102,17 @@ class HttpClient:
                 trust_env=False,
             )
         return self._client
+
+
+def is_base_url(text: str) -> bool:
+    """True for the address of an API: https (plain http only to this machine), a host, a path and nothing behind it."""
+    try:
+        parts = urlsplit(text)
+        whole = bool(parts.hostname) and "@" not in parts.netloc and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(text))
+    return whole and safe and not parts.query and not parts.fragment
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -131,7 +131,7 @@ class FakeGraph:
         if sender is not None and [box.addr_spec.lower() for box in sender.addresses] != [mailbox]:
             return error(403, "ErrorSendAsDenied", "The user account does not have the right to send mail on behalf.")
         try:
-            named = _named(mail)
+            named = named_in(mail)
         except ValueError:
             named = frozenset()
         if not named:
@@ -141,7 +141,7 @@ class FakeGraph:
     def _deliver(self, mailbox: str, request: Request) -> Response:
         content = base64.b64decode(request.body)
         mail = _parsed(content)
-        named = _named(mail)
+        named = named_in(mail)
         for address in named:
             self.inboxes[address].append(_without_bcc(content))
         request_id = str(uuid.uuid4())
@@ -160,7 +160,7 @@ def _without_bcc(content: bytes) -> bytes:
     return re.sub(rb"(?im)^bcc:.*\r\n(?:[ \t].*\r\n)*", b"", head + b"\r\n") + gap[2:] + body
 
 
-def _named(mail: EmailMessage) -> frozenset[str]:
+def named_in(mail: EmailMessage) -> frozenset[str]:
     """Everybody whom the header names, lower case. Raises ValueError when an entry is no address."""
     found = set()
     for name in RECIPIENT_FIELDS:
