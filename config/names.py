@@ -15,6 +15,7 @@ from config.fields import Mistake
 NULL_PATTERN: Final = "<>"
 ANY_PATTERN: Final = "*"
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_LITERAL: Final = re.compile(r"\[(ipv6:)?[0-9a-f.:]+\]")
 _FORBIDDEN: Final = re.compile(r'[\x00-\x20\x7f<>(),;:"\\]')
 _LONGEST_TEXT: Final = 1000
 
@@ -24,7 +25,7 @@ def domain(text: str) -> str:
     if len(text) > _LONGEST_TEXT:
         raise Mistake("is too long for a domain", "write a domain of at most 253 characters")
     lowered = text.lower().removesuffix(".")
-    if lowered.startswith("[") and lowered.endswith("]"):
+    if _LITERAL.fullmatch(lowered):
         return lowered
     if not lowered.isascii():
         lowered = _a_labels(text.removesuffix("."))

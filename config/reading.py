@@ -45,18 +45,19 @@ class Reader:
     no value: for commands that look and never send.
     """
 
-    __slots__ = ("_outside_unit", "problems")
+    __slots__ = ("_outside_unit", "_shapes", "problems")
 
     def __init__(self, problems: Problems, outside_unit: bool = False) -> None:
         self.problems = problems
         self._outside_unit = outside_unit
+        self._shapes: dict[type[Settings], tuple[Shape, ...]] = {}
 
     def block(self, settings: type[S], node: Node, path: str, also: frozenset[str] = frozenset()) -> S | None:
         """`node` as `settings`; None when a field could not be read. `also` names keys that others read."""
         block = self.keys(node, path)
         if block is None:
             return None
-        shapes = shapes_of(settings)
+        shapes = self._shapes.get(settings) or self._shapes.setdefault(settings, shapes_of(settings))
         self.unknown_keys(block, path, {shape.key for shape in shapes} | also)
         values = {shape.name: self._field(shape, block, path) for shape in shapes}
         if any(value is _UNREAD for value in values.values()):

@@ -39,8 +39,10 @@ def sqlite_path(url: str) -> Path:
         raise Mistake(f"a spool in PostgreSQL {NOT_BUILT}", like)
     if scheme != "sqlite":
         raise Mistake("is not a sqlite url", like)
-    if not path.startswith("//") or path.endswith("/") or not path.isprintable():
+    if not path.startswith("//") or path.endswith("/"):
         raise Mistake("does not name a file by its full path", f"{like} (four slashes)")
+    if not path.isprintable() or set("?#%") & set(path):
+        raise Mistake("has a character that a url gives another meaning", like)
     return Path(path[1:])
 
 
@@ -72,11 +74,6 @@ class SpoolSettings(Settings):
         check=sqlite_path,
     )
     history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
-
-    @property
-    def path(self) -> Path:
-        """The file of the SQLite spool. Raises Mistake when the url is of another sort."""
-        return sqlite_path(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,7 @@ def test_a_quoted_number_is_not_a_number():
         ("under_score.nl", "under_score.nl"),
         ("localhost", "localhost"),
         ("info@[192.0.2.1]", "info@[192.0.2.1]"),
+        ("info@[IPv6:2001:db8::1]", "info@[ipv6:2001:db8::1]"),
         ("straße.de", "xn--strae-oqa.de"),
         ("<>", "<>"),
         ("*", "*"),
@@ -118,6 +119,7 @@ def test_patterns_have_one_normal_form(written, normal):
         ("<info@acme.nl>", "only the address"),
         ("info@", "like info@acme.nl"),
         ("acme.nl\x1b[31m", "like acme.nl"),
+        ("a@[\x1b]", "like acme.nl"),
     ],
 )
 def test_pattern_slips_come_with_their_mend(written, mend):
@@ -177,7 +179,7 @@ def test_not_a_network(written, mend):
     ("url", "path"), [("sqlite:////var/lib/x.db", "/var/lib/x.db"), ("sqlite:////x y.db", "/x y.db")]
 )
 def test_the_file_of_the_spool(url, path):
-    assert rules.SpoolSettings(url=url).path == Path(path)
+    assert rules.sqlite_path(url) == Path(path)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,7 @@ def test_the_file_of_the_spool(url, path):
         ("sqlite:///spool.db", "four slashes"),
         ("sqlite:////", "four slashes"),
         ("/var/lib/x.db", "not a sqlite url"),
+        ("sqlite:////x.db?mode=memory", "another meaning"),
     ],
 )
 def test_not_a_spool(url, wrong):
