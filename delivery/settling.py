@@ -109,7 +109,7 @@ def _report_on(errand: Errand, failures: tuple[Failure, ...], plan: Plan, number
         content=report(errand.mail, failures, by, now),
         route=null_route.name if null_route else errand.route.name,
         received_at=now,
-        peer="",
+        peer="relay",
         helo=plan.host.hostname,
     )
 

@@ -6,11 +6,12 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from config.fields import Settings, setting
 from config.rules import Delivery, Place, Route, RouteSettings, Rules, UpstreamRule
@@ -18,7 +19,7 @@ from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
-from spool.contract import Arrival, id_number
+from spool.contract import Arrival, Leased, Settlement, id_number
 from spool.sqlite import SqliteSpool
 from upstreams.base import Host, Kind, Upstream
 
@@ -39,6 +40,7 @@ class HeldClock:
 
     def __init__(self) -> None:
         self.at = START
+        self.quiet: Callable[[], Awaitable[None]] = _nothing
         self._calls: list[tuple[float, int, _Call]] = []
         self._count = itertools.count()
 
@@ -57,7 +59,7 @@ class HeldClock:
     async def advance(self, seconds: float) -> None:
         """Let time go by, timer by timer, and what follows from each of them happen."""
         end = self.at + seconds
-        await quiet()
+        await self.quiet()
         while self._calls and self._calls[0][0] <= end:
             self.at = max(self.at, self._calls[0][0])
             rang = False
@@ -67,7 +69,7 @@ class HeldClock:
                     rang = True
                     call.callback()
             if rang:
-                await quiet()
+                await self.quiet()
         self.at = end
 
 
@@ -163,11 +165,57 @@ def kinds(*upstreams: Scripted) -> dict[str, Kind]:
     return {"scripted": Kind("scripted", "Answers what a test says.", ScriptedSettings, build)}
 
 
+async def _nothing() -> None:
+    return None
+
+
+class WatchedSpool(SqliteSpool):
+    """The real spool, which also knows whether it is being asked or has something to write."""
+
+    asked = 0
+
+    async def _watched(self, answer: Awaitable[Any]) -> Any:
+        self.asked += 1
+        try:
+            return await answer
+        finally:
+            self.asked -= 1
+
+    async def put(self, arrival: Arrival) -> None:
+        await self._watched(super().put(arrival))
+
+    async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
+        return await self._watched(super().lease(route, limit, now))
+
+    async def next_due(self, route: str) -> float | None:
+        return await self._watched(super().next_due(route))
+
+    async def wake(self, route: str, now: float) -> None:
+        await self._watched(super().wake(route, now))
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        written = super().settle(settlement)
+        self.asked += 1
+        written.add_done_callback(self._wrote)
+        return written
+
+    def _wrote(self, written: asyncio.Future[None]) -> None:
+        self.asked -= 1
+
+    async def quiet(self) -> None:
+        """Until nothing has been asked for a while: all that follows from what happened has happened."""
+        calm = 0
+        while calm < 5:
+            await asyncio.sleep(0.001)
+            calm = 0 if self.asked else calm + 1
+
+
 class Room:
     """What a test works with."""
 
-    def __init__(self, spool: SqliteSpool, clock: HeldClock, scheduler: Scheduler, plan: Plan) -> None:
+    def __init__(self, spool: WatchedSpool, clock: HeldClock, scheduler: Scheduler, plan: Plan) -> None:
         self.spool, self.clock, self.scheduler, self.plan = spool, clock, scheduler, plan
+        self.quiet = clock.quiet = spool.quiet
 
     async def put(
         self, sender: str = "info@acme.nl", *recipients: str, route: str = "acme.nl", content: bytes = CONTENT
@@ -178,7 +226,7 @@ class Room:
         return number
 
     async def waiting(self) -> dict[str, int]:
-        await quiet()
+        await self.quiet()
         return {name: backlog.waiting for name, backlog in (await self.spool.backlog()).items()}
 
 
@@ -190,7 +238,7 @@ async def room(
     clock = HeldClock()
     for upstream in upstreams:
         upstream.now = clock.now
-    spool = await SqliteSpool.open(str(folder / "spool.db"), size_limit=1 << 30, clock=clock.now)
+    spool = await WatchedSpool.open(str(folder / "spool.db"), size_limit=1 << 30, clock=clock.now)
     try:
         plan = build_plan(rules(routes), kinds(*upstreams), Host("relay.callcenter.nl"), None)
         scheduler = Scheduler(spool, plan, Delivery(**settings), clock, Random(7))  # type: ignore[arg-type]
@@ -209,11 +257,6 @@ async def until(condition: Callable[[], bool], what: str) -> None:
             return
         await asyncio.sleep(0.002)
     raise AssertionError(f"never came: {what}")
-
-
-async def quiet() -> None:
-    """Longer than a settlement waits for its commit, so that all that follows from what happened has happened."""
-    await asyncio.sleep(0.07)
 
 
 def events(caplog: object, name: str) -> list[dict[str, object]]:

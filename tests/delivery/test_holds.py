@@ -10,7 +10,7 @@ from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from spool.sqlite_view import SqliteView
 from spool.view import Filter
-from tests.delivery.room import BAD_LOGIN, NOT_YOURS, SENT, Scripted, events, numbers_of, quiet, room, route, until
+from tests.delivery.room import BAD_LOGIN, NOT_YOURS, SENT, Scripted, events, numbers_of, room, route, until
 
 
 def test_one_wrong_password_is_one_login_however_much_mail_waits(tmp_path, caplog):
@@ -22,7 +22,7 @@ def test_one_wrong_password_is_one_login_however_much_mail_waits(tmp_path, caplo
             for _ in range(30):
                 await r.put()
             await until(lambda: events(caplog, "held") != [], "the hold")
-            await quiet()
+            await r.quiet()
             await r.put()
             await r.clock.advance(59)
             assert len(one.mails) == 1
@@ -106,7 +106,7 @@ def test_sends_under_way_when_the_route_is_held_come_back_uncounted(tmp_path, ca
             await until(lambda: one.under_way == 6, "six sends")
             one.opened.set()
             await until(lambda: events(caplog, "held") != [], "the hold")
-            await quiet()
+            await r.quiet()
             assert len(events(caplog, "held")) == 1
             assert len(one.mails) == 7
             assert await r.waiting() == {"acme.nl": 6}
@@ -126,7 +126,7 @@ def test_a_hold_is_for_the_route_and_never_for_the_whole_upstream(tmp_path):
         async with room(tmp_path, routes, shared) as r:
             await r.put()
             await until(lambda: len(shared.mails) == 1, "the mail that is refused")
-            await quiet()
+            await r.quiet()
             for _ in range(5):
                 await r.put("info@globex.nl", route="globex.nl")
             await until(lambda: len(shared.mails) == 6, "the other customer's mail")
@@ -236,7 +236,7 @@ def test_the_story_of_a_held_mail_has_the_verbatim_reply(tmp_path):
         async with room(tmp_path, (route("acme.nl", via="one"),), one) as r:
             number = await r.put()
             await until(lambda: len(one.mails) == 1, "the try")
-            await quiet()
+            await r.quiet()
             view = SqliteView(str(tmp_path / "spool.db"))
             try:
                 (line,) = view.list(Filter(), 10)

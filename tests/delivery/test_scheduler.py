@@ -7,7 +7,7 @@ import logging
 
 from config.rules import Pace
 from spool.sqlite import SqliteSpool
-from tests.delivery.room import BUSY, SENT, START, Scripted, events, numbers_of, quiet, room, route, until
+from tests.delivery.room import BUSY, SENT, START, Scripted, events, numbers_of, room, route, until
 
 
 def test_a_mail_leaves_by_its_route_and_its_line_tells_where(tmp_path, caplog):
@@ -75,7 +75,7 @@ def test_one_customers_heap_does_not_delay_anothers_mail_at_the_same_upstream(tm
                 await r.put()
             await until(lambda: shared.mails, "the heap has begun")
             single = await r.put("info@globex.nl", route="globex.nl")
-            await quiet()
+            await r.quiet()
             ahead = len(shared.mails)
             shared.opened.set()
             await until(lambda: len(shared.mails) == 61, "everything")
@@ -112,7 +112,7 @@ def test_concurrency_of_the_pace_holds_for_the_route_alone(tmp_path):
             await r.put()
             await r.put("x@globex.nl", route="globex.nl")
             await until(lambda: len(shared.mails) == 2, "both ways proven")
-            await quiet()
+            await r.quiet()
             shared.opened.clear()
             for _ in range(20):
                 await r.put()
@@ -137,11 +137,11 @@ def test_big_mail_is_taken_one_by_one(tmp_path):
             for _ in range(6):
                 await r.put(content=big)
             await until(lambda: one.under_way, "a send")
-            await quiet()
+            await r.quiet()
             assert r.scheduler.octets <= 3 * len(big)
             one.opened.set()
             await until(lambda: len(one.mails) == 6, "everything")
-            await quiet()
+            await r.quiet()
             assert r.scheduler.octets == 0
 
     asyncio.run(scenario())
@@ -154,7 +154,7 @@ def test_thousands_of_idle_routes_have_no_task_and_no_timer(tmp_path):
         async with room(tmp_path, routes, one) as r:
             await r.put("info@c7.nl", route="c7.nl")
             await until(lambda: one.mails, "the mail")
-            await quiet()
+            await r.quiet()
             assert r.clock.timers == []
             assert len(r.scheduler.routes()) == 1
             assert len(asyncio.all_tasks()) == 1
@@ -171,7 +171,7 @@ def test_a_drain_lets_sends_end_and_starts_no_more(tmp_path):
                 await r.put()
             await until(lambda: one.under_way == 1, "a send")
             stopping = asyncio.create_task(r.scheduler.stop(10.0))
-            await quiet()
+            await r.quiet()
             assert not stopping.done()
             one.opened.set()
             await stopping
