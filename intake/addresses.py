@@ -26,6 +26,8 @@ def parse(argument: str, original: Callable[[str], Parsed]) -> Parsed:
 
     `<>` is returned as it stands. Addresses beyond ASCII are returned for the caller to refuse by name.
     """
+    if not argument:
+        return "", ""
     found = _PLAIN.fullmatch(argument)
     if found:
         return found[2], _without_tolerated(found[3])
@@ -44,6 +46,8 @@ def _by_original(argument: str, original: Callable[[str], Parsed]) -> Parsed:
     except Exception:  # header-value parser: IndexError, RecursionError and others on garbage, and garbage is no bug
         return None, None
     if not address or not address.isprintable() or not (rest or "").isascii():
+        return None, None
+    if address not in argument:  # the parser mends what it reads; an address is taken as it was written or not at all
         return None, None
     return address, _without_tolerated(rest)
 

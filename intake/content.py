@@ -10,6 +10,7 @@ from typing import Final
 
 _END: Final = b"\r\n.\r\n"
 _END_OF_LF_CLIENT: Final = re.compile(rb"\n\.\r?\n")
+_STUFFED: Final = re.compile(rb"\n\.(?!\r?\n)")
 
 
 class Content:
@@ -57,8 +58,7 @@ class Content:
             return None
         wire = b"".join(self._chunks)[: self._end]
         self._chunks.clear()
-        line_end = b"\n" if self._lf_client else b"\r\n"
-        content = (wire[1:] if wire.startswith(b".") else wire).replace(line_end + b".", line_end)
+        content = _without_transparency_dots(wire)
         return content if len(content) <= self._limit else None
 
     def _find_end(self, window: bytes) -> tuple[int, int]:
@@ -80,3 +80,12 @@ class Content:
             self._too_large = True
             self._chunks.clear()
             self.size = 0
+
+
+def _without_transparency_dots(wire: bytes) -> bytes:
+    """Also behind a bare LF: clients that send bare LF in content (Python's smtplib, given bytes) add dots there too.
+    A dot alone on such a line was never added by anybody, so it is text.
+    """
+    if wire.startswith(b".") and not wire.startswith((b".\n", b".\r\n")):
+        wire = wire[1:]
+    return _STUFFED.sub(b"\n", wire) if b"\n." in wire else wire

@@ -11,6 +11,8 @@ import ipaddress
 import logging
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -58,6 +60,7 @@ class Common:
     limits: Limits
     numbers: Numbers
     handler: Handler
+    idle: float = IDLE_SECONDS
     open: set[Dialogue] = field(default_factory=set)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_PLACES))
     stopping: bool = False
@@ -71,6 +74,18 @@ class Common:
         if len(self.open) >= self.limits.connections:
             return f"421 4.3.2 {self.hostname} has too many connections; try again later"
         return None
+
+    @contextmanager
+    def counted(self, dialogue: Dialogue) -> Iterator[None]:
+        """Open for as long as its task runs, which may be longer than its connection."""
+        self.open.add(dialogue)
+        self.numbers.connections += 1
+        self.numbers.open += 1
+        try:
+            yield
+        finally:
+            self.open.remove(dialogue)
+            self.numbers.open -= 1
 
 
 class Dialogue(SMTP):
@@ -100,7 +115,7 @@ class Dialogue(SMTP):
             enable_SMTPUTF8=True,  # only so that 8-bit arguments are decoded and answered by name; not advertised
             hostname=common.hostname,
             ident="ESMTP callpro-relay",
-            timeout=IDLE_SECONDS,
+            timeout=common.idle,
             loop=loop,
         )
 
@@ -129,10 +144,8 @@ class Dialogue(SMTP):
             if refusal is not None:
                 await self._turn_away(refusal)
                 return
-            self._common.open.add(self)
-            self._common.numbers.connections += 1
-            self._common.numbers.open += 1
-            await super()._handle_client()
+            with self._common.counted(self):
+                await super()._handle_client()
         except ConnectionResetError:
             self._writer.close()
 
@@ -152,9 +165,6 @@ class Dialogue(SMTP):
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
         self.transport = None
-        if self in self._common.open:
-            self._common.open.remove(self)
-            self._common.numbers.open -= 1
         if self._keeping:
             return
         self._handler_coroutine.cancel()
@@ -193,7 +203,7 @@ class Dialogue(SMTP):
     def _timeout_cb(self) -> None:
         left = self._silent_until - self.loop.time()
         if left > 0 or self._keeping:
-            wait = max(1.0, min(left, self._timeout_duration))
+            wait = left if 0 < left < self._timeout_duration else self._timeout_duration
             self._timeout_handle = self.loop.call_later(wait, self._timeout_cb)
         elif self.transport is not None:
             self._log_refusal("421 4.4.2 idle for too long")
@@ -298,11 +308,12 @@ class Dialogue(SMTP):
             await self.push("554 5.5.1 No valid recipients")
         else:
             self._argument = None
-            await self.push("354 End data with <CR><LF>.<CR><LF>")
-            try:
-                await self.push(await self._take_mail())
-            finally:
-                self._set_post_data_state()
+            await self._say("354 End data with <CR><LF>.<CR><LF>")
+            reply = await self._take_mail()
+            if reply[0] in "45":
+                self._log_refusal(reply)
+            self._set_post_data_state()
+            await self._say(reply)
             self._leave_when_idle()
 
     async def _take_mail(self) -> str:
@@ -331,6 +342,11 @@ class Dialogue(SMTP):
             self._reset_timeout()
             self._inbound.give_back(rest)
             return content.message()
+        except ConnectionResetError:
+            raise
+        except Exception as error:  # where the mail ends is not known: what follows must not be read as commands
+            await self.handle_exception(error)
+            raise ConnectionResetError("closed after a bug of our own") from error
         finally:
             if has_place:
                 self._common.places.release()
@@ -340,6 +356,4 @@ def _allowed(peer: Any, allow: tuple[Network, ...]) -> bool:
     if not peer:
         return False
     address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
     return any(address in network for network in allow)

@@ -25,8 +25,8 @@ _log = logging.getLogger(__name__)
 
 MOST_RECEIVED: Final = 30
 """More Received fields than this is a loop (RFC 5321 6.3); CallPro's own mail has none or one."""
-MOST_PASSES: Final = 4
-"""A mail that came through this very relay more often is going round."""
+MOST_PASSES: Final = 3
+"""A mail that came through this very relay more often before is going round."""
 
 _RECEIVED: Final = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:\s*(\S[^\r\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -100,10 +100,23 @@ class Handler:
         return "250 2.1.5 Ok"
 
     async def handle_DATA(self, _server: SMTP, session: Client, envelope: Transaction) -> str:
-        arrival = self._arrival(session, envelope)
-        header = arrival.content[: header_end(arrival.content)]
+        number, now = self._spool.next_id(), self._clock()
+        queue_id = id_text(number)
+        repaired = repair(envelope.content, now, self._hostname, queue_id)
+        header = repaired.content[: header_end(repaired.content)]
         if _goes_round(header, self._hostname):
             return "554 5.4.6 This mail goes round: too many servers passed it on (Received fields)"
+        arrival = Arrival(
+            id=number,
+            sender=_sender(envelope.mail_from),
+            recipients=tuple(envelope.rcpt_tos),
+            content=self._trace(session, queue_id, now) + repaired.content,
+            route=envelope.route.name,
+            received_at=now,
+            peer=session.address,
+            helo=session.host_name or "",
+            repairs=repaired.repairs,
+        )
         try:
             await self._spool.put(arrival)
         except SpoolFull:
@@ -111,34 +124,20 @@ class Handler:
         except SpoolUnavailable as error:
             emit(_log, "spool_unavailable", logging.ERROR, reason=str(error))
             return "451 4.3.0 Mail cannot be stored just now; try again later"
-        self._accepted(arrival, header)
-        return f"250 2.0.0 Ok: queued as {id_text(arrival.id)}"
+        self._accepted(queue_id, arrival, header)
+        return f"250 2.0.0 Ok: queued as {queue_id}"
 
-    def _arrival(self, session: Client, envelope: Transaction) -> Arrival:
-        number, now = self._spool.next_id(), self._clock()
-        repaired = repair(envelope.content, now, self._hostname, id_text(number))
-        peer, helo = session.address, session.host_name or ""
-        trace = trace_header(
-            peer=peer,
-            helo=helo,
+    def _trace(self, session: Client, queue_id: str, now: float) -> bytes:
+        return trace_header(
+            peer=session.address,
+            helo=session.host_name or "",
             hostname=self._hostname,
-            queue_id=id_text(number),
+            queue_id=queue_id,
             protocol="ESMTP" if session.said_ehlo else "SMTP",
             now=now,
         )
-        return Arrival(
-            id=number,
-            sender=_sender(envelope.mail_from),
-            recipients=tuple(envelope.rcpt_tos),
-            content=trace + repaired.content,
-            route=envelope.route.name,
-            received_at=now,
-            peer=peer,
-            helo=helo,
-            repairs=repaired.repairs,
-        )
 
-    def _accepted(self, arrival: Arrival, header: bytes) -> None:
+    def _accepted(self, queue_id: str, arrival: Arrival, header: bytes) -> None:
         self._numbers.accepted += 1
         self._numbers.recipients += len(arrival.recipients)
         self._numbers.octets += len(arrival.content)
@@ -147,7 +146,7 @@ class Handler:
         emit(
             _log,
             "accepted",
-            mail=id_text(arrival.id),
+            mail=queue_id,
             sender=arrival.sender,
             recipients=len(arrival.recipients),
             to=arrival.recipients,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from config.network import host_port, network
 from config.rules import Listen, Relay, Route
-from intake.dialogue import Common, Dialogue
+from intake.dialogue import IDLE_SECONDS, Common, Dialogue
 from intake.handler import Handler
 from intake.numbers import Numbers
 from spool.contract import Spool
@@ -24,7 +24,8 @@ class Intake:
     """Accepts mail on every `listen` address into the spool. `numbers` is what it counted.
 
     `match` gives the route of an envelope sender ("" is the null sender), None when no rule names it; it is asked at
-    each MAIL FROM, so a reload needs nothing here. `hostname` is said in greetings and trace headers.
+    each MAIL FROM, so a reload needs nothing here. `hostname` is said in greetings and trace headers. A client
+    that is silent for `idle` seconds is told 421.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Intake:
         match: Callable[[str], Route | None],
         hostname: str,
         clock: Callable[[], float] = time.time,
+        *,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self.numbers = Numbers()
         handler = Handler(relay.limits, spool, match, hostname, clock, self.numbers)
-        self._common = Common(hostname, relay.limits, self.numbers, handler)
+        self._common = Common(hostname, relay.limits, self.numbers, handler, idle)
         self._relay = relay
         self._servers: list[asyncio.Server] = []
 

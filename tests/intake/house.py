@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from config.fields import Size
@@ -24,7 +27,7 @@ def match(sender: str) -> Route | None:
     """acme.nl, globex.nl and the null sender have a route; boom.nl hits a bug of ours."""
     domain = sender.rpartition("@")[2].lower()
     if domain == "boom.nl":
-        raise KeyError("a secret of the mail")
+        raise KeyError(f"no {domain} in a secret of the mail")
     if sender == "":
         return route("<>")
     return route(domain) if domain in ("acme.nl", "globex.nl") else None
@@ -60,12 +63,16 @@ class Client:
         assert (await self.say(f"RCPT TO:<{recipient}>")).startswith("250 ")
         assert (await self.say("DATA")).startswith("354 ")
 
+    def reset(self) -> None:
+        """Go at once, with a RST."""
+        socket_ = self.writer.get_extra_info("socket")
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with suppress(ConnectionError):
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 class House:
@@ -92,14 +99,35 @@ class House:
             await client.close()
 
 
+@contextmanager
+def events(name: str) -> Iterator[list[dict[str, Any]]]:
+    """The fields of every event of that name in intake's log while it is open."""
+    found: list[dict[str, Any]] = []
+
+    class Catch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == name:
+                found.append(record.__dict__["fields"])
+
+    log, catch = logging.getLogger("intake"), Catch()
+    before = log.level
+    log.addHandler(catch)
+    log.setLevel(logging.INFO)
+    try:
+        yield found
+    finally:
+        log.removeHandler(catch)
+        log.setLevel(before)
+
+
 @asynccontextmanager
 async def running(
-    *, allow: tuple[str, ...] = ("127.0.0.0/8", "::1"), address: str = "127.0.0.1:0", **limits: Any
+    *, allow: tuple[str, ...] = ("127.0.0.0/8", "::1"), address: str = "127.0.0.1:0", idle: float = 300.0, **limits: Any
 ) -> AsyncIterator[House]:
     sizes = {key: Size(value) if key.endswith("size") else value for key, value in limits.items()}
     relay = Relay(listen=(Listen(address=address, allow=allow),), limits=Limits(**sizes))
     spool = RecordingSpool()
-    intake = Intake(relay, spool, match, "relay.test", clock=lambda: NOW)
+    intake = Intake(relay, spool, match, "relay.test", clock=lambda: NOW, idle=idle)
     await intake.start()
     try:
         yield House(intake, spool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,9 +44,8 @@ def in_chunks(content: Content, wire: bytes, sizes: list[int]) -> bytes | None:
 
 
 def stuffed(message: bytes) -> bytes:
-    """As a conforming client sends it (RFC 5321 4.5.2), `message` in CRLF lines."""
-    lines = message.split(b"\r\n")
-    return b"\r\n".join(b"." + line if line.startswith(b".") else line for line in lines)
+    """As a client sends it (RFC 5321 4.5.2), a dot more at the begin of a line, whether LF or CRLF ended the last."""
+    return b"".join(b"." + line if line.startswith(b".") else line for line in re.findall(rb"[^\n]*\n", message))
 
 
 def by_lines(wire: bytes) -> tuple[bytes, bytes] | None:
@@ -54,8 +55,12 @@ def by_lines(wire: bytes) -> tuple[bytes, bytes] | None:
         line, _, wire = wire.partition(b"\r\n")
         if line == b".":
             return message, wire
-        message += line.removeprefix(b".") + b"\r\n"
+        message += b"\n".join(unstuffed(part) for part in line.split(b"\n")) + b"\r\n"
     return None
+
+
+def unstuffed(line: bytes) -> bytes:
+    return line[1:] if line.startswith(b".") and line != b"." else line
 
 
 @pytest.mark.parametrize("sequence", NOT_AN_END.values(), ids=NOT_AN_END.keys())
