@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from routing.outcome import Outcome, Results, Stage, Word
 
-_MESSAGE_ID: Final = re.compile(rb"^message-id:[ \t]*(?:\r\n[ \t]+)?([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID: Final = re.compile(rb"\n(?i:message-id):[ \t]*(?:\r\n[ \t]+)?([^\r\n]+)")
 _LONGEST_MESSAGE_ID: Final = 998
 
 
@@ -21,7 +21,7 @@ def results_text(results: Results) -> str:
     groups: dict[Outcome, list[str]] = {}
     for address, outcome in results.items():
         groups.setdefault(outcome, []).append(address)
-    return json.dumps([{"to": to, **outcome_fields(outcome)} for outcome, to in groups.items()])
+    return json.dumps([{"to": to} | outcome_fields(outcome) for outcome, to in groups.items()])
 
 
 def read_results(text: str) -> Iterator[tuple[str, Outcome]]:
@@ -51,7 +51,7 @@ def last_outcomes(texts: Iterable[str]) -> dict[str, Outcome]:
 
 def message_id_of(content: bytes) -> str | None:
     """The Message-ID field's value, for the story; None when the header has none."""
-    found = _MESSAGE_ID.search(content, 0, max(content.find(b"\r\n\r\n"), 0))
+    found = _MESSAGE_ID.search(b"\n" + content[: content.find(b"\r\n\r\n") + 2])
     return found[1].strip()[:_LONGEST_MESSAGE_ID].decode("utf-8", "replace") if found else None
 
 

@@ -36,8 +36,9 @@ CREATE TABLE recipient (
   doubts INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (mail, address)) STRICT, WITHOUT ROWID;
 CREATE INDEX recipient_by_domain ON recipient (domain, mail);
 CREATE TABLE event (
-  mail INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, text TEXT NOT NULL DEFAULT '',
-  upstream TEXT, seconds REAL, results TEXT, PRIMARY KEY (mail, number)) STRICT, WITHOUT ROWID;
+  number INTEGER PRIMARY KEY, mail INTEGER NOT NULL, at REAL NOT NULL, text TEXT NOT NULL,
+  upstream TEXT, seconds REAL, results TEXT) STRICT;
+CREATE INDEX event_by_mail ON event (mail);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {VERSION};
 """

@@ -13,13 +13,22 @@ from typing import Final
 from routing.mail import domain_of
 from spool.contract import Arrival, Leased, Pending, Settlement
 from spool.records import message_id_of, results_text
+from spool.rows import Rows
 
-_KEEP_MAIL: Final = """
-INSERT INTO mail (id, route, sender, received_at, size, peer, helo, message_id, repairs)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_KEEP_EVENT: Final = """
-INSERT INTO event (mail, number, at, text, upstream, seconds, results)
-SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4, ?5, ?6 FROM event WHERE mail = ?1"""
+_KEEP_MAIL: Final = Rows(
+    "INSERT INTO mail (id, route, sender, received_at, size, peer, helo, message_id, repairs) VALUES {rows}", 9
+)
+_KEEP_WAITING: Final = Rows("INSERT INTO waiting (id, route, due_at, size) VALUES {rows}", 4)
+_KEEP_CONTENT: Final = Rows("INSERT INTO content (mail, bytes) VALUES {rows}", 2)
+_KEEP_RECIPIENT: Final = Rows("INSERT INTO recipient (mail, address, domain) VALUES {rows}", 3)
+_KEEP_EVENT: Final = Rows("INSERT INTO event (mail, at, text, upstream, seconds, results) VALUES {rows}", 6)
+_END_RECIPIENT: Final = "UPDATE recipient SET state = ? WHERE mail = ? AND address = ?"
+_DOUBT_RECIPIENT: Final = "UPDATE recipient SET doubts = doubts + 1 WHERE mail = ? AND address = ?"
+_SETTLE_MAIL: Final = """
+UPDATE mail SET attempts = attempts + ?, route = coalesce(?, route), settled_at = ? WHERE id = ?"""
+_POSTPONE: Final = "UPDATE waiting SET due_at = ?, route = coalesce(?, route), leased = 0 WHERE id = ?"
+_END_WAITING: Final = Rows("DELETE FROM waiting WHERE id IN (VALUES {rows})", 1)
+_END_CONTENT: Final = Rows("DELETE FROM content WHERE mail IN (VALUES {rows})", 1)
 DUE: Final = "SELECT id FROM waiting WHERE route = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?"
 FIRST_DUE: Final = "SELECT id, due_at FROM waiting WHERE route = ? ORDER BY due_at, id LIMIT ?"
 OLDEST: Final = "SELECT id FROM waiting WHERE route = ? ORDER BY id LIMIT ?"
@@ -58,58 +67,24 @@ class Unreadable:
 
 def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
     """Keep new mails."""
-    many = connection.executemany
-    many(
-        _KEEP_MAIL,
-        [
-            (
-                a.id,
-                a.route,
-                a.sender,
-                a.received_at,
-                len(a.content),
-                a.peer,
-                _readable(a.helo),
-                message_id_of(a.content),
-                "\n".join(a.repairs),
-            )
-            for a in arrivals
-        ],
-    )
-    many(
-        "INSERT INTO waiting (id, route, due_at, size) VALUES (?, ?, ?, ?)",
-        [(a.id, a.route, a.received_at, len(a.content)) for a in arrivals],
-    )
-    many("INSERT INTO content VALUES (?, ?)", [(a.id, a.content) for a in arrivals])
-    many(
-        "INSERT INTO recipient (mail, address, domain) VALUES (?, ?, ?)",
-        [(a.id, address, domain_of(address)) for a in arrivals for address in dict.fromkeys(a.recipients)],
-    )
+    _KEEP_MAIL.write(connection, [_mail_row(arrival) for arrival in arrivals])
+    _KEEP_WAITING.write(connection, [(a.id, a.route, a.received_at, len(a.content)) for a in arrivals])
+    _KEEP_CONTENT.write(connection, [(a.id, a.content) for a in arrivals])
+    recipients = [(a.id, address, domain_of(address)) for a in arrivals for address in dict.fromkeys(a.recipients)]
+    _KEEP_RECIPIENT.write(connection, recipients)
 
 
 def apply(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
     """Record what became of leased mails; the content goes with the last recipient."""
     many = connection.executemany
+    many(_END_RECIPIENT, [(state, s.mail.id, address) for s in settlements for address, state in s.done.items()])
+    many(_DOUBT_RECIPIENT, [(s.mail.id, address) for s in settlements for address in s.doubted])
+    _KEEP_EVENT.write(connection, [event for s in settlements for event in _events(s, now)])
+    many(_SETTLE_MAIL, [(s.counted, s.route, now if s.due_at is None else None, s.mail.id) for s in settlements])
+    many(_POSTPONE, [(s.due_at, s.route, s.mail.id) for s in settlements if s.due_at is not None])
     finished = [(s.mail.id,) for s in settlements if s.due_at is None]
-    many(
-        "UPDATE recipient SET state = ? WHERE mail = ? AND address = ?",
-        [(state, s.mail.id, address) for s in settlements for address, state in s.done.items()],
-    )
-    many(
-        "UPDATE recipient SET doubts = doubts + 1 WHERE mail = ? AND address = ?",
-        [(s.mail.id, address) for s in settlements for address in s.doubted],
-    )
-    many(_KEEP_EVENT, [event for s in settlements for event in _events(s, now)])
-    many(
-        "UPDATE mail SET attempts = attempts + ?, route = coalesce(?, route), settled_at = ? WHERE id = ?",
-        [(s.counted, s.route, now if s.due_at is None else None, s.mail.id) for s in settlements],
-    )
-    many(
-        "UPDATE waiting SET due_at = ?, route = coalesce(?, route) WHERE id = ?",
-        [(s.due_at, s.route, s.mail.id) for s in settlements if s.due_at is not None],
-    )
-    many("DELETE FROM waiting WHERE id = ?", finished)
-    many("DELETE FROM content WHERE mail = ?", finished)
+    _END_WAITING.write(connection, finished)
+    _END_CONTENT.write(connection, finished)
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, Count]:
@@ -203,6 +178,11 @@ def forget(connection: sqlite3.Connection, first_kept: int, before: float, limit
     for table, column in (("event", "mail"), ("recipient", "mail"), ("mail", "id")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)  # noqa: S608 (names from this line)
     return len(rows)
+
+
+def _mail_row(a: Arrival) -> tuple[object, ...]:
+    repairs, message_id = "\n".join(a.repairs), message_id_of(a.content)
+    return a.id, a.route, a.sender, a.received_at, len(a.content), a.peer, _readable(a.helo), message_id, repairs
 
 
 def _events(settlement: Settlement, now: float) -> Iterable[tuple[object, ...]]:
