@@ -65,13 +65,13 @@ class EntraApp(Settings):
 class EntraTokens:
     """The tokens of one app. One call at a time for each scope, however many mails wait for it.
 
-    `timeout` is in seconds for each request to Entra. `clock` counts seconds and never goes back.
+    Requests go out through `http`, whose owner closes it. `clock` counts seconds and never goes back.
     """
 
-    def __init__(self, app: EntraApp, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: EntraApp, http: HttpClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._clock = clock
-        self._http = HttpClient(timeout, 2)
+        self._http = http
         self._tokens: dict[str, _Token] = {}
         self._calls: dict[str, asyncio.Task[str | Outcome]] = {}
         self._msal: Any = None
@@ -96,12 +96,11 @@ class EntraTokens:
             del self._tokens[scope]
 
     async def close(self) -> None:
-        """Give up calls under way and connections."""
+        """Give up the calls under way."""
         calls = list(self._calls.values())
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        await self._http.close()
 
     def _call(self, scope: str) -> asyncio.Task[str | Outcome]:
         if scope not in self._calls:
@@ -192,7 +191,7 @@ class _Door:
         return self._ask("POST", f"{url}?{urlencode(params)}" if params else url, form, urlencode(data or {}).encode())
 
     def close(self) -> None:
-        """Nothing: the connections belong to EntraTokens."""
+        """Nothing: the connections are not msal's."""
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> _Response:
         exchange = self._http.exchange(method, url, headers, body, repeatable=True)

@@ -76,8 +76,9 @@ class Graph(Upstream):
         self._base = settings.base_url.rstrip("/")
         parts = urlsplit(self._base)
         self._scope = f"{parts.scheme}://{parts.netloc}/.default"
-        self._tokens = EntraTokens(settings, settings.timeout)
-        self._http = HttpClient(settings.timeout, settings.concurrency + 1)
+        # One client for both hosts, as each has a trust store in memory; a token and a probe may come on top.
+        self._http = HttpClient(settings.timeout, settings.concurrency + 2)
+        self._tokens = EntraTokens(settings, self._http)
 
     async def send(self, mail: Outgoing) -> Results:
         """Try once. All recipients share one outcome, but those whose address no header can say."""

@@ -1,6 +1,7 @@
 """The one border between the relay and httpx: a request goes in, a `Reply` or an `Outcome` comes out, no exception.
 
-Must never repeat a request, follow a redirect, take a proxy or a password from the environment, or log a header.
+Must never repeat a request, follow a redirect, take a proxy or a password from the environment, keep a
+cookie, or log a header.
 httpx is imported at the first use: a relay whose routes are all SMTP does not pay for it.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -101,6 +103,7 @@ class HttpClient:
                 follow_redirects=False,
                 trust_env=False,
             )
+            self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return self._client
 
 

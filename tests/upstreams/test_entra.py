@@ -20,6 +20,7 @@ from routing.outcome import Outcome, Stage, Word
 from tests.fakes.entra import ERRORS, FakeEntra, aadsts
 from tests.fakes.http_server import Fault, Response
 from upstreams.entra import EntraApp, EntraTokens
+from upstreams.http_client import HttpClient
 
 SECRET = "s3cr~et.Value+/=8Q"
 GRAPH = "https://graph.microsoft.com/.default"
@@ -46,11 +47,13 @@ def app_of(entra: FakeEntra, **changes) -> EntraApp:
 
 @asynccontextmanager
 async def tokens_from(entra: FakeEntra, *, seconds=5.0, clock=None, **changes):
-    tokens = EntraTokens(app_of(entra, **changes), seconds, clock or Clock())
+    http = HttpClient(seconds, 2)
+    tokens = EntraTokens(app_of(entra, **changes), http, clock or Clock())
     try:
         yield tokens
     finally:
         await tokens.close()
+        await http.close()
 
 
 def with_entra(authority, story, **settings):

@@ -149,7 +149,7 @@ ADDRESSES = st.builds(
 )
 NAMES = st.sampled_from(
     ["Jan ", '"De Wit, Els" ', '"evil@e.nl" ', "=?utf-8?q?Andr=C3=A9?= ", "=?utf-8?b?ZXZpbEBlLm5sLCBiQGUubmw=?= ",
-     "=?utf-8?q?a=40e=2Enl=2C?= ", "(c@e.nl) ", "(open ",
+     "=?utf-8?q?a=40e=2Enl=2C?= ", "(c@e.nl) ", "(open ", '"open ',
      "evil@e.nl ", "Team: ", "=?x?q?=0D=0ABcc:_e=40e=2Enl?= "]
 )  # fmt: skip
 MAILBOXES = st.one_of(

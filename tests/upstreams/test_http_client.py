@@ -11,7 +11,7 @@ import pytest
 from routing.outcome import Outcome, Stage, Word
 from tests.fakes.authority import Authority
 from tests.fakes.http_server import BeforeBody, Fault, HttpServer, Response
-from upstreams.http_client import HttpClient, Reply, retry_after
+from upstreams.http_client import HttpClient, Reply, is_base_url, retry_after
 
 
 def asked(handler, *, timeout=5.0, tls=None, before=BeforeBody.READ, path="/x", **kwargs):
@@ -134,6 +134,18 @@ def test_connections_are_kept_and_a_proxy_in_the_environment_is_not_used(monkeyp
     assert asyncio.run(run()) == [1, 1, 1]
 
 
+def test_no_cookie_goes_along_with_the_next_request():
+    async def run():
+        async with HttpServer(always(Response(202, {"Set-Cookie": "who=me; Path=/"}))) as server:
+            client = HttpClient(5, 2)
+            for _ in range(2):
+                await client.exchange("POST", server.url + "/", {}, b"x")
+            await client.close()
+            return ["cookie" in request.headers for request in server.requests]
+
+    assert asyncio.run(run()) == [False, False]
+
+
 def test_a_cancelled_request_leaves_no_connection_behind():
     async def run():
         async with HttpServer(always(Fault.STALL)) as server:
@@ -149,6 +161,28 @@ def test_a_cancelled_request_leaves_no_connection_behind():
             return again.status, server.requests[-1].connection
 
     assert asyncio.run(run()) == (202, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("https://graph.microsoft.com/v1.0", True),
+        ("https://graph.example:8443", True),
+        ("http://127.0.0.1:8080/v1.0", True),
+        ("http://[::1]:8080", True),
+        ("http://graph.example", False),
+        ("https://user@graph.example", False),
+        ("https://graph.example/?x=1", False),
+        ("https://graph.example/#x", False),
+        ("https://graph.example:port", False),
+        ("https://[broken", False),
+        ("https://", False),
+        ("graph.example", False),
+        ("", False),
+    ],
+)
+def test_which_addresses_an_api_may_have(text, fits):
+    assert is_base_url(text) is fits
 
 
 @pytest.mark.parametrize(
