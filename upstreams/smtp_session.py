@@ -200,6 +200,7 @@ def _drop(client: aiosmtplib.SMTP) -> None:
 async def _dial(way: SmtpWay, seconds: float) -> socket.socket:
     """A connected socket, each address of the host tried in turn for its share of `seconds`. Raises OSError."""
     loop = asyncio.get_running_loop()
+    _check_name(way.host)
     family = socket.AF_INET if way.ipv4_only else socket.AF_UNSPEC
     async with asyncio.timeout(seconds):
         found = await loop.getaddrinfo(way.host, way.port, family=family, type=socket.SOCK_STREAM)
@@ -213,6 +214,14 @@ async def _dial(way: SmtpWay, seconds: float) -> socket.socket:
         except OSError as error:  # TimeoutError is one
             failure = error
     raise failure
+
+
+def _check_name(host: str) -> None:
+    """Raise what a resolver says of an unknown name for one that it cannot even be asked about."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
 
 
 async def _connected(family: int, address: tuple[object, ...], source: str | None) -> socket.socket:

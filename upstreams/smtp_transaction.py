@@ -106,7 +106,9 @@ class Transaction:
             group = [*reset, mail, *rcpts.values(), b"DATA\r\n"]
             self._wire.send(b"".join(group), len(group))
         for command in reset:
-            await self._ask(command)
+            if not (await self._ask(command)).positive:
+                self._heard = False
+                raise Broken("the server does not take RSET", closed=True)
         self._session.unfinished = True
         await self._envelope(mail, rcpts)
         if self._accepted or self._pipelining:

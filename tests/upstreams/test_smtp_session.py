@@ -190,6 +190,16 @@ def test_host_that_does_not_exist():
     assert (outcome.stage, "no-such-host.invalid" in outcome.reply) == (Stage.CONNECT, True)
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "smtp..acme.nl"])
+def test_host_that_is_no_name(host):
+    async def go():
+        async with upstream(FakeSmtp(), host=host, port=25) as way:
+            return (await way.send(mail()))["b@x.nl"]
+
+    outcome = asyncio.run(go())
+    assert (outcome.word, outcome.stage) == (Word.CONFIG, Stage.CONNECT)
+
+
 def test_a_server_that_echoes_the_secret_does_not_get_it_into_the_outcome(authority, caplog):
     caplog.set_level(logging.DEBUG)
     plain = base64.b64encode(f"\0callpro@acme.nl\0{PASSWORD}".encode()).decode()

@@ -200,6 +200,17 @@ def test_all_recipients_refused_and_the_connection_lives_on(run, keywords, data)
 
 
 @KEYWORDS
+def test_server_that_refuses_rset_gets_a_new_connection(run, keywords):
+    """Else the next MAIL would meet the mail before it, and its 503 would bounce a good mail."""
+    script = {"RCPT": ["550 5.1.1 no"], "RSET": "500 5.5.2 what"}
+    piped = "PIPELINING" in keywords  # then MAIL is on its way before the answer to RSET
+    server = FakeSmtp(keywords=keywords, replies=script, faults_expected=piped)
+    first, second = run(_send(server, mail(), mail(id="2")))
+    assert (first["b@x.nl"].word, second["b@x.nl"].word) == (Word.REJECT, Word.SENT)
+    assert (server.connections, len(server.received)) == (2, 1)
+
+
+@KEYWORDS
 def test_sender_refused_and_the_connection_lives_on(run, keywords):
     server = FakeSmtp(keywords=keywords, replies={"MAIL": ["550 5.1.8 not yours"]})
     first, second = run(_send(server, mail("b@x.nl", "c@x.nl"), mail(id="2")))
