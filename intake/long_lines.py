@@ -19,8 +19,8 @@ LINE_LIMIT: Final = 998
 _DEPTH_LIMIT: Final = 20
 _TEXT_FIELDS: Final = frozenset(("subject", "comments", "thread-topic", "content-description"))
 _LIST_FIELDS: Final = frozenset(("to", "cc", "bcc", "reply-to", "from"))
-_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+")|,(?=[^ \t\r])', re.DOTALL)
-_BOUNDARY: Final = re.compile(rb';\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.IGNORECASE)
+_COMMA: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+"?)|,(?=[^ \t\r])', re.DOTALL)
+_BOUNDARY: Final = re.compile(rb';\s*boundary\s*=\s*(?:"((?:[^"\\]++|\\.)*+)"|([^\s;"]+))', re.IGNORECASE)
 _SEALED: Final = (b"multipart/signed", b"multipart/encrypted")
 
 

@@ -21,7 +21,7 @@ _IDENTIFIER_FIELDS: Final = re.compile(
     r"(resent-)?(message-id|date)|in-reply-to|references|content-id|received|return-path|mime-version"
     r"|content-transfer-encoding|dkim-signature|authentication-results"
 )
-_PARAMETER: Final = re.compile(rb'(;\s*)([^\s;="]+)\s*=\s*("(?:[^"\\]++|\\.)*+"|[^;"]*+)', re.DOTALL)
+_PARAMETER: Final = re.compile(rb'(;\s*)([^\s;="]+)\s*=\s*("(?:[^"\\]++|\\.)*+"?|[^;"]*+)', re.DOTALL)
 _EIGHT_BIT: Final = re.compile(rb"[\x80-\xff]")
 
 
@@ -59,5 +59,5 @@ def _ascii_parameter(found: re.Match[bytes]) -> bytes:
     lead, name, raw = found[1], found[2], found[3]
     if raw.isascii() or not name.isascii() or name.endswith(b"*"):
         return found[0]
-    text = text_of(re.sub(rb"\\(.)", rb"\1", raw[1:-1]) if raw.startswith(b'"') else raw.strip())
+    text = text_of(re.sub(rb"\\(.)", rb"\1", raw[1:].removesuffix(b'"')) if raw.startswith(b'"') else raw.strip())
     return lead + name + b"*=utf-8''" + quote(text, safe="").encode("ascii")

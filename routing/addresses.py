@@ -15,9 +15,10 @@ import idna
 
 from routing.encoded_words import decode, encode, text_of
 
+_ENCODED_WORD: Final = re.compile(rb"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=")
 _ATOM: Final = re.compile(rb'\[[^\[\]\s<>,"]*\]|[^\s"(<>@,;:]+')
 _SPACE: Final = re.compile(rb"\s+")
-_QUOTED: Final = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _PLAIN_PHRASE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _NOT_IN_ADDRESS: Final = re.compile(r'[\x00-\x20\x7f-\x9f<>(),:;"]+')
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -112,7 +113,7 @@ def tokens(raw: bytes) -> Iterator[Token]:
             end, kind = (closed, "comment") if closed else (end, "atom")
         elif space := _SPACE.match(raw, position):
             end, kind = space.end(), "space"
-        elif atom := _ATOM.match(raw, position):
+        elif atom := _ENCODED_WORD.match(raw, position) or _ATOM.match(raw, position):
             end = atom.end()
         yield Token(kind, raw[position:end])
         position = end
@@ -226,7 +227,7 @@ def _ascii_phrase(words: list[Token]) -> bytes:
         return raw
     name = encode_phrase(_text([token for token in words if token.kind != "comment"]))
     comments = [_ascii_comment(token) for token in words if token.kind == "comment"]
-    return b" " + b" ".join(piece for piece in (name, *comments, b"") if piece or not name)
+    return b" " + b" ".join(piece for piece in (name, *comments) if piece) + b" "
 
 
 def _ascii_address(words: list[Token]) -> bytes:

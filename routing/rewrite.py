@@ -93,7 +93,8 @@ def _fixed(block: bytes, address: str) -> bytes:
 
 def _friendly(name: str) -> str:
     """The name without any address in it: another domain's address beside ours looks like phishing."""
-    return " ".join(_EMPTY_BRACKETS.sub(" ", _ADDRESS_IN_NAME.sub(" ", name)).split())
+    without = " ".join(_EMPTY_BRACKETS.sub(" ", _ADDRESS_IN_NAME.sub(" ", name)).split())
+    return without if without == name else without.strip(" ,;:|/-")
 
 
 def _same(one: str, other: str) -> bool:
