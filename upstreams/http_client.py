@@ -1,8 +1,7 @@
 """The one border between the relay and httpx: a request goes in, a `Reply` or an `Outcome` comes out, no exception.
 
-Must never repeat a request, follow a redirect, take a proxy or a password from the environment, keep a
-cookie, or log a header.
-httpx is imported at the first use: a relay whose routes are all SMTP does not pay for it.
+Must never repeat a request, follow a redirect, take a proxy or a password from the environment, keep a cookie, or
+log a header. httpx is imported at the first use: a relay whose routes are all SMTP does not pay for it.
 """
 
 from __future__ import annotations
