@@ -7,37 +7,29 @@ commands, and never answer for a mail that the handler did not answer for.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from aiosmtpd.smtp import SMTP, syntax
 
 from config.network import Network
-from config.rules import Limits
 from intake.addresses import Parsed, parse
+from intake.common import Common
 from intake.content import Content
-from intake.handler import Client, Handler, Transaction, log_bug
+from intake.handler import Client, Transaction, log_bug
 from intake.inbound import Inbound
-from intake.numbers import Numbers
 from routing.events import emit
 
 _log = logging.getLogger(__name__)
 
-IDLE_SECONDS: Final = 300.0
-"""RFC 5321 4.5.3.2.7 asks a server to wait at least five minutes for the next command."""
 _COMMAND_OCTETS: Final = 2048
 """RFC 5321 4.5.3.1.4 says 512 and lets every extension add to it; ENVID, ORCPT and AUTH add more than 1000."""
 _BUFFER_OCTETS: Final = 1 << 16
 """What a connection buffers before reading pauses (at twice this)."""
 _SMALL_OCTETS: Final = 1 << 18
-"""Content up to this size may be in memory for every connection; larger content needs one of a few places."""
-_LARGE_PLACES: Final = 8
+"""Content up to this size may be in memory for every connection; larger content needs one of `Common.places`."""
 
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
 _HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
@@ -50,42 +42,6 @@ class _CommandSizes(dict[str, int]):
 
     def __missing__(self, _command: str) -> int:
         return _COMMAND_OCTETS
-
-
-@dataclass(slots=True)
-class Common:
-    """What all dialogues of one intake share."""
-
-    hostname: str
-    limits: Limits
-    numbers: Numbers
-    handler: Handler
-    idle: float = IDLE_SECONDS
-    open: set[Dialogue] = field(default_factory=set)
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_PLACES))
-    stopping: bool = False
-
-    def refusal(self, peer: Any, allow: tuple[Network, ...]) -> str | None:
-        """Why a client may not speak, as a reply; None when it may. `peer` is the socket's peer name."""
-        if not _allowed(peer, allow):
-            return "554 5.7.1 Your address is not in this listener's allow list"
-        if self.stopping:
-            return f"421 4.3.2 {self.hostname} is shutting down"
-        if len(self.open) >= self.limits.connections:
-            return f"421 4.3.2 {self.hostname} has too many connections; try again later"
-        return None
-
-    @contextmanager
-    def counted(self, dialogue: Dialogue) -> Iterator[None]:
-        """Open for as long as its task runs, which may be longer than its connection."""
-        self.open.add(dialogue)
-        self.numbers.connections += 1
-        self.numbers.open += 1
-        try:
-            yield
-        finally:
-            self.open.remove(dialogue)
-            self.numbers.open -= 1
 
 
 class Dialogue(SMTP):
@@ -300,12 +256,12 @@ class Dialogue(SMTP):
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:
-        if arg:
-            await self.push("501 Syntax: DATA")
-        elif self.envelope.mail_from is None:
+        if self.envelope.mail_from is None:
             await self.push("503 Error: need MAIL command")
         elif not self.envelope.rcpt_tos:
             await self.push("554 5.5.1 No valid recipients")
+        elif arg:
+            await self.push("501 Syntax: DATA")
         else:
             self._argument = None
             await self._say("354 End data with <CR><LF>.<CR><LF>")
@@ -350,10 +306,3 @@ class Dialogue(SMTP):
         finally:
             if has_place:
                 self._common.places.release()
-
-
-def _allowed(peer: Any, allow: tuple[Network, ...]) -> bool:
-    if not peer:
-        return False
-    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
-    return any(address in network for network in allow)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from config.network import host_port, network
 from config.rules import Listen, Relay, Route
-from intake.dialogue import IDLE_SECONDS, Common, Dialogue
+from intake.common import IDLE_SECONDS, Common
+from intake.dialogue import Dialogue
 from intake.handler import Handler
 from intake.numbers import Numbers
 from spool.contract import Spool

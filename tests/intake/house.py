@@ -9,12 +9,13 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from config.fields import Size
 from config.rules import Limits, Listen, Place, Relay, Route, RouteSettings
 from intake.server import Intake
-from tests.intake.recording_spool import RecordingSpool
+from tests.intake.watched_spool import WatchedSpool
 
 NOW = 1_790_000_000.0
 
@@ -78,7 +79,7 @@ class Client:
 class House:
     """An intake with what stands around it."""
 
-    def __init__(self, intake: Intake, spool: RecordingSpool) -> None:
+    def __init__(self, intake: Intake, spool: WatchedSpool) -> None:
         self.intake = intake
         self.spool = spool
 
@@ -126,13 +127,16 @@ async def running(
 ) -> AsyncIterator[House]:
     sizes = {key: Size(value) if key.endswith("size") else value for key, value in limits.items()}
     relay = Relay(listen=(Listen(address=address, allow=allow),), limits=Limits(**sizes))
-    spool = RecordingSpool()
-    intake = Intake(relay, spool, match, "relay.test", clock=lambda: NOW, idle=idle)
-    await intake.start()
-    try:
-        yield House(intake, spool)
-    finally:
-        await intake.stop(1.0)
+    with TemporaryDirectory() as folder:
+        spool = await WatchedSpool.open(f"{folder}/spool.db", size_limit=1 << 30)
+        assert isinstance(spool, WatchedSpool)
+        intake = Intake(relay, spool, match, "relay.test", clock=lambda: NOW, idle=idle)
+        await intake.start()
+        try:
+            yield House(intake, spool)
+        finally:
+            await intake.stop(1.0)
+            await spool.close()
 
 
 def with_house(test: Callable[[House], Awaitable[None]], **settings: Any) -> None:

@@ -12,7 +12,6 @@ import pytest
 from config.rules import Limits, Listen, Relay
 from intake.server import Intake
 from tests.intake.house import MAIL, Client, House, events, match, running, until, with_house
-from tests.intake.recording_spool import RecordingSpool
 
 
 def test_a_peer_outside_the_allow_list_is_refused_at_once() -> None:
@@ -53,7 +52,7 @@ def test_an_address_that_is_taken_is_named() -> None:
     async def test(house: House) -> None:
         taken = f"127.0.0.1:{house.port}"
         relay = Relay(listen=(Listen(address="127.0.0.1:0"), Listen(address=taken)), limits=Limits())
-        second = Intake(relay, RecordingSpool(), match, "relay.test")
+        second = Intake(relay, house.spool, match, "relay.test")
         with pytest.raises(OSError, match=f"cannot listen on {taken}: "):
             await second.start()
 

@@ -41,6 +41,21 @@ def test_what_the_spool_is_handed() -> None:
     with_house(test)
 
 
+def test_delivery_finds_what_the_client_sent() -> None:
+    async def test(house: House) -> None:
+        async with house.client() as client:
+            await client.say("MAIL FROM:<>")
+            await client.say("RCPT TO:<klant@example.org>")
+            await client.say("DATA")
+            reply = await client.say(MAIL + b".")
+        [mail] = await house.spool.lease("<>", 10, NOW)
+        assert reply.endswith(id_text(mail.id))
+        assert (mail.sender, [pending.address for pending in mail.recipients]) == ("", ["klant@example.org"])
+        assert text_of(mail.content) == MAIL
+
+    with_house(test)
+
+
 def test_repairs_are_named() -> None:
     async def test(house: House) -> None:
         async with house.client() as client:

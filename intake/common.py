@@ -1,0 +1,80 @@
+"""What the dialogues of one intake share: limits, counts, who is connected, and who may be.
+
+Must never let a client in that no `allow` network names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from config.network import Network
+from config.rules import Limits
+from intake.handler import Handler
+from intake.numbers import Numbers
+
+IDLE_SECONDS: Final = 300.0
+"""RFC 5321 4.5.3.2.7 asks a server to wait at least five minutes for the next command."""
+_LARGE_PLACES: Final = 8
+"""How many mails over that size may be read at a time; the others wait while TCP holds their clients back."""
+
+
+class Speaker(Protocol):
+    """A dialogue as the one who ends it sees it."""
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """Ends when the dialogue has ended."""
+
+    def leave(self) -> None:
+        """Say 421 and close, now or as soon as the transaction under way has ended."""
+
+    def abort(self) -> None:
+        """End it at once, whatever is under way."""
+
+
+@dataclass(slots=True)
+class Common:
+    """What all dialogues of one intake share."""
+
+    hostname: str
+    limits: Limits
+    numbers: Numbers
+    handler: Handler
+    idle: float = IDLE_SECONDS
+    open: set[Speaker] = field(default_factory=set)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_PLACES))
+    stopping: bool = False
+
+    def refusal(self, peer: Any, allow: tuple[Network, ...]) -> str | None:
+        """Why a client may not speak, as a reply; None when it may. `peer` is the socket's peer name."""
+        if not _allowed(peer, allow):
+            return "554 5.7.1 Your address is not in this listener's allow list"
+        if self.stopping:
+            return f"421 4.3.2 {self.hostname} is shutting down"
+        if len(self.open) >= self.limits.connections:
+            return f"421 4.3.2 {self.hostname} has too many connections; try again later"
+        return None
+
+    @contextmanager
+    def counted(self, dialogue: Speaker) -> Iterator[None]:
+        """Open for as long as its task runs, which may be longer than its connection."""
+        self.open.add(dialogue)
+        self.numbers.connections += 1
+        self.numbers.open += 1
+        try:
+            yield
+        finally:
+            self.open.remove(dialogue)
+            self.numbers.open -= 1
+
+
+def _allowed(peer: Any, allow: tuple[Network, ...]) -> bool:
+    if not peer:
+        return False
+    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    return any(address in network for network in allow)
