@@ -27,15 +27,16 @@ _NOT_NOW: Constant = frozenset((Word.RETRY, Word.WAIT, Word.CONFIG))
 
 
 class Errand:
-    """A leased mail and what has come of it so far. `attempts` are for the history, in order.
+    """A leased mail (`id` as people see it) and what has come of it so far. `attempts` are for the history, in order.
 
     `tried` is, by recipient, the outcome at each upstream that was asked, the last one last.
     """
 
-    __slots__ = ("attempts", "fault", "holds", "mail", "route", "tried", "ways")
+    __slots__ = ("attempts", "fault", "holds", "id", "mail", "route", "tried", "ways")
 
     def __init__(self, mail: Leased, route: Route, ways: tuple[Way, ...]) -> None:
         self.mail = mail
+        self.id = id_text(mail.id)
         self.route = route
         self.ways = ways
         self.attempts: list[Attempt] = []
@@ -119,7 +120,7 @@ class Attempts:
         started = self._now()
         try:
             for part in _parts(addresses, way.gate.upstream.recipients_limit):
-                mail = Outgoing(id_text(errand.mail.id), errand.route.name, sender, part, content)
+                mail = Outgoing(errand.id, errand.route.name, sender, part, content)
                 answered = await self._send_part(way, mail)
                 results.update(answered)
                 stop = _same_for_all(answered)

@@ -11,7 +11,7 @@ from delivery.verdict import Final, Verdict
 from delivery.ways import Way
 from routing.events import emit
 from routing.mail import NULL_SENDER
-from routing.outcome import Word
+from routing.outcome import Outcome, Word
 from spool.contract import Leased, Settled, id_text
 
 _log = logging.getLogger("delivery")
@@ -20,38 +20,54 @@ _EVENTS: Constant = {
     Settled.DELIVERED: ("delivered", logging.INFO),
     Settled.FAILED: ("failed", logging.WARNING),
     Settled.EXPIRED: ("expired", logging.WARNING),
+    None: ("deferred", logging.INFO),
 }
 
 
 def tell(errand: Errand, finals: Mapping[str, Final], verdict: Verdict, now: float) -> None:
     """One line for all recipients of a mail that came to the same. Held recipients have the line of the hold."""
+    if len(finals) == 1:
+        ((address, final),) = finals.items()
+        _tell_one(errand, final, verdict.done.get(address), [address], verdict.due_at, now)
+        return
     groups: dict[tuple[Settled | None, Final], list[str]] = {}
     for address, final in finals.items():
-        if not final.held:
-            groups.setdefault((verdict.done.get(address), final), []).append(address)
+        groups.setdefault((verdict.done.get(address), final), []).append(address)
     for (ended, final), addresses in groups.items():
-        event, level = _EVENTS[ended] if ended else ("deferred", logging.INFO)
-        if ended is None and final.outcome.word is Word.CONFIG:
-            level = logging.WARNING
-        elif level == logging.WARNING and errand.mail.sender == NULL_SENDER:
-            level = logging.ERROR  # nobody else hears of it: there is no report on a report
-        emit(
-            _log,
-            event,
-            level,
-            mail=id_text(errand.mail.id),
-            route=errand.route.name,
-            upstream=final.upstream,
-            sender=errand.mail.sender or "<>",
-            recipients=addresses,
-            reply=final.outcome.reply,
-            code=final.outcome.code,
-            upstream_id=final.outcome.upstream_id,
-            hint=final.outcome.hint,
-            attempts=errand.mail.attempts + 1,
-            seconds=sum(attempt.seconds for attempt in errand.attempts),
-            next=None if ended or verdict.due_at is None else max(0.0, verdict.due_at - now),
-        )
+        _tell_one(errand, final, ended, addresses, verdict.due_at, now)
+
+
+def _tell_one(
+    errand: Errand, final: Final, ended: Settled | None, addresses: list[str], due_at: float | None, now: float
+) -> None:
+    if final.held:
+        return
+    outcome = final.outcome
+    emit(
+        _log,
+        _EVENTS[ended][0],
+        _level(ended, outcome, errand.mail.sender),
+        mail=errand.id,
+        route=errand.route.name,
+        upstream=final.upstream,
+        sender=errand.mail.sender or "<>",
+        recipients=addresses,
+        reply=outcome.reply,
+        code=outcome.code,
+        upstream_id=outcome.upstream_id,
+        hint=outcome.hint,
+        attempts=errand.mail.attempts + 1,
+        seconds=sum([attempt.seconds for attempt in errand.attempts]),
+        next=None if ended or due_at is None else max(0.0, due_at - now),
+    )
+
+
+def _level(ended: Settled | None, outcome: Outcome, sender: str) -> int:
+    if ended is None:
+        return logging.WARNING if outcome.word is Word.CONFIG else logging.INFO
+    if ended is not Settled.DELIVERED and sender == NULL_SENDER:
+        return logging.ERROR  # nobody else hears of it: there is no report on a report
+    return _EVENTS[ended][1]
 
 
 def tell_held(way: Way, mail: Leased, next_probe: float) -> None:

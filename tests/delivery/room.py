@@ -23,7 +23,7 @@ from spool.contract import Arrival, Leased, Settlement, id_number
 from spool.sqlite import SqliteSpool
 from upstreams.base import Host, Kind, Upstream
 
-START = 1_800_000_000.0
+START = 1_700_000_000.0
 CONTENT = b"From: info@acme.nl\r\nTo: x@example.org\r\nSubject: Factuur\r\nMessage-ID: <1@acme.nl>\r\n\r\nDag.\r\n"
 
 SENT = Outcome(Word.SENT, "250 2.0.0 queued as 7", Stage.CONTENT, 250, "2.0.0", upstream_id="7")
