@@ -1,1 +1,227 @@
-"""Command line and wiring; nobody imports it."""
+"""Command line and wiring; nobody imports it. Exit 0 good, 1 found a problem, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config.fields import Settings
+from config.loading import load_relay
+from config.problems import ConfigInvalid
+from config.schema import relay_schema, routes_schema
+from ops.check import check
+from spool.contract import SpoolUnusable, id_number
+from spool.view import Filter, SpoolView
+from upstreams import KINDS
+
+_DEFAULT_CONFIG = "/etc/callpro-relay/relay.yaml"
+_Command = Callable[[argparse.Namespace], int]
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is returned."""
+    parsed = _parser().parse_args(arguments)
+    command: _Command = parsed.command
+    try:
+        return command(parsed)
+    except (SpoolUnusable, ConfigInvalid, OSError) as error:
+        print(f"callpro-relay: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def serve(asked: argparse.Namespace) -> int:
+    """`serve`: the relay."""
+    import uvloop
+
+    from ops.logs import set_up
+    from ops.service import Service
+
+    set_up(asked.log_format)
+
+    async def run() -> int:
+        return await Service(asked.config, KINDS).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def check_config(asked: argparse.Namespace) -> int:
+    """`check`: everything that is wrong, at once."""
+    from ops.check import render_json, render_text
+
+    checked = check(asked.config, _shapes(), outside_unit=True)
+    print(render_json(checked) if asked.json else render_text(checked))
+    return 0 if checked.good else 1
+
+
+def explain_route(asked: argparse.Namespace) -> int:
+    """`route`: what would happen to a mail of this sender."""
+    from ops.explain import explain, render_json, render_text
+
+    checked = check(asked.config, _shapes(), outside_unit=True)
+    if checked.rules is None:
+        return check_config(asked)
+    content = asked.message.read_bytes() if asked.message else None
+    explanation = explain(checked.rules, asked.address, tuple(asked.to), content)
+    print(render_json(explanation) if asked.json else render_text(explanation))
+    return 0 if explanation.route else 1
+
+
+def send_mail(asked: argparse.Namespace) -> int:
+    """`send`: a test mail, followed to its outcome."""
+    from ops.queue_view import story_json, story_text
+    from ops.send import send
+
+    relay = load_relay(asked.config)
+    host, _, port = relay.listen[0].address.rpartition(":")
+    sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: _view(asked), asked.wait)
+    print(sent.reply if not asked.json else json.dumps({"reply": sent.reply}))
+    if sent.story:
+        print(story_json(sent.story) if asked.json else story_text(sent.story, time.time()))
+    return 0 if sent.delivered else 1
+
+
+def queue_list(asked: argparse.Namespace) -> int:
+    """`queue list`: what waits."""
+    from ops.queue_view import list_json, list_text
+
+    older = time.time() - asked.older_than if asked.older_than else None
+    which = Filter(asked.route, asked.sender, asked.recipient, older, asked.settled)
+    view = _view(asked)
+    try:
+        lines = view.list(which, asked.limit)
+    finally:
+        view.close()
+    print(list_json(lines) if asked.json else list_text(lines, time.time()))
+    return 0
+
+
+def queue_show(asked: argparse.Namespace) -> int:
+    """`queue show`: the story of one mail."""
+    from ops.queue_view import story_json, story_text
+
+    try:
+        number = id_number(asked.id)
+    except ValueError as error:
+        print(f"callpro-relay: {error}", file=sys.stderr)
+        return 2
+    view = _view(asked)
+    try:
+        story = view.show(number)
+    finally:
+        view.close()
+    if story is None:
+        print(f"callpro-relay: no mail {asked.id}; its history may be over (spool.history)", file=sys.stderr)
+        return 1
+    print(story_json(story) if asked.json else story_text(story, time.time()))
+    return 0
+
+
+def print_schema(asked: argparse.Namespace) -> int:
+    """`schema`: JSON Schema for editors."""
+    schema = relay_schema() if asked.file == "relay.yaml" else routes_schema(_shapes())
+    print(json.dumps(schema, indent=2))
+    return 0
+
+
+def print_example(asked: argparse.Namespace) -> int:
+    """`example`: an annotated file to start from."""
+    print((resources.files("config.examples") / asked.file).read_text("utf-8"), end="")
+    return 0
+
+
+def _shapes() -> dict[str, type[Settings]]:
+    return {name: kind.settings for name, kind in KINDS.items()}
+
+
+def _view(asked: argparse.Namespace) -> SpoolView:
+    from spool.sqlite_view import SqliteView
+
+    return SqliteView(load_relay(asked.config).spool.url)
+
+
+def _duration(text: str) -> float:
+    from config.values import parse_duration
+
+    return float(parse_duration(text))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="callpro-relay", description="Hands each customer's mail to that customer's own way out."
+    )
+    parser.add_argument("--version", action="version", version=f"callpro-relay {metadata.version('callpro-relay')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_serving(commands)
+    _add_asking(commands)
+    _add_queue(commands)
+    return parser
+
+
+def _add(commands: Commands, name: str, command: _Command, words: str) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=words, description=words)
+    made.set_defaults(command=command)
+    made.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), help=f"default: {_DEFAULT_CONFIG}")
+    return made
+
+
+def _add_serving(commands: Commands) -> None:
+    made = _add(commands, "serve", serve, "run the relay; SIGHUP reloads the rules, SIGTERM drains")
+    made.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
+
+
+def _add_asking(commands: Commands) -> None:
+    made = _add(commands, "check", check_config, "read every file, run its tests, print all problems at once")
+    made.add_argument("--json", action="store_true")
+
+    made = _add(commands, "route", explain_route, "explain what happens to a mail of this sender")
+    made.add_argument("address", help="an envelope sender; <> is the null sender")
+    made.add_argument("--to", action="append", default=[], metavar="ADDRESS", help="a recipient; may be repeated")
+    made.add_argument("--message", type=Path, metavar="FILE", help="the mail itself, for what would change in it")
+    made.add_argument("--json", action="store_true")
+
+    made = _add(commands, "send", send_mail, "send a test mail through the running relay and follow it")
+    made.add_argument("--from", dest="sender", required=True, metavar="ADDRESS")
+    made.add_argument("--to", action="append", required=True, metavar="ADDRESS", help="may be repeated")
+    made.add_argument("--wait", type=_duration, default=30.0, help="how long to follow it; default 30s")
+    made.add_argument("--json", action="store_true")
+
+    files = ("relay.yaml", "routes.yaml")
+    made = _add(commands, "schema", print_schema, "print the JSON Schema of a file, for completion in editors")
+    made.add_argument("file", choices=files, nargs="?", default="routes.yaml")
+    made = _add(commands, "example", print_example, "print an annotated example file")
+    made.add_argument("file", choices=files, nargs="?", default="routes.yaml")
+
+
+def _add_queue(commands: Commands) -> None:
+    queue = commands.add_parser("queue", help="what waits, and the story of a mail").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    made = _add(queue, "list", queue_list, "list mail that waits, oldest first")
+    made.add_argument("--route", help="the route's name: its first `from`")
+    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN")
+    made.add_argument("--recipient", metavar="ADDRESS|@DOMAIN")
+    made.add_argument("--older-than", type=_duration, metavar="AGE", help="such as 2h")
+    made.add_argument("--settled", action="store_true", help="mail that is done with, as far as history goes")
+    made.add_argument("--limit", type=int, default=50, help="default: 50")
+    made.add_argument("--json", action="store_true")
+    made = _add(queue, "show", queue_show, "tell the story of one mail")
+    made.add_argument("id", metavar="ID")
+    made.add_argument("--json", action="store_true")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

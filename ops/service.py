@@ -1,0 +1,164 @@
+"""The relay as a running process: wires the rooms, tells systemd, reloads on SIGHUP, drains on SIGTERM.
+
+All that can fail is done before anything is swapped: on any error the old rules stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from config.fields import Settings
+from config.problems import Problem
+from config.rules import Relay, Route
+from delivery.plan import Plan, build_plan
+from delivery.scheduler import Scheduler
+from intake.server import Intake
+from ops import notify
+from ops.check import Checked, check
+from routing.events import emit
+from spool.contract import Spool
+from spool.sqlite import SqliteSpool
+from upstreams.base import Host, Kind
+
+_log = logging.getLogger("relay")
+
+DRAIN_SECONDS: Final = 20.0
+"""How long mail under way may take to finish at a stop; the unit's TimeoutStopSec is longer."""
+_PRUNE_EVERY: Final = 3600.0
+
+
+@dataclass(slots=True)
+class _Rooms:
+    """What a running relay consists of."""
+
+    relay: Relay
+    host: Host
+    spool: Spool
+    scheduler: Scheduler
+    plan: Plan
+
+    def match(self, sender: str) -> Route | None:
+        return self.plan.table.match(sender)
+
+
+class Service:
+    """One relay. `run` returns the exit code."""
+
+    def __init__(self, config: Path, kinds: Mapping[str, Kind]) -> None:
+        self._config = config
+        self._kinds = kinds
+        self._shapes: dict[str, type[Settings]] = {name: kind.settings for name, kind in kinds.items()}
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT. 0 after a drain, 1 when the config is wrong.
+
+        Raises SpoolUnusable when the spool cannot be opened and OSError when an address cannot be listened on.
+        """
+        checked = self._check()
+        if checked.relay is None or checked.rules is None:
+            return 1
+        relay = checked.relay
+        own_name = await asyncio.to_thread(socket.getfqdn)
+        host = Host(hostname=relay.hostname or own_name)
+        plan = build_plan(checked.rules, self._kinds, host, None)
+        spool = await SqliteSpool.open(relay.spool.url, size_limit=relay.limits.spool_size)
+        rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan)
+        try:
+            await self._serve(rooms)
+        finally:
+            await spool.close()
+        return 0
+
+    async def _serve(self, rooms: _Rooms) -> None:
+        self._take_signals()
+        intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname)
+        await rooms.scheduler.start()
+        try:
+            await intake.start()
+            status = _listening(intake, rooms)
+            emit(_log, "started", listen=_addresses(intake), routes=len(rooms.plan.routes), spool=rooms.relay.spool.url)
+            notify.ready(status)
+            housekeeping = asyncio.create_task(self._housekeeping(rooms))
+            try:
+                await self._until_stopped(rooms, intake)
+            finally:
+                housekeeping.cancel()
+        finally:
+            notify.stopping()
+            emit(_log, "stopping", seconds=DRAIN_SECONDS)
+            deadline = time.monotonic() + DRAIN_SECONDS
+            await intake.stop(DRAIN_SECONDS / 2)
+            await rooms.scheduler.stop(max(1.0, deadline - time.monotonic()))
+            emit(_log, "stopped")
+
+    async def _until_stopped(self, rooms: _Rooms, intake: Intake) -> None:
+        stop = asyncio.create_task(self._stop.wait())
+        while not stop.done():
+            asked = asyncio.create_task(self._reload.wait())
+            await asyncio.wait((stop, asked), return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                self._reload.clear()
+                await self._replace_rules(rooms)
+                notify.ready(_listening(intake, rooms))
+            asked.cancel()
+
+    async def _replace_rules(self, rooms: _Rooms) -> None:
+        notify.reloading()
+        try:
+            checked = await asyncio.to_thread(self._check)
+            if checked.relay is None or checked.rules is None:
+                emit(_log, "reload_refused", logging.ERROR, why="the old rules stay; the problems are above")
+                return
+            plan = build_plan(checked.rules, self._kinds, rooms.host, rooms.plan)
+            rooms.plan = plan
+            await rooms.scheduler.replace(plan)
+        except Exception:
+            _log.exception("reload_failed, the old rules stay: this is a bug of the relay, please report it")
+            return
+        if checked.relay != rooms.relay:
+            emit(_log, "restart_needed", logging.WARNING, why="relay.yaml changed, and it is read at start only")
+        emit(_log, "reloaded", routes=len(plan.routes), upstreams=len(plan.upstreams))
+
+    def _check(self) -> Checked:
+        checked = check(self._config, self._shapes)
+        for problem in checked.problems:
+            _report(problem)
+        return checked
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+
+    async def _housekeeping(self, rooms: _Rooms) -> None:
+        while True:
+            try:
+                forgotten = await rooms.spool.prune(time.time() - rooms.relay.spool.history)
+                if forgotten:
+                    emit(_log, "history_pruned", mails=forgotten)
+            except Exception:
+                _log.exception("history could not be pruned; it is tried again in an hour")
+            await asyncio.sleep(_PRUNE_EVERY)
+
+
+def _report(problem: Problem) -> None:
+    emit(_log, "config", logging.WARNING if problem.warning else logging.ERROR, problem=problem)
+
+
+def _addresses(intake: Intake) -> list[str]:
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in intake.addresses]
+
+
+def _listening(intake: Intake, rooms: _Rooms) -> str:
+    return f"listening on {', '.join(_addresses(intake))}; {len(rooms.plan.routes)} routes"

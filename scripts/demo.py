@@ -1,0 +1,216 @@
+"""The demo: the real relay, look-alike upstreams of every kind, and one mail through each route. All on loopback.
+
+A mail counts as arrived when the look-alike upstream has it, from the expected sender and for exactly the envelope's
+recipients; the relay's own word is not asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import mailbox
+import smtplib
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fakes.authority import Authority
+from tests.fakes.entra import FakeEntra
+from tests.fakes.graph import FakeGraph
+from tests.fakes.relay_process import Event, RelayProcess
+from tests.fakes.sendgrid import FakeSendGrid
+from tests.fakes.smtp import FakeSmtp
+from tests.journeys import mails
+
+SECRETS = {"ACME_PASSWORD": "demo-acme", "ENTRA_SECRET": "demo-entra", "SENDGRID_KEY": "SG.demo.key"}
+
+Arrivals = Callable[[], list[tuple[str, tuple[str, ...]]]]
+"""What a look-alike has so far: the sender as the upstream saw it, and who got the mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A route of the demo: who sends, what the look-alike must see as the sender, and where to look."""
+
+    sender: str
+    seen_as: str
+    place: str
+    arrivals: Arrivals
+
+
+@dataclass(frozen=True, slots=True)
+class Street:
+    """All look-alikes: the rules that lead to them, and the ways to watch."""
+
+    routes: str
+    ways: tuple[Way, ...]
+    authority: Authority
+
+
+@contextlib.asynccontextmanager
+async def look_alikes(folder: Path) -> AsyncIterator[Street]:
+    """Start one look-alike of every kind."""
+    authority = Authority(folder)
+    tls = authority.server_context()
+    async with (
+        FakeSmtp(starttls=tls, users={"acme": SECRETS["ACME_PASSWORD"]}) as login,
+        FakeSmtp(starttls=tls) as tenant,
+        FakeEntra(tls, secret=SECRETS["ENTRA_SECRET"]) as entra,
+        FakeGraph(entra, {"info@initech.nl"}, tls=tls) as graph,
+        FakeSmtp(starttls=tls, users={"apikey": SECRETS["SENDGRID_KEY"]}) as sendgrid_smtp,
+        FakeSendGrid(key=SECRETS["SENDGRID_KEY"], verified=("stark.nl",), tls=tls) as sendgrid_api,
+    ):
+        routes = f"""\
+upstreams:
+  acme-login: {{type: smtp, host: localhost, port: {login.port}, username: acme, password: "env:ACME_PASSWORD"}}
+  globex-365: {{type: connector, host: localhost, port: {tenant.port}}}
+  initech-graph: {{type: graph, tenant: {entra.tenant}, client_id: {entra.client_id}, client_secret: "env:ENTRA_SECRET",
+                  authority: "{entra.authority}", base_url: "{graph.base_url}"}}
+  our-sendgrid: {{type: sendgrid, host: localhost, port: {sendgrid_smtp.port}, api_key: "env:SENDGRID_KEY"}}
+  sendgrid-api: {{type: sendgrid, method: api, base_url: "{sendgrid_api.url}", api_key: "env:SENDGRID_KEY"}}
+  try-out: {{type: maildir, path: "{folder}/maildir"}}
+routes:
+  - {{from: acme.nl, via: acme-login}}
+  - {{from: globex.nl, via: globex-365}}
+  - {{from: initech.nl, via: initech-graph}}
+  - {{from: umbrella.nl, via: our-sendgrid}}
+  - {{from: stark.nl, via: sendgrid-api}}
+  - {{from: hooli.nl, via: acme-login, sender: {{address: hooli@callcenter.nl, name: Hooli}}}}
+  - {{from: "*.example", via: try-out}}
+tests:
+  - {{from: info@acme.nl, via: acme-login}}
+  - {{from: x@unknown.nl, refused: true}}
+"""
+        ways = (
+            Way("info@acme.nl", "info@acme.nl", "the customer's SMTP server, with a login", smtp_arrivals(login)),
+            Way("info@globex.nl", "info@globex.nl", "a Microsoft 365 connector", smtp_arrivals(tenant)),
+            Way("info@initech.nl", "info@initech.nl", "Microsoft Graph", graph_arrivals(graph)),
+            Way("info@umbrella.nl", "info@umbrella.nl", "SendGrid by SMTP", smtp_arrivals(sendgrid_smtp)),
+            Way("info@stark.nl", "info@stark.nl", "SendGrid by its API", sendgrid_arrivals(sendgrid_api)),
+            Way("info@hooli.nl", "hooli@callcenter.nl", "the same server, from our mailbox", smtp_arrivals(login)),
+            Way("info@new.example", "info@new.example", "a folder, to try things out", maildir_arrivals(folder)),
+        )
+        yield Street(routes, ways, authority)
+
+
+def smtp_arrivals(server: FakeSmtp) -> Arrivals:
+    return lambda: [(mail.sender, mail.recipients) for mail in server.received]
+
+
+def graph_arrivals(server: FakeGraph) -> Arrivals:
+    return lambda: [(mail.mailbox, tuple(mail.recipients)) for mail in server.sent]
+
+
+def sendgrid_arrivals(server: FakeSendGrid) -> Arrivals:
+    def arrivals() -> list[tuple[str, tuple[str, ...]]]:
+        found: dict[str, tuple[str, ...]] = {}
+        senders = {}
+        for copy in server.delivered:
+            found[copy.message_id] = (*found.get(copy.message_id, ()), copy.recipient)
+            senders[copy.message_id] = copy.mail["from"]["email"]
+        return [(senders[key], recipients) for key, recipients in found.items()]
+
+    return arrivals
+
+
+def maildir_arrivals(folder: Path) -> Arrivals:
+    def arrivals() -> list[tuple[str, tuple[str, ...]]]:
+        if not (folder / "maildir" / "new").is_dir():
+            return []
+        found = mailbox.Maildir(folder / "maildir", create=False)
+        return [
+            (str(mail["Return-Path"]).strip("<> "), tuple(map(str, mail.get_all("X-Envelope-To", []))))
+            for mail in found
+        ]
+
+    return arrivals
+
+
+def send(port: int, way: Way, recipients: tuple[str, ...]) -> None:
+    """One mail as CallPro would send it: text, HTML with an inline image, a PDF, and a blind copy."""
+    content = mails.rich(way.sender, f"Jan Jansen <{recipients[0]}>")
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+        client.sendmail(way.sender, recipients, content)
+
+
+def has(way: Way, recipients: tuple[str, ...]) -> bool:
+    """The look-alike has the mail: the expected sender, and the envelope's recipients, nobody else."""
+    return any(
+        sender == way.seen_as and sorted(",".join(got).replace(" ", "").split(",")) == sorted(recipients)
+        for sender, got in way.arrivals()
+    )
+
+
+def show(event: Event) -> None:
+    """A line of the relay's log as the terminal shows it."""
+    words = {key: value for key, value in event.items() if key not in ("time", "level", "room", "event")}
+    line = " ".join(f"{key}={value}" for key, value in words.items())
+    print(f"   relay | {event['event']:<10} {line}"[:220], flush=True)
+
+
+async def demo(once: bool) -> int:
+    """Run it; the exit code."""
+    with tempfile.TemporaryDirectory(prefix="callpro-relay-demo-") as name:
+        folder = Path(name)
+        async with look_alikes(folder) as street:
+            environment = {**SECRETS, "SSL_CERT_FILE": str(street.authority.bundle)}
+            async with RelayProcess(folder / "etc", street.routes, environment=environment, watch=show) as relay:
+                good = await send_all(relay.port, street.ways) and await refuses(relay.port)
+                if once:
+                    return 0 if good else 1
+                print(
+                    f"\nThe relay listens on 127.0.0.1:{relay.port}; its files are in {folder}/etc. Send it mail, e.g.:"
+                )
+                print(f"   swaks --server 127.0.0.1:{relay.port} --from you@new.example --to someone@example.org")
+                print("Ctrl-C ends everything and takes the files away.", flush=True)
+                await asyncio.Event().wait()
+    return 0
+
+
+async def send_all(port: int, ways: tuple[Way, ...]) -> bool:
+    """One mail by every way; prints where each arrived. True when all did."""
+    print("One mail by every route, sent with an ordinary SMTP client:", flush=True)
+    sent = []
+    for number, way in enumerate(ways):
+        recipients = (f"jan{number}@example.org", f"stil{number}@example.org")
+        await asyncio.to_thread(send, port, way, recipients)
+        sent.append((way, recipients))
+    deadline = time.monotonic() + 30
+    while not all(has(way, recipients) for way, recipients in sent) and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    print("\nWhere each arrived:")
+    for way, recipients in sent:
+        mark = "arrived    " if has(way, recipients) else "NOT ARRIVED"
+        rewritten = f" as {way.seen_as}" if way.seen_as != way.sender else ""
+        print(f"   {mark} {way.sender}{rewritten} -> {way.place}: {', '.join(recipients)}", flush=True)
+    return all(has(way, recipients) for way, recipients in sent)
+
+
+async def refuses(port: int) -> bool:
+    """A sender that no rule names is refused at MAIL FROM. True when it was."""
+
+    def ask() -> tuple[int, str]:
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            client.ehlo()
+            code, text = client.mail("x@unknown.nl")
+            return code, text.decode()
+
+    code, text = await asyncio.to_thread(ask)
+    print(f"   {'refused' if code == 550 else 'NOT REFUSED':<11} x@unknown.nl: {code} {text}", flush=True)
+    return code == 550
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The relay beside look-alike upstreams of every kind.")
+    parser.add_argument("--once", action="store_true", help="end by itself; exit 0 only when every mail arrived")
+    with contextlib.suppress(KeyboardInterrupt):
+        return asyncio.run(demo(parser.parse_args().once))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
