@@ -31,6 +31,7 @@ from spool.contract import (
     id_text,
 )
 from spool.ids import Numbers, first_number
+from spool.marks import LeaseMarks
 from spool.ownership import Ownership
 from spool.shelves import Shelves
 from spool.statements import Count, Due, Unreadable
@@ -43,6 +44,7 @@ Ends = tuple[list[tuple[int, float]], list[tuple[int, float]]]
 _LOG = logging.getLogger("relay.spool")
 _SETTLE_WITHIN: Final = 0.05
 _WRITE_AGAIN_AFTER: Final = 1.0
+_LOOK_EVERY: Final = 2.0
 _CHUNK: Final = 1000
 _ROOM: Final = 64
 """Rows read beyond those leased, for mails leased while the answer was on its way."""
@@ -65,6 +67,8 @@ class SqliteSpool(Spool):
         self._flush_due = False
         self._settling: set[int] = set()
         self._writer = Writer(path, self._loop, self, clock)
+        self._marks = LeaseMarks(self._shelves.leased, self._ask)
+        self._next_look = self._loop.call_later(_LOOK_EVERY, self._look)
 
     @classmethod
     async def open(
@@ -90,7 +94,7 @@ class SqliteSpool(Spool):
             ownership.release()
             raise
         try:
-            await spool._ask(statements.last_number, spool._numbers.skip_to)
+            await spool._ask(statements.begin, spool._numbers.skip_to)
         except SpoolUnavailable as error:
             await spool.close()
             raise SpoolUnusable(f"the spool cannot be read: {error}") from error
@@ -180,6 +184,7 @@ class SqliteSpool(Spool):
         return total
 
     async def close(self) -> None:
+        self._next_look.cancel()
         for settle in await asyncio.to_thread(self._writer.stop):
             if not settle.future.done():
                 settle.future.set_exception(SpoolUnavailable("closed before it could be written"))
@@ -226,6 +231,10 @@ class SqliteSpool(Spool):
         future: Future[Told] = self._loop.create_future()
         self._writer.call(Call(question, then, future))
         return future
+
+    def _look(self) -> None:
+        self._marks.look()
+        self._next_look = self._loop.call_later(_LOOK_EVERY, self._look)
 
     def _arrived(self, route: str) -> None:
         for callback in self._callbacks:

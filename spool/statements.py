@@ -93,8 +93,15 @@ def counts(connection: sqlite3.Connection) -> dict[str, Count]:
     return {route: Count(mails, octets) for route, mails, octets in rows}
 
 
-def last_number(connection: sqlite3.Connection) -> int:
+def begin(connection: sqlite3.Connection) -> int:
+    """A new process: no lease is left. Returns the greatest number of all mails, 0 when there is none."""
+    connection.execute("UPDATE waiting SET leased = 0 WHERE leased = 1")
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM mail").fetchone()[0])
+
+
+def mark(connection: sqlite3.Connection, ids: Iterable[int], leased: bool) -> None:
+    """For people: these waiting mails are under way, or are not any more."""
+    connection.executemany("UPDATE waiting SET leased = ? WHERE id = ?", [(leased, number) for number in ids])
 
 
 def due(connection: sqlite3.Connection, route: str, now: float, limit: int) -> Due:

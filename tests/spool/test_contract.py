@@ -131,8 +131,7 @@ def test_mail_leaves_in_the_order_it_came_whatever_fits_in_memory(engine, memory
         order = []
         while taken := await spool.lease("acme.nl", 3, engine.clock.now):
             order += [mail.id for mail in taken]
-            for mail in taken:
-                await spool.settle(settlement(mail))
+            await asyncio.gather(*(spool.settle(settlement(mail)) for mail in taken))
         assert order == [mail.id for mail in mails]
 
     engine.run(test, memory=memory)
@@ -148,7 +147,7 @@ def test_new_mail_does_not_overtake_a_backlog_on_disk_nor_the_other_way_round(en
                 await spool.put(put[-1])
             for mail in await spool.lease("acme.nl", 1, engine.clock.now):
                 taken.append(mail.id)
-                await spool.settle(settlement(mail))
+                spool.settle(settlement(mail))
         while some := await spool.lease("acme.nl", 7, engine.clock.now):
             taken += [mail.id for mail in some]
         assert taken == [mail.id for mail in put]

@@ -1,0 +1,54 @@
+"""Tells people who look from another process which mails are under way, at next to no cost.
+
+Leases live in memory. Only a lease that was there at two looks gets a mark on disk, so that a quick delivery never
+pays for one. Marks are for people: nothing may be decided by them.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from sqlite3 import Connection
+from typing import Protocol
+
+from spool import statements
+
+
+class Ask(Protocol):
+    def __call__(self, question: Callable[[Connection], None], then: Callable[[None], None], /) -> Future[None]: ...
+
+
+class LeaseMarks:
+    """`leased` is the living set of leased ids, `ask` puts a question to the database."""
+
+    def __init__(self, leased: Collection[int], ask: Ask) -> None:
+        self._leased = leased
+        self._ask = ask
+        self._seen: set[int] = set()
+        self._marked: set[int] = set()
+
+    def look(self) -> None:
+        """Mark what has been under way since the last look."""
+        long = {number for number in self._seen if number in self._leased} - self._marked
+        self._seen = set(self._leased)
+        self._marked = (self._marked & self._seen) | long
+        if long:
+            self._write(long, True)
+
+    def _write(self, ids: Iterable[int], leased: bool) -> None:
+        kept = tuple(ids)
+        written = self._ask(partial(statements.mark, ids=kept, leased=leased), partial(self._wipe_stale, kept, leased))
+        written.add_done_callback(_read)
+
+    def _wipe_stale(self, ids: Iterable[int], leased: bool, _: None) -> None:
+        """A mail that was settled while its mark was on its way must not keep it."""
+        stale = [number for number in ids if number not in self._leased]
+        if leased and stale:
+            self._write(stale, False)
+
+
+def _read(written: Future[None]) -> None:
+    """A mark that could not be written is no loss, and the writer has logged why."""
+    if not written.cancelled():
+        written.exception()
