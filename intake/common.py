@@ -20,7 +20,7 @@ from intake.numbers import Numbers
 IDLE_SECONDS: Final = 300.0
 """RFC 5321 4.5.3.2.7 asks a server to wait at least five minutes for the next command."""
 _LARGE_PLACES: Final = 8
-"""How many mails over that size may be read at a time; the others wait while TCP holds their clients back."""
+"""How many large mails (over 256 KB) may be read at a time; the others wait while TCP holds their clients back."""
 
 
 class Speaker(Protocol):

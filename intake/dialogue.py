@@ -22,7 +22,7 @@ from intake.handler import Client, Transaction, log_bug
 from intake.inbound import Inbound
 from routing.events import emit
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("intake")
 
 _COMMAND_OCTETS: Final = 2048
 """RFC 5321 4.5.3.1.4 says 512 and lets every extension add to it; ENVID, ORCPT and AUTH add more than 1000."""

@@ -21,7 +21,7 @@ from routing.headers import header_end
 from routing.mail import NULL_SENDER, domain_of
 from spool.contract import Arrival, Spool, SpoolFull, SpoolUnavailable, id_text
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("intake")
 
 MOST_RECEIVED: Final = 30
 """More Received fields than this is a loop (RFC 5321 6.3); CallPro's own mail has none or one."""

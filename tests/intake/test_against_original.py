@@ -36,8 +36,8 @@ MAILS = [
 ]  # fmt: skip
 SAME = [
     GREETING, b"EHLO\r\n", b"HELO\r\n", b"NOOP\r\n", b"NOOP x\r\n", b"RSET\r\n", b"RSET x\r\n", b"QUIT x\r\n",
-    b"HELP\r\n", b"HELP RCPT\r\n", b"HELP FOO\r\n", b"VRFY klant@example.org\r\n", b"VRFY\r\n", b"EXPN staff\r\n", b"\r\n",
-    b"\xff\xfe\r\n", b"RCPT\r\n", b"RCPT TO:<klant@example.org>\r\n", b"DATA\r\n", b"DATA x\r\n",
+    b"HELP\r\n", b"HELP RCPT\r\n", b"HELP FOO\r\n", b"VRFY klant@example.org\r\n", b"VRFY\r\n", b"EXPN staff\r\n",
+    b"\r\n", b"\xff\xfe\r\n", b"RCPT\r\n", b"RCPT TO:<klant@example.org>\r\n", b"DATA\r\n", b"DATA x\r\n",
     *(b"RSET\r\n" + mail for mail in MAILS),
 ]  # fmt: skip
 
