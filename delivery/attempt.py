@@ -53,8 +53,9 @@ class Errand:
         for address, outcomes in self.tried.items():
             if outcomes:
                 name, outcome = next(reversed(outcomes.items()))
-                held = outcome.word is Word.CONFIG and by_name[name].closed and self.holds
-                ended[address] = Final(name, outcome, held)
+                way, config = by_name[name], outcome.word is Word.CONFIG and self.holds
+                if not (config and way.gone):  # what was wrong with the old rules is tried by the new ones
+                    ended[address] = Final(name, outcome, config and way.held is not None)
             elif self.fault is not None:
                 ended[address] = Final(self.ways[0].name, self.fault)
         return ended
@@ -63,7 +64,7 @@ class Errand:
 class Attempts:
     """Makes attempts by one plan. `on_hold` and `on_leave` are called when a way closes and when a slot comes free."""
 
-    __slots__ = ("_fallback_after", "_now", "_on_hold", "_on_leave", "_plan")
+    __slots__ = ("_fallback_after", "_now", "_on_hold", "_on_leave", "plan")
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class Attempts:
         on_hold: Callable[[Way, Leased], None],
         on_leave: Callable[[Way], None],
     ) -> None:
-        self._plan = plan
+        self.plan = plan
         self._fallback_after = fallback_after
         self._now = now
         self._on_hold = on_hold
@@ -110,7 +111,7 @@ class Attempts:
         if mailbox is not None and sender != NULL_SENDER:
             rewritten = rewrite(sender, content, mailbox)
             sender, content = rewritten.sender, rewritten.content
-        signer = self._plan.signers.get(errand.route.name)
+        signer = self.plan.signers.get(errand.route.name)
         return sender, signer.sign(content, self._now()) if signer else content
 
     async def _send(self, errand: Errand, way: Way, sender: str, content: bytes) -> None:

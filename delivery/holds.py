@@ -26,7 +26,7 @@ class Holds:
 
     def hold(self, way: Way, mail: Leased) -> None:
         """Probe a way that has just closed until it is ready. Says so once, with the reply."""
-        if way.held is None or way.gate.retired:
+        if way.held is None:
             return
         ready = partial(self.release, way, "a probe succeeded")
         names = {"route": way.route, "upstream": way.name}
@@ -49,7 +49,7 @@ class Holds:
 
     def go_round(self, gate: Gate) -> None:
         """Probe an upstream that mail goes round because it cannot be reached."""
-        if gate not in self._watches and not gate.retired:
+        if gate not in self._watches:
             watch = Watch(self._prober(gate), self._clock, partial(self._reached, gate), upstream=gate.name)
             self._watches[gate] = watch
             watch.start()

@@ -87,7 +87,7 @@ class Lane:
         """Go by new rules. Ways that did not change keep what is known of them. True when anything changed."""
         same = route is not None and self.route is not None and route.settings == self.route.settings
         old = {id(way.gate): way for way in self.ways} if same else {}
-        via = route.settings.via if route else ()
+        via = dict.fromkeys(route.settings.via) if route else ()
         ways = tuple(old.get(id(gates[name])) or Way(self.name, gates[name]) for name in via)
         changed = ways != self.ways or not same
         self.route, self.ways = route, ways

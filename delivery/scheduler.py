@@ -93,16 +93,17 @@ class Scheduler:
         for lane in self._lanes.values():
             self._set_timer(lane, None)
             self._empty(lane)
-        gates = {*self._gates.values(), *self._leaving}
+        gates = [*self._gates.values(), *self._leaving]
+        for way in [way for lane in self._lanes.values() for way in lane.ways]:
+            way.gone = True
         for gate in gates:
-            gate.retired = True
             gate.serve_waiting()
         if self._sending:
             await asyncio.wait(self._sending, timeout=grace)
         for task in tuple(self._sending):
             task.cancel()
         await asyncio.gather(*self._sending, *self._asking, return_exceptions=True)
-        for gate in gates:
+        for gate in (*self._gates.values(), *self._leaving):
             await self._close(gate)
 
     def routes(self) -> dict[str, RouteNumbers]:
@@ -241,19 +242,19 @@ class Scheduler:
         errand = Errand(lane.buffer.popleft(), route, lane.ways)
         lane.in_flight += 1
         way.take()
-        self._spawn(self._deliver(lane, errand, way), self._sending)
+        self._spawn(self._deliver(lane, errand, way, self._attempts), self._sending)
 
-    async def _deliver(self, lane: Lane, errand: Errand, way: Way) -> None:
-        plan, mail = self._plan, errand.mail
+    async def _deliver(self, lane: Lane, errand: Errand, way: Way, attempts: Attempts) -> None:
+        mail = errand.mail
         try:
-            await self._attempts.carry(errand, way)
+            await attempts.carry(errand, way)
         except asyncio.CancelledError:
             _log.debug("a send was cut off by the stop; what it has not sent comes back")
         except Exception as error:
             _log.exception("an attempt failed by a bug of ours; the mail is tried again")
             errand.fault = our_fault(error)
         try:
-            written = await self._settling.conclude(errand, plan)
+            written = await self._settling.conclude(errand, attempts.plan)
             self._count(lane, errand, written.verdict)
             self._written(lane.name, written)
         except Exception:
@@ -289,7 +290,7 @@ class Scheduler:
             lane.deferred += len(errand.mail.recipients) - len(verdict.done)
 
     def _on_hold(self, way: Way, mail: Leased) -> None:
-        if way in self._lane(way.route).ways:  # else new rules came while it was under way
+        if not way.gone:
             self._holds.hold(way, mail)
 
     def _on_leave(self, way: Way) -> None:
@@ -322,6 +323,8 @@ class Scheduler:
         for gate in old.values():
             gate.ring.clear()
         changed = {lane.name for lane in self._lanes.values() if self._follow(lane)}
+        for gate in old.values():
+            gate.serve_waiting()
         self._retire(gate for name, gate in old.items() if self._gates.get(name) is not gate)
         return changed
 
@@ -330,14 +333,13 @@ class Scheduler:
         changed = lane.follow(self._plan.routes.get(lane.name), self._gates)
         for way in known:
             if way not in lane.ways:
+                way.gone = True
                 self._holds.forget(way)
         lane.buffer = deque([mail for mail in lane.buffer if self._belongs(lane, mail)])
         return changed
 
     def _retire(self, gates: Iterable[Gate]) -> None:
         for gate in gates:
-            gate.retired = True
-            gate.serve_waiting()
             self._leaving.add(gate)
             if not gate.busy:
                 self._spawn(self._close(gate), self._asking)

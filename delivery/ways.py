@@ -29,7 +29,7 @@ class Gate:
     been elsewhere before (`via: [a, b]`); they go first.
     """
 
-    __slots__ = ("busy", "limit", "retired", "ring", "unreachable_since", "upstream", "waiting")
+    __slots__ = ("busy", "limit", "ring", "unreachable_since", "upstream", "waiting")
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
@@ -38,7 +38,6 @@ class Gate:
         self.ring: deque[Lane] = deque()
         self.waiting: deque[tuple[Way, Future[bool]]] = deque()
         self.unreachable_since: float | None = None
-        self.retired = False
 
     @property
     def name(self) -> str:
@@ -72,15 +71,27 @@ class Way:
     every mail that waits.
 
     `failures` counts holds and failed probes in a row since a mail was delivered, so that a probe that succeeds while
-    the mail does not cannot open and close the way every minute.
+    the mail does not cannot open and close the way every minute. `gone`: a reload or the stop took it away.
     """
 
-    __slots__ = ("_delivered", "_suspects", "busy", "failures", "gate", "held", "proven", "released_at", "route")
+    __slots__ = (
+        "_delivered",
+        "_suspects",
+        "busy",
+        "failures",
+        "gate",
+        "gone",
+        "held",
+        "proven",
+        "released_at",
+        "route",
+    )
 
     def __init__(self, route: str, gate: Gate) -> None:
         self.route = route
         self.gate = gate
         self.busy = 0
+        self.gone = False
         self.proven = False
         self.held: Hold | None = None
         self.failures = 0
@@ -95,7 +106,7 @@ class Way:
     @property
     def closed(self) -> bool:
         """True when no mail may use it: on hold, or taken away by a reload."""
-        return self.held is not None or self.gate.retired
+        return self.held is not None or self.gone
 
     @property
     def free(self) -> bool:
@@ -103,7 +114,7 @@ class Way:
         return self.gate.busy < self.gate.limit and (self.proven or not self.busy)
 
     def standing(self) -> Standing:
-        return Standing(self.held is not None, self.gate.unreachable_since, self.gate.retired)
+        return Standing(self.held is not None, self.gate.unreachable_since, self.gone)
 
     def take(self) -> None:
         self.busy += 1

@@ -6,8 +6,9 @@ import asyncio
 import logging
 
 from config.rules import Pace
+from spool.contract import Leased, SpoolUnavailable
 from spool.sqlite import SqliteSpool
-from tests.delivery.room import BUSY, SENT, START, Scripted, events, numbers_of, room, route, until
+from tests.delivery.room import BAD_LOGIN, BUSY, SENT, START, Scripted, events, numbers_of, room, route, until
 
 
 def test_a_mail_leaves_by_its_route_and_its_line_tells_where(tmp_path, caplog):
@@ -196,5 +197,43 @@ def test_a_send_that_outlives_the_grace_comes_back_uncounted(tmp_path):
         (leased,) = await spool.lease("acme.nl", 1, START)
         assert (leased.id, leased.attempts) == (number, 0)
         await spool.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_fails_for_a_moment_is_asked_again(tmp_path, caplog):
+    async def scenario():
+        one = Scripted("one")
+        async with room(tmp_path, (route("acme.nl", via="one"),), one, start=False) as r:
+            await r.put()
+            ask = r.spool.lease
+
+            async def unable(name: str, limit: int, now: float) -> list[Leased]:
+                raise SpoolUnavailable("disk I/O error")
+
+            r.spool.lease = unable
+            await r.scheduler.start()
+            await r.clock.advance(1)
+            assert "it is asked again" in caplog.text
+            r.spool.lease = ask
+            await r.clock.advance(6)
+            assert len(one.mails) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_wrong_login_at_the_very_end_does_not_make_the_mail_wait_after_the_restart(tmp_path):
+    async def scenario():
+        one = Scripted("one", BAD_LOGIN)
+        async with room(tmp_path, (route("acme.nl", via="one"),), one) as r:
+            one.opened.clear()
+            await r.put()
+            await until(lambda: one.under_way == 1, "a send")
+            stopping = asyncio.create_task(r.scheduler.stop(10.0))
+            await r.quiet()
+            one.opened.set()
+            await stopping
+            await r.quiet()
+            assert len(await r.spool.lease("acme.nl", 1, r.clock.now())) == 1
 
     asyncio.run(scenario())
