@@ -14,7 +14,7 @@ from typing import Final
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from config.rules import Limits, Route
-from intake.numbers import Numbers
+from intake.counters import Numbers
 from intake.repairs import repair, trace_header
 from routing.events import emit
 from routing.headers import header_end

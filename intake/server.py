@@ -14,7 +14,7 @@ from config.rules import Listen, Relay, Route
 from intake.common import IDLE_SECONDS, Common
 from intake.dialogue import Dialogue
 from intake.handler import Handler
-from intake.numbers import Numbers
+from intake.counters import Numbers
 from spool.contract import Spool
 
 _BACKLOG = 1024

@@ -30,8 +30,9 @@ def set_up(style: str, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     # Libraries report what our own events already say, and httpx would print URLs with mailboxes in them.
-    for name in ("httpx", "httpcore", "msal", "asyncio", "mail.log", "mail.debug"):
+    for name in ("httpx", "httpcore", "msal", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mail.log").setLevel(logging.ERROR)
 
 
 class TextLines(logging.Formatter):
