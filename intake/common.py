@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 
 from config.network import Network
 from config.rules import Limits
-from intake.handler import Handler
 from intake.counters import Numbers
+from intake.handler import Handler
 
 IDLE_SECONDS: Final = 300.0
 """RFC 5321 4.5.3.2.7 asks a server to wait at least five minutes for the next command."""

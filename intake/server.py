@@ -12,9 +12,9 @@ from collections.abc import Callable
 from config.network import host_port, network
 from config.rules import Listen, Relay, Route
 from intake.common import IDLE_SECONDS, Common
+from intake.counters import Numbers
 from intake.dialogue import Dialogue
 from intake.handler import Handler
-from intake.counters import Numbers
 from spool.contract import Spool
 
 _BACKLOG = 1024
