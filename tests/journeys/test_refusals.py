@@ -25,7 +25,7 @@ def test_a_sender_without_a_rule_is_refused_with_its_domain(tmp_path: Path) -> N
             assert "550 5.7.1" in said.text
             assert "umbrella.nl" in said.text
             event = await relay.event("refused")
-            assert event["sender"] == "info@umbrella.nl"
+            assert event["argument"] == "<info@umbrella.nl>"
 
     asyncio.run(journey())
 
