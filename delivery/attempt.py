@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final as Constant
 
 from config.rules import Route
@@ -53,12 +54,18 @@ class Errand:
         for address, outcomes in self.tried.items():
             if outcomes:
                 name, outcome = next(reversed(outcomes.items()))
+                if outcome.too_large and self._another_way(outcomes):
+                    outcome = replace(outcome, word=Word.RETRY)
                 way, config = by_name[name], outcome.word is Word.CONFIG and self.holds
                 if not (config and way.gone):  # what was wrong with the old rules is tried by the new ones
                     ended[address] = Final(name, outcome, config and way.held is not None)
             elif self.fault is not None:
                 ended[address] = Final(self.ways[0].name, self.fault)
         return ended
+
+    def _another_way(self, outcomes: dict[str, Outcome]) -> bool:
+        """A way is left that was only closed just now: a mail too large for the others waits for it."""
+        return any(way.name not in outcomes and not way.gone for way in self.ways)
 
 
 class Attempts:
@@ -120,14 +127,16 @@ class Attempts:
         results: Results = {}
         started = self._now()
         try:
-            for part in _parts(addresses, way.gate.upstream.recipients_limit):
-                mail = Outgoing(errand.id, errand.route.name, sender, part, content)
-                answered = await self._send_part(way, mail)
-                results.update(answered)
-                stop = _same_for_all(answered)
-                if stop is not None:
-                    results.update({address: stop for address in addresses if address not in results})
-                    break
+            while addresses:
+                for part in _parts(addresses, way.gate.upstream.recipients_limit):
+                    mail = Outgoing(errand.id, errand.route.name, sender, part, content)
+                    answered = await self._send_part(way, mail)
+                    results.update(answered)
+                    stop = _same_for_all(answered)
+                    if stop is not None:
+                        results.update({address: stop for address in addresses if address not in results})
+                        break
+                addresses = tuple(address for address in addresses if results[address].next_transaction)
         finally:
             if results:
                 now = self._now()

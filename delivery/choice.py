@@ -55,4 +55,6 @@ def next_upstream(
 
 def _passes_on(outcome: Outcome, standing: Standing, now: float, fallback_after: float) -> bool:
     """Whether the next upstream may be asked after this outcome of the one before."""
-    return outcome.word is Word.CONFIG or (unreached(outcome) and standing.avoided(now, fallback_after))
+    if outcome.word is Word.CONFIG or outcome.too_large:
+        return True
+    return unreached(outcome) and standing.avoided(now, fallback_after)

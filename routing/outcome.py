@@ -58,6 +58,18 @@ class Outcome:
     upstream_id: str | None = None
     hint: str | None = None
 
+    @property
+    def too_large(self) -> bool:
+        """The mail is over this upstream's size limit (RFC 3463 x.3.4): another upstream may still take it."""
+        return self.word is Word.REJECT and self.enhanced == "5.3.4"
+
+    @property
+    def next_transaction(self) -> bool:
+        """The server took others of the same mail and wants the rest at once in a new transaction (RFC 5321
+        4.5.3.1.10).
+        """
+        return self.word is Word.RETRY and self.wait == 0.0
+
     def __str__(self) -> str:
         return f"{self.word} at {self.stage}: {self.reply}"
 

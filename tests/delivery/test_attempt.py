@@ -192,3 +192,21 @@ def test_a_new_way_carries_one_mail_until_it_has_proved_itself(tmp_path):
             assert await r.waiting() == {"acme.nl": 6}
 
     asyncio.run(scenario())
+
+
+def test_the_rest_of_a_list_goes_on_at_once_in_new_transactions(tmp_path):
+    """A server that takes two recipients a mail (452 4.5.3): nobody waits for a backoff."""
+    later = Outcome(Word.RETRY, "452 4.5.3 too many recipients", Stage.RECIPIENT, 452, "4.5.3", wait=0.0)
+
+    def two(mail: Outgoing) -> Results:
+        return {to: SENT if number < 2 else later for number, to in enumerate(mail.recipients)}
+
+    async def scenario():
+        a = Scripted("a", two)
+        async with room(tmp_path, (route("acme.nl", via="a"),), a) as r:
+            await r.put("info@acme.nl", *(f"klant{number}@example.nl" for number in range(5)))
+            await until(lambda: len(a.mails) == 3, "three transactions")
+            assert [len(mail.recipients) for mail in a.mails] == [5, 3, 1]
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())

@@ -211,3 +211,57 @@ def test_a_second_that_is_wrong_too_is_logged_into_once(tmp_path, caplog):
             assert await r.waiting() == {"acme.nl": 8}
 
     asyncio.run(scenario())
+
+
+TOO_LARGE = Outcome(Word.REJECT, "4 MB is the most", Stage.PREPARE, enhanced="5.3.4")
+
+
+def test_a_mail_too_large_for_the_first_goes_by_the_second_at_once():
+    held, away = Standing(held=True), Standing(unreachable_since=0.0)
+    assert choose({"a": TOO_LARGE}) == "b"
+    assert choose({"a": TOO_LARGE}, b=held) is None
+    assert choose({"a": TOO_LARGE}, b=away) is None
+    assert choose({"a": TOO_LARGE, "b": TOO_LARGE}) is None
+
+
+def test_size_is_no_failure_of_the_first(tmp_path):
+    async def scenario():
+        a, b = Scripted("a", TOO_LARGE, SENT), Scripted("b")
+        async with room(tmp_path, (route("acme.nl", via=VIA),), a, b) as r:
+            await r.put()
+            await until(lambda: b.mails, "the second")
+            await r.put()
+            await until(lambda: len(a.mails) == 2, "the first, for a mail of the usual size")
+            assert (len(b.mails), a.probes, await r.waiting()) == (1, [], {})
+
+    asyncio.run(scenario())
+
+
+def test_a_large_mail_waits_for_the_second_while_that_is_on_hold(tmp_path, caplog):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        a, b = Scripted("a", TOO_LARGE), Scripted("b", BAD_LOGIN, SENT)
+        b.probe_answer = BAD_LOGIN
+        async with room(tmp_path, (route("acme.nl", via=VIA),), a, b) as r:
+            await r.put()
+            await until(lambda: b.mails, "the second, which closes")
+            await r.put()
+            await until(lambda: len(a.mails) == 2, "the second mail")
+            assert events(caplog, "failed") == []
+            b.probe_answer = SENT
+            await r.clock.advance(3600)
+            await until(lambda: len(b.mails) >= 3, "both by the second")
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())
+
+
+def test_too_large_for_all_is_final(tmp_path, caplog):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        a, b = Scripted("a", TOO_LARGE, SENT), Scripted("b", TOO_LARGE)
+        async with room(tmp_path, (route("acme.nl", via=VIA),), a, b) as r:
+            await r.put()
+            await until(lambda: events(caplog, "failed"), "the failure")
+
+    asyncio.run(scenario())
