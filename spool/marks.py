@@ -36,6 +36,11 @@ class LeaseMarks:
         if long:
             self._write(long, True)
 
+    def ended(self, number: int) -> None:
+        """The lease is over, and its mark gone with the settlement."""
+        self._seen.discard(number)
+        self._marked.discard(number)
+
     def _write(self, ids: Iterable[int], leased: bool) -> None:
         kept = tuple(ids)
         written = self._ask(partial(statements.mark, ids=kept, leased=leased), partial(self._wipe_stale, kept, leased))

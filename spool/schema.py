@@ -46,10 +46,10 @@ PRAGMA user_version = {VERSION};
 
 def path_of(url: str) -> Path:
     """The file behind `sqlite:////absolute/path` or `sqlite:///relative/path`; a plain path is taken as it is."""
-    if "://" not in url:
-        return Path(url)
     parts = urlsplit(url)
-    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+    if not parts.scheme:
+        return Path(url)
+    if parts.scheme != "sqlite" or parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
         raise SpoolUnusable(f"spool.url {url!r} is not understood; write sqlite:////var/lib/callpro-relay/spool.db")
     return Path(parts.path[1:])
 

@@ -206,6 +206,7 @@ class SqliteSpool(Spool):
                 put.future.set_result(None)
         for settle in settles:
             self._settling.discard(settle.settlement.mail.id)
+            self._marks.ended(settle.settlement.mail.id)
             route = self._shelves.settled(settle.settlement)
             if route is not None:
                 routes.add(route)

@@ -16,11 +16,10 @@ from spool.records import last_outcomes, read_results
 from spool.schema import connect_for_reading, path_of
 from spool.view import Filter, MailLine, RecipientLine, SpoolView, Story, TimelineEntry
 
-_LINE: Final = """
-SELECT mail.id, mail.route, mail.sender, mail.received_at, waiting.due_at, mail.attempts, mail.size,
-  coalesce(waiting.leased, 0) FROM """
-_WAITING: Final = "waiting JOIN mail ON mail.id = waiting.id"
-_SETTLED: Final = "mail LEFT JOIN waiting ON 0"
+_OF_MAIL: Final = "SELECT mail.id, mail.route, mail.sender, mail.received_at, mail.attempts, mail.size"
+_WAITING: Final = f"{_OF_MAIL}, waiting.due_at, waiting.leased FROM waiting JOIN mail ON mail.id = waiting.id"
+_SETTLED: Final = f"{_OF_MAIL}, NULL, 0 FROM mail"
+_ANY: Final = f"{_OF_MAIL}, waiting.due_at, waiting.leased FROM mail LEFT JOIN waiting ON waiting.id = mail.id"
 _TO_DOMAIN: Final = "(SELECT mail FROM recipient WHERE domain = :domain AND mail > :after)"
 _TO_ADDRESS: Final = _TO_DOMAIN.replace(")", " AND address = :recipient COLLATE NOCASE)")
 
@@ -40,9 +39,8 @@ class SqliteView(SpoolView):
 
     def show(self, number: int) -> Story | None:
         """See `SpoolView.show`. Raises SpoolUnusable."""
-        statement = _LINE + "mail LEFT JOIN waiting ON waiting.id = mail.id WHERE mail.id = ?"
         with self._reading():
-            row = self._connection.execute(statement, (number,)).fetchone()
+            row = self._connection.execute(f"{_ANY} WHERE mail.id = ?", (number,)).fetchone()
             return None if row is None else self._story(self._line(row))
 
     def close(self) -> None:
@@ -60,8 +58,8 @@ class SqliteView(SpoolView):
         except sqlite3.Error as error:
             raise SpoolUnusable(f"the spool {self._path} cannot be read: {error}") from error
 
-    def _line(self, row: tuple[int, str, str, float, float | None, int, int, int]) -> MailLine:
-        number, route, sender, received_at, due_at, attempts, size, leased = row
+    def _line(self, row: tuple[int, str, str, float, int, int, float | None, int | None]) -> MailLine:
+        number, route, sender, received_at, attempts, size, due_at, leased = row
         last = last_outcomes(results for _, _, _, _, results in self._events(number) if results)
         recipients = tuple(
             RecipientLine(address, state, last.get(address))
@@ -116,7 +114,7 @@ def list_statement(which: Filter, limit: int, after: int) -> tuple[str, dict[str
         "domain": domain_of(which.recipient or ""),
         "limit": limit,
     }
-    return f"{_LINE}{source} WHERE {' AND '.join(where)} ORDER BY {first}.id LIMIT :limit", values
+    return f"{source} WHERE {' AND '.join(where)} ORDER BY {first}.id LIMIT :limit", values
 
 
 def _literal(text: str) -> str:

@@ -32,13 +32,13 @@ _END_CONTENT: Final = Rows("DELETE FROM content WHERE mail IN (VALUES {rows})", 
 DUE: Final = "SELECT id FROM waiting WHERE route = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?"
 FIRST_DUE: Final = "SELECT id, due_at FROM waiting WHERE route = ? ORDER BY due_at, id LIMIT ?"
 OLDEST: Final = "SELECT id FROM waiting WHERE route = ? ORDER BY id LIMIT ?"
-_WAKE: Final = """
+WAKE: Final = """
 UPDATE waiting SET due_at = ?1 WHERE id IN (
   SELECT id FROM waiting WHERE route = ?2 AND due_at > ?1 ORDER BY due_at LIMIT ?3)"""
-_SENDERS: Final = """
+SENDERS: Final = """
 SELECT waiting.id, mail.sender FROM waiting JOIN mail ON mail.id = waiting.id
 WHERE waiting.route = ? AND waiting.id > ? ORDER BY waiting.id LIMIT ?"""
-_FORGOTTEN: Final = "SELECT id FROM mail WHERE id < ? AND settled_at < ? ORDER BY id LIMIT ?"
+FORGOTTEN: Final = "SELECT id FROM mail WHERE id < ? AND settled_at < ? ORDER BY id LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,15 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
 
 def apply(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
     """Record what became of leased mails; the content goes with the last recipient."""
+    finished = [(s.mail.id,) for s in settlements if s.due_at is None]
+    _END_CONTENT.write(connection, finished)  # First: on a full disk the rest needs the room that this makes.
+    _END_WAITING.write(connection, finished)
     many = connection.executemany
     many(_END_RECIPIENT, [(state, s.mail.id, address) for s in settlements for address, state in s.done.items()])
     many(_DOUBT_RECIPIENT, [(s.mail.id, address) for s in settlements for address in s.doubted])
     _KEEP_EVENT.write(connection, [event for s in settlements for event in _events(s, now)])
     many(_SETTLE_MAIL, [(s.counted, s.route, now if s.due_at is None else None, s.mail.id) for s in settlements])
     many(_POSTPONE, [(s.due_at, s.route, s.mail.id) for s in settlements if s.due_at is not None])
-    finished = [(s.mail.id,) for s in settlements if s.due_at is None]
-    _END_WAITING.write(connection, finished)
-    _END_CONTENT.write(connection, finished)
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, Count]:
@@ -157,12 +157,12 @@ def _load(connection: sqlite3.Connection, number: int) -> Leased:
 
 def wake(connection: sqlite3.Connection, route: str, now: float, limit: int) -> int:
     """Make up to `limit` mails of the route due now. Returns how many were not before."""
-    return connection.execute(_WAKE, (now, route, limit)).rowcount
+    return connection.execute(WAKE, (now, route, limit)).rowcount
 
 
 def senders(connection: sqlite3.Connection, route: str, after: int, limit: int) -> list[tuple[int, str]]:
     """(id, envelope sender) of the route's waiting mail, by arrival, from the id behind `after`."""
-    return connection.execute(_SENDERS, (route, after, limit)).fetchall()
+    return connection.execute(SENDERS, (route, after, limit)).fetchall()
 
 
 def move(connection: sqlite3.Connection, old: str, moves: Mapping[int, str]) -> dict[str, list[int]]:
@@ -181,7 +181,7 @@ def forget(connection: sqlite3.Connection, first_kept: int, before: float, limit
 
     `first_kept` is the first number of that time: no mail was settled before it came, so later ones need no look.
     """
-    rows = connection.execute(_FORGOTTEN, (first_kept, before, limit)).fetchall()
+    rows = connection.execute(FORGOTTEN, (first_kept, before, limit)).fetchall()
     for table, column in (("event", "mail"), ("recipient", "mail"), ("mail", "id")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)  # noqa: S608 (names from this line)
     return len(rows)

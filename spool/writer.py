@@ -12,6 +12,7 @@ import threading
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -217,9 +218,16 @@ class Writer:
             return error
         emit(_LOG, "spool.error", logging.ERROR, error=str(error), file=str(self._path))
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            self._make_room()
             return SpoolFull(f"no room on the disk of {self._path}")
         self._close()
         return SpoolUnavailable(f"{self._path}: {error}")
+
+    def _make_room(self) -> None:
+        """What is in the write-ahead log goes home where it can, so that the log may be written from its start."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def _opened(self) -> sqlite3.Connection:
         """The connection. The file must still be the one we started with, or mail would go into a deleted file."""
