@@ -1,7 +1,7 @@
 """DKIM signatures (RFC 6376, RFC 8301, RFC 8463): relaxed/relaxed, SHA-256, over the final CRLF bytes.
 
-Signs bodies as they are, 8-bit ones too: whoever must re-encode for a next hop does it before. Must never change the
-mail below its own field, and never show anything of a key.
+8-bit parts are encoded first, so that no next hop has a reason to. Must never change anything else below its own
+fields, and never show anything of a key.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from config.rules import Dkim
 from routing.addresses import ascii_domain
 from routing.headers import Field, fields, header_end
+from routing.transfer_encoding import seven_bit
 
 SIGNED_FIELDS: Final = (
     "from",
@@ -76,10 +77,14 @@ class Signer:
         self._keys = tuple(_parse(one) for one in settings)
 
     def sign(self, content: bytes, now: float) -> bytes:
-        """`content` with a DKIM-Signature for every key on top, the first key's first. `now` is in unix seconds.
+        """`content`, its 8-bit parts encoded, with a DKIM-Signature for every key on top, the first key's first.
 
-        `content` must be as it goes over the wire, before dot-stuffing: a change afterwards breaks the signature.
+        `now` is in unix seconds. `content` must be as it goes over the wire, before dot-stuffing: a change afterwards
+        breaks the signature.
         """
+        if not self._keys:
+            return content
+        content = seven_bit(content)
         end = header_end(content)
         names, signed = _select(fields(content[:end]))
         body_hash = base64.b64encode(hashlib.sha256(canonical_body(content[end + 2 :])).digest())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +26,7 @@ from config.credentials import Secret
 from config.rules import Dkim
 from routing.headers import fields, split, value
 from routing.signing import Signer, SigningKeyInvalid, canonical_body, canonical_field
+from routing.transfer_encoding import seven_bit
 
 NOW = 1793610000.0
 HEAD = (
@@ -69,36 +69,22 @@ def records() -> dict[bytes, bytes]:
     }
 
 
-def verified(content: bytes) -> bool:
-    """What dkimpy says of the first signature. It raises when a hash differs."""
+def verified(content: bytes, index: int = 0) -> bool:
+    """What dkimpy says of one signature, the first from the top at 0. It raises when a hash differs."""
     try:
-        return bool(dkim.DKIM(content).verify(dnsfunc=lambda name, timeout=5: records().get(name)))
+        return bool(dkim.DKIM(content).verify(idx=index, dnsfunc=lambda name, timeout=5: records().get(name)))
     except dkim.ValidationError:
         return False
-
-
-def ed25519_input(content: bytes) -> tuple[bytes, bytes]:
-    """What RFC 8463 signs, put together by dkimpy (whose own Ed25519 needs another library), and the signature."""
-    mail = dkim.DKIM(content)
-    name, raw = mail.headers[0]
-    tags = dkim.parse_tag_value(raw)
-    policy = CanonicalizationPolicy.from_c_value(tags[b"c"])
-    names = [name.lower() for name in b"".join(tags[b"h"].split()).split(b":")]
-    digest = hashlib.sha256()
-    dkim.hash_headers(digest, policy, policy.canonicalize_headers(mail.headers), names, (name, raw), tags)
-    assert base64.b64decode(tags[b"bh"]) == hashlib.sha256(policy.canonicalize_body(mail.body)).digest()
-    return digest.digest(), base64.b64decode(b"".join(tags[b"b"].split()))
 
 
 @pytest.mark.parametrize("body", BODIES)
 def test_both_signatures_are_sound(body: str) -> None:
     signed = Signer(BOTH).sign(HEAD + b"\r\n" + BODIES[body], NOW)
-    assert signed.endswith(HEAD + b"\r\n" + BODIES[body])
+    assert signed.endswith(seven_bit(HEAD + b"\r\n" + BODIES[body]))
     first, second = fields(signed)[:2]
     assert (first.name, second.name) == ("DKIM-Signature", "DKIM-Signature")
     assert verified(signed)
-    signed_hash, signature = ed25519_input(signed[second.start :])
-    ED_KEY.public_key().verify(signature, signed_hash)
+    assert verified(signed, 1)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +143,7 @@ def test_our_relaxed_field_is_that_of_dkimpy(raw: bytes) -> None:
 @given(LINES)
 def test_everything_but_the_top_field_stays(body: bytes) -> None:
     signed = Signer(BOTH[1:]).sign(HEAD + b"\r\n" + body, NOW)
-    assert signed[fields(split(signed)[0])[0].end :] == HEAD + b"\r\n" + body
+    assert signed[fields(split(signed)[0])[0].end :] == seven_bit(HEAD + b"\r\n" + body)
 
 
 @pytest.mark.parametrize(
