@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
+from upstreams.api_reply import is_key
 from upstreams.base import Host, Kind, Upstream
 from upstreams.sendgrid_api import ApiAccess, SendGridApi
 from upstreams.sendgrid_body import RECIPIENTS_LIMIT
@@ -65,8 +66,7 @@ class SendGridSettings(Settings):
 
     def faults(self) -> Iterator[Fault]:
         """See `Settings.faults`."""
-        key = self.api_key.reveal()
-        if not key.isascii() or not key.isprintable() or " " in key:
+        if not is_key(self.api_key):
             yield Fault("api_key", "does not look like an API key", "give the key alone: one word that begins with SG.")
         if self.method == "api":
             yield from self._api_faults()

@@ -7,7 +7,6 @@ Authorization header and is in no outcome.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -17,20 +16,19 @@ from typing import Any, Final
 from config.credentials import Secret
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
+from upstreams.api_message import plain_address, unsayable_addresses
+from upstreams.api_reply import REPLY_SHOWN, bounded, member, told
 from upstreams.base import Upstream
 from upstreams.http_client import HttpClient, Reply, retry_after
 from upstreams.mime_parts import Unsayable
-from upstreams.sendgrid_body import Prepared, plain_address, prepare
-from upstreams.smtp_login import scrubbed
+from upstreams.sendgrid_body import Prepared, prepare
 
 THREAD_SIZE: Final = 1 << 20
 """Octets above which a mail is taken apart in a thread, so that the event loop does not wait for it."""
 
-LONGEST_WAIT: Final = 3600.0
-REPLY_SHOWN: Final = 500
-
 _PLACE: Final = re.compile(r"personalizations\.\d+\.(?:to|cc|bcc)\.\d+")
 _USE_SMTP: Final = "Use `method: smtp` for this customer: it carries every mail as it is."
+_CORRECT: Final = "Correct the address in CallPro, or use `method: smtp`."
 _KEY: Final = "Whoever manages the SendGrid account must make an API key with Mail Send for this region."
 _SENDER: Final = "Whoever manages the SendGrid account must verify this sender or authenticate its domain."
 _CREDITS: Final = "The SendGrid account is out of credits or unpaid: its owner must raise or pay the plan."
@@ -78,7 +76,7 @@ class SendGridApi(Upstream):
 
     async def send(self, mail: Outgoing) -> Results:
         """Try once. Recipients whose address the API cannot hold are refused; the others go in one request."""
-        results = {each: _REFUSED_ADDRESS for each in mail.recipients if plain_address(each) is None}
+        results = unsayable_addresses(mail.recipients, "SendGrid", _CORRECT)
         wanted = tuple(each for each in mail.recipients if each not in results)
         if wanted:
             results |= await self._send(Outgoing(mail.id, mail.route, mail.sender, wanted, mail.content))
@@ -123,18 +121,10 @@ class SendGridApi(Upstream):
         return {"Authorization": f"Bearer {self._key.reveal()}"}
 
     def _refusal(self, reply: Reply) -> Outcome:
-        text = scrubbed(f"{reply.status} {_messages(reply)}", self._key.reveal() or "\0").strip()[:REPLY_SHOWN]
+        text = told(reply, _messages(reply), self._key.reveal())
         word, hint = _verdict(reply.status, text)
         wait = _wait(reply.headers, time.time()) if reply.status == 429 else None
         return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, wait=wait, hint=hint)
-
-
-_REFUSED_ADDRESS: Final = Outcome(
-    Word.REJECT,
-    "SendGrid's API cannot carry this address",
-    Stage.PREPARE,
-    hint="Correct the address in CallPro, or use `method: smtp`.",
-)
 
 
 def _verdict(status: int, text: str) -> tuple[Word, str | None]:
@@ -173,8 +163,7 @@ def _blamed(reply: Reply, prepared: Prepared) -> set[str]:
 
 def _errors(reply: Reply) -> list[Mapping[str, Any]]:
     """The error objects; none when the body is not SendGrid's (a gateway answers otherwise)."""
-    document = _document(reply)
-    errors = document.get("errors") if isinstance(document, dict) else None
+    errors = member(reply, "errors")
     return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
 
 
@@ -183,26 +172,18 @@ def _messages(reply: Reply) -> str:
         f"{error.get('message')} ({error['field']})" if error.get("field") else f"{error.get('message')}"
         for error in _errors(reply)
     )
-    return "; ".join(said) or " ".join(reply.body[:REPLY_SHOWN].decode("utf-8", "replace").split())
+    return "; ".join(said)
 
 
 def _scopes(reply: Reply) -> list[Any]:
-    document = _document(reply)
-    scopes = document.get("scopes") if isinstance(document, dict) else None
+    scopes = member(reply, "scopes")
     return scopes if isinstance(scopes, list) else []
-
-
-def _document(reply: Reply) -> Any:
-    try:
-        return json.loads(reply.body)
-    except ValueError:
-        return None
 
 
 def _wait(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds until X-RateLimit-Reset (unix time), or by Retry-After; mail/send often sends neither."""
     reset = headers.get("x-ratelimit-reset", "").strip()
     if reset.isascii() and reset.isdigit():
-        return min(max(float(reset[:12]) - now, 1.0), LONGEST_WAIT)
+        return bounded(float(reset[:12]) - now)
     stated = retry_after(headers, now)
-    return None if stated is None else min(max(stated, 1.0), LONGEST_WAIT)
+    return None if stated is None else bounded(stated)

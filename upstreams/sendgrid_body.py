@@ -6,16 +6,16 @@ carry raises `Unsayable`, by name; the few things it changes without harm are li
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from routing.addresses import Mailbox, addresses, write_address
+from routing.addresses import Mailbox
 from routing.encoded_words import decode, encode, text_of
 from routing.headers import Field, unfold
 from routing.mail import Outgoing, domain_of
+from upstreams.api_message import files_member, json_object, replies_of, sender_of, shown_to
 from upstreams.mime_content import Attachment, Content, Text, content_of
 from upstreams.mime_parts import Unsayable, single_value, take_apart
 
@@ -30,11 +30,6 @@ TRACKING_OFF: Final[Mapping[str, Any]] = {
     "ganalytics": {"enable": False},
 }
 
-_ADDRESS: Final = re.compile(
-    r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@"
-    r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]*[a-z0-9])?",
-    re.IGNORECASE,
-)
 _SAID_ELSEWHERE: Final = frozenset({
     "from", "to", "cc", "bcc", "subject", "reply-to",
     "mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id",
@@ -58,12 +53,6 @@ class Prepared:
     places: Mapping[str, str]
 
 
-def plain_address(address: str) -> str | None:
-    """The address as the API takes it (ASCII, domain as A-labels), or None when it cannot be said there."""
-    written = text_of(write_address(address))
-    return written if len(written) <= 320 and _ADDRESS.fullmatch(written) else None
-
-
 def prepare(mail: Outgoing, tracking: bool) -> Prepared:
     """The request for `mail`. Every recipient must have a `plain_address`. Raises Unsayable."""
     whole = take_apart(mail.content)
@@ -71,7 +60,7 @@ def prepare(mail: Outgoing, tracking: bool) -> Prepared:
     people = _personalizations(mail, whole.fields)
     fields: dict[str, Any] = {
         "personalizations": people,
-        "from": _sender(whole.fields),
+        "from": _person(sender_of(whole.fields)),
         **_reply_to(whole.fields),
         "subject": decode(single_value(whole.fields, "Subject")) or "(no subject)",
         "content": list(_texts(content)),
@@ -80,7 +69,8 @@ def prepare(mail: Outgoing, tracking: bool) -> Prepared:
     }
     if not tracking:
         fields["tracking_settings"] = TRACKING_OFF
-    body = _joined({name: value for name, value in fields.items() if value}, content.attachments)
+    files = files_member("attachments", "content", _files(content.attachments))
+    body = json_object({name: value for name, value in fields.items() if value}, files)
     if len(body) > BODY_LIMIT:
         raise Unsayable(f"a request of {len(body) >> 20} MB (SendGrid's limit is 30 MB)")
     return Prepared(body, dict(_places(people)))
@@ -91,20 +81,12 @@ def category(route: str) -> str:
     return (domain_of(route) or route)[:255]
 
 
-def _joined(fields: Mapping[str, Any], attachments: Iterable[Attachment]) -> bytes:
-    """The JSON object. Attachments are put in as bytes: they are most of a large mail and need no escaping."""
-    pieces = [_json(fields)[:-1]]
-    for number, attachment in enumerate(attachments):
+def _files(attachments: Iterable[Attachment]) -> Iterator[tuple[dict[str, str], bytes]]:
+    for attachment in attachments:
         encoded = attachment.base64()
         if not encoded:
             raise Unsayable("an empty attachment")
-        pieces += [b',"attachments":[' if number == 0 else b",", _json(_described(attachment))[:-1]]
-        pieces += [b',"content":"', encoded, b'"}']
-    return b"".join([*pieces, b"]}" if len(pieces) > 1 else b"}"])
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+        yield _described(attachment), encoded
 
 
 def _described(attachment: Attachment) -> dict[str, str]:
@@ -134,61 +116,28 @@ def _text_type(text: Text) -> str:
     return f"{text.media_type}; method={method.upper()}" if named else text.media_type
 
 
-def _sender(fields: tuple[Field, ...]) -> dict[str, str]:
-    senders = _mailboxes(fields, "from")
-    if len(senders) != 1:
-        raise Unsayable("no address in From" if not senders else f"{len(senders)} addresses in From")
-    return _person(senders[0], "From")
-
-
 def _reply_to(fields: tuple[Field, ...]) -> dict[str, Any]:
-    seen: dict[str, dict[str, str]] = {}
-    for mailbox in _mailboxes(fields, "reply-to"):
-        person = _person(mailbox, "Reply-To")
-        seen.setdefault(person["email"].lower(), person)
-    people = list(seen.values())
+    people = [_person(mailbox) for mailbox in replies_of(fields)]
     return {"reply_to": people[0]} if len(people) == 1 else {"reply_to_list": people}
 
 
-def _mailboxes(fields: tuple[Field, ...], name: str) -> list[Mailbox]:
-    return [mailbox for field in fields if field.name.lower() == name for mailbox in addresses(field.value)]
-
-
-def _person(mailbox: Mailbox, where: str) -> dict[str, str]:
-    address = plain_address(mailbox.address)
-    if address is None:
-        raise Unsayable(f"an address in {where} with signs that the API does not take")
-    return _named(address, mailbox.name)
-
-
-def _named(address: str, name: str) -> dict[str, str]:
+def _person(mailbox: Mailbox) -> dict[str, str]:
     """SendGrid reads `,` and `;` in a name as the end of an address and would mail someone else."""
-    harmless = " ".join(re.sub(r"[,;]", " ", name).split())
-    return {"email": address, "name": harmless} if harmless else {"email": address}
+    harmless = " ".join(re.sub(r"[,;]", " ", mailbox.name).split())
+    return {"email": mailbox.address, "name": harmless} if harmless else {"email": mailbox.address}
 
 
 def _personalizations(mail: Outgoing, fields: tuple[Field, ...]) -> list[dict[str, Any]]:
     """Who gets it. Those whom To and Cc name stay visible to one another, the others of the envelope are hidden. When
     no recipient is named, each gets a copy addressed to him alone.
     """
-    wanted = {address.lower(): address for each in mail.recipients if (address := plain_address(each))}
-    to = list(_shown(fields, "to", wanted))
-    cc = list(_shown(fields, "cc", wanted))
-    hidden = [{"email": address} for address in wanted.values()]
+    shown = shown_to(fields, mail.recipients)
+    hidden = [{"email": address} for address in shown.hidden]
     marked = {"custom_args": {"relay_id": mail.id}}
-    if not to and not cc:
+    if not shown.to:
         return [{"to": [person], **marked} for person in hidden]
-    to, cc = (to, cc) if to else (cc, [])  # `to` must not be empty
-    lists = {"to": to, "cc": cc, "bcc": hidden}
+    lists = {"to": [_person(each) for each in shown.to], "cc": [_person(each) for each in shown.cc], "bcc": hidden}
     return [{**{name: people for name, people in lists.items() if people}, **marked}]
-
-
-def _shown(fields: tuple[Field, ...], name: str, wanted: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The recipients that a header field names, each taken out of `wanted`: nobody gets a second copy."""
-    for mailbox in _mailboxes(fields, name):
-        address = wanted.pop((plain_address(mailbox.address) or "").lower(), None)
-        if address is not None:
-            yield _named(address, mailbox.name)
 
 
 def _places(people: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,9 @@ from routing.mail import Outgoing
 from tests.fakes.http_server import Request
 from tests.fakes.sendgrid import checked, deliveries
 from tests.upstreams.sendgrid_cases import Case, cases
+from upstreams.api_message import plain_address
 from upstreams.mime_parts import Unsayable
-from upstreams.sendgrid_body import BODY_LIMIT, Prepared, category, plain_address, prepare
+from upstreams.sendgrid_body import BODY_LIMIT, Prepared, category, prepare
 
 
 def result_of(case: Case) -> dict[str, object]:

@@ -1,0 +1,138 @@
+"""The kind `mailgun`: the whole mail by Mailgun's `POST /v3/DOMAIN/messages.mime` (mailgun.md, section 2).
+
+`to` is the envelope: the header names nobody who gets the mail. Must never send a request twice for the same recipient,
+nor let the key out of the Authorization header.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import quote
+
+from config import names
+from config.credentials import Secret
+from config.fields import Duration, Fault, Settings, setting
+from routing.events import emit
+from routing.mail import Outgoing
+from routing.outcome import Outcome, Results, Stage, Word
+from upstreams.api_groups import Group, ask_in_groups
+from upstreams.api_message import plain_address, unsayable_addresses
+from upstreams.api_reply import basic, is_key
+from upstreams.base import Host, Kind, Upstream
+from upstreams.http_client import HttpClient, Reply, is_base_url
+from upstreams.mailgun_replies import OUR_BUG, outcome_of
+from upstreams.mailgun_request import MESSAGE_LIMIT, RECIPIENTS_LIMIT, form, message_of, options
+
+LOG: Final = logging.getLogger(__name__)
+USER: Final = "api"
+"""The literal word; the password is the key."""
+
+_HOSTS: Final[Mapping[str, str]] = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailgunSettings(Settings):
+    """`type: mailgun`."""
+
+    domain: str = setting(doc="The sending domain in Mailgun.", example="mg.callcenter.nl", check=names.domain)
+    api_key: Secret = setting(doc="A sending key of that domain, by reference.", example="systemd:mailgun")
+    region: Literal["us", "eu"] = setting(default="us", doc="Where the domain lives; the other region denies it.")
+    base_url: str | None = setting(default=None, doc="What stands before /v3; default: the region's.")
+    timeout: Duration = setting(default=Duration(60), doc="How long one request may take.", minimum=0.05)
+    connections: int = setting(default=5, doc="Most connections at one time.", minimum=1, maximum=100)
+    recipients: int = setting(
+        default=RECIPIENTS_LIMIT,
+        doc="Most recipients in one mail; more are split.",
+        minimum=1,
+        maximum=RECIPIENTS_LIMIT,
+    )
+    tracking: bool = setting(
+        default=False, doc="false: no links rewritten, no pixel added; true: as the domain is set."
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """See `Settings.faults`."""
+        if not is_key(self.api_key):
+            yield Fault("api_key", "does not look like an API key", "give the key alone: one word")
+        if self.base_url is not None and not is_base_url(self.base_url):
+            yield Fault("base_url", "is no HTTPS address", "write one such as https://api.eu.mailgun.net")
+        elif self.base_url is not None and self.base_url.rstrip("/").endswith("/v3"):
+            yield Fault("base_url", "holds /v3 already", "leave /v3 out")
+
+
+class Mailgun(Upstream):
+    """One domain's way to Mailgun."""
+
+    def __init__(self, name: str, settings: MailgunSettings) -> None:
+        self.name = name
+        self.concurrency = settings.connections
+        self.recipients_limit = settings.recipients
+        base = (settings.base_url or _HOSTS[settings.region]).rstrip("/")
+        self._url = f"{base}/v3/{quote(names.domain(settings.domain), safe='')}/messages.mime"
+        self._key = settings.api_key
+        self._tracking = settings.tracking
+        self._client = HttpClient(settings.timeout, settings.connections)
+
+    async def send(self, mail: Outgoing) -> Results:
+        """One request for all recipients, or several where Mailgun refuses it for one bad address (`api_groups`)."""
+        results = unsayable_addresses(mail.recipients, "Mailgun", "Correct the address in CallPro.")
+        wanted = tuple(each for each in mail.recipients if each not in results)
+        message = message_of(mail.content)
+        if len(message) > MESSAGE_LIMIT:
+            return results | dict.fromkeys(wanted, _too_large(len(message)))
+
+        async def ask(group: Group) -> Results:
+            return dict.fromkeys(group, await self._ask(mail.id, group, message))
+
+        return results | (await ask_in_groups(wanted, ask, _one_is_bad) if wanted else {})
+
+    async def probe(self) -> Outcome:
+        """Ask with nobody to send to: a sending key may do nothing else. Mailgun judges key and domain first, so its
+        complaint about the form itself means that both are good.
+        """
+        answer = await self._post(form([("o:testmode", "yes")], None), probing=True)
+        if answer.word is Word.REJECT and answer.code == 400:
+            return Outcome(Word.SENT, f"key and domain are known: {answer.reply}", Stage.LOGIN, 400)
+        return answer
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _ask(self, relay_id: str, group: Group, message: bytes) -> Outcome:
+        people = dict.fromkeys(plain_address(each) or each for each in group)
+        named = [*(("to", address) for address in people), *options(relay_id, self._tracking)]
+        outcome = await self._post(form(named, message))
+        if outcome.hint == OUR_BUG:
+            emit(LOG, "mailgun_request_wrong", logging.ERROR, upstream=self.name, id=relay_id, reply=outcome.reply)
+        return outcome
+
+    async def _post(self, filled: tuple[str, bytes], *, probing: bool = False) -> Outcome:
+        content_type, body = filled
+        key = self._key.reveal()
+        headers = {"Authorization": basic(USER, key), "Content-Type": content_type}
+        reply = await self._client.exchange("POST", self._url, headers, body, repeatable=probing)
+        return outcome_of(reply, time.time(), key, f"{USER}:{key}") if isinstance(reply, Reply) else reply
+
+
+def _one_is_bad(outcome: Outcome) -> bool:
+    return outcome.stage is Stage.RECIPIENT
+
+
+def _too_large(octets: int) -> Outcome:
+    text = f"the message is {octets} octets, more than Mailgun takes ({MESSAGE_LIMIT})"
+    return Outcome(
+        Word.REJECT, text, Stage.PREPARE, hint="Send a smaller mail, or give the route an upstream that takes it."
+    )
+
+
+def _build(name: str, settings: Settings, _host: Host) -> Upstream:
+    if not isinstance(settings, MailgunSettings):
+        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of mailgun")
+    return Mailgun(name, settings)
+
+
+KIND: Final = Kind("mailgun", "Mailgun, the whole mail by its API.", MailgunSettings, _build)

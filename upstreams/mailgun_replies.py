@@ -1,0 +1,99 @@
+"""What Mailgun's answers mean (provider page mailgun.md, section 2). Pure: `now` is handed in.
+
+A 400 may be about the mail, an address or the account: only its text tells. Must never call an account's trouble the
+mail's, or a good mail bounces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from routing.outcome import Outcome, Stage, Word
+from upstreams.api_reply import bounded, member, told, words
+from upstreams.http_client import Reply, retry_after
+
+LONGEST_WAIT: Final = 86400.0
+"""Mailgun's limits are by the second, the hour or the day."""
+
+ADDRESS: Final = "Mailgun takes one of the addresses for none: correct it in CallPro."
+OUR_BUG: Final = "The relay asked Mailgun for something it does not understand: tell its maintainers, with the reply."
+_KEY: Final = "The key is wrong, revoked or of the other region: check `api_key` and `region` with the account's owner."
+_ACCOUNT: Final = "Mailgun does not let this domain send: whoever manages the account must look there for the reason."
+_URL: Final = "No messages.mime answers at that address: check `base_url` and `region`."
+
+_ACCOUNT_TEXT: Final = re.compile(r"^Domain |not allowed to send", re.IGNORECASE)
+_ADDRESS_TEXT: Final = re.compile(r"\bto parameter is not a valid address", re.IGNORECASE)
+_SECONDS: Final = re.compile(r"try again (?:after|in) (\d{1,9}) ?s(?:ec|\b)", re.IGNORECASE)
+_DATE: Final = re.compile(r"try again after (.{8,60})", re.IGNORECASE)
+_OFFSET: Final = re.compile(r"\s+(?=[+-]\d\d:?\d\d)")
+
+_BY_STATUS: Final[Mapping[int, tuple[Word, str | None]]] = {
+    400: (Word.REJECT, OUR_BUG),
+    401: (Word.CONFIG, _KEY),
+    402: (Word.CONFIG, "The Mailgun account is unpaid, or its plan does not cover this: its owner must mend that."),
+    403: (Word.CONFIG, _ACCOUNT),
+    404: (Word.CONFIG, "Mailgun does not know this domain here: check `domain`, and `region` (an EU domain needs eu)."),
+    405: (Word.CONFIG, _URL),
+    408: (Word.RETRY, None),
+    413: (Word.REJECT, "The mail is larger than Mailgun takes (25 MB)."),
+    429: (Word.RETRY, None),
+}
+
+
+def outcome_of(reply: Reply, now: float, *secrets: str) -> Outcome:
+    """The outcome of one answer, for all recipients of the request. `now` is in unix seconds."""
+    message = words(member(reply, "message"))
+    text = told(reply, message, *secrets)
+    if reply.status == 200:
+        return _taken(reply, text)
+    if reply.status == 400 and _ADDRESS_TEXT.search(message):
+        return Outcome(Word.REJECT, text, Stage.RECIPIENT, 400, hint=ADDRESS)
+    word, hint = _verdict(reply.status, message)
+    wait = stated_wait(reply, message, now) if reply.status == 429 else None
+    return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, wait=wait, hint=hint)
+
+
+def _taken(reply: Reply, text: str) -> Outcome:
+    """Mailgun's success has an id. Without one the answer was cut, or another's: the mail may be on its way."""
+    given = words(member(reply, "id"))
+    if given:
+        return Outcome(Word.SENT, text, Stage.REQUEST, 200, upstream_id=given)
+    hint = "Mailgun's answer holds no id: look into its log before the mail is sent again, and check `base_url`."
+    return Outcome(Word.UNKNOWN, text, Stage.REQUEST, 200, hint=hint)
+
+
+def _verdict(status: int, message: str) -> tuple[Word, str | None]:
+    if status == 400 and _ACCOUNT_TEXT.search(message):
+        return Word.CONFIG, _ACCOUNT
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
+        return Word.RETRY, None
+    return (Word.REJECT, OUR_BUG) if status >= 400 else (Word.CONFIG, _URL)
+
+
+def stated_wait(reply: Reply, message: str, now: float) -> float | None:
+    """Seconds until "try again after ...", which names seconds or a date; by Retry-After (not documented) else."""
+    if seconds := _SECONDS.search(message):
+        return bounded(float(seconds[1]), LONGEST_WAIT)
+    named = _DATE.search(message)
+    when = _date(named[1]) if named else None
+    stated = when - now if when is not None else retry_after(reply.headers, now)
+    return None if stated is None else bounded(stated, LONGEST_WAIT)
+
+
+def _date(text: str) -> float | None:
+    """Unix seconds of a date as mail (RFC 5322 3.3) or ISO 8601 writes it; UTC when it names no zone."""
+    text = text.strip(" .")
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        try:
+            when = datetime.fromisoformat(_OFFSET.sub("", text.removesuffix("UTC").strip()))
+        except ValueError:
+            return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
