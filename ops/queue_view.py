@@ -1,0 +1,189 @@
+"""How `queue list` and `queue show` look: for people at 3 a.m., and as JSON for scripts.
+
+Pure. What an upstream or client said is shown as it was, but can never move the cursor or colour the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Final
+
+from routing.outcome import Outcome
+from spool.contract import id_text
+from spool.records import outcome_fields
+from spool.view import MailLine, RecipientLine, Story, TimelineEntry
+
+_REASONS_SHOWN: Final = 3
+_UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s"))
+
+
+def list_text(lines: Sequence[MailLine], now: float) -> str:
+    """Two lines a mail: what it is, and why it waits or how it ended."""
+    if not lines:
+        return "No mail.\n"
+    blocks = [f"{_headline(line, now)}\n    {state_text(line, now)}{_reasons(line)}\n" for line in lines]
+    return "".join(blocks) + f"{len(lines)} {'mail' if len(lines) == 1 else 'mails'}\n"
+
+
+def story_text(story: Story, now: float, zone: tzinfo | None = None) -> str:
+    """A mail's timeline, oldest first. `zone` is the local one when left out."""
+    mail = story.mail
+    head = (
+        ("route", mail.route),
+        ("from", _sender(mail)),
+        ("Message-ID", story.message_id or "none"),
+        ("received", f"{_moment(mail.received_at, zone)} ({age_text(now - mail.received_at)} ago)"),
+        ("state", state_text(mail, now)),
+    )
+    out = [f"Mail {id_text(mail.id)}, {size_text(mail.size)}"]
+    out += [f"  {name:<11} {_plain(value)}" for name, value in head]
+    out += ["", "Recipients", *(f"  {_recipient(line)}" for line in mail.recipients), "", "Timeline"]
+    for entry in story.entries:
+        out += _entry(entry, zone)
+    return "\n".join(out) + "\n"
+
+
+def list_json(lines: Sequence[MailLine]) -> str:
+    """An array of mails; times are ISO 8601 in UTC, sizes octets."""
+    return json.dumps([_mail_fields(line) for line in lines], indent=2) + "\n"
+
+
+def story_json(story: Story) -> str:
+    """A mail as in `list_json`, with `timeline`."""
+    head = {"message_id": story.message_id, "peer": story.peer, "helo": story.helo}
+    timeline = [_entry_fields(entry) for entry in story.entries]
+    return json.dumps({**_mail_fields(story.mail), **head, "timeline": timeline}, indent=2) + "\n"
+
+
+def state_text(mail: MailLine, now: float) -> str:
+    """What happens with the mail now, in words."""
+    tries = f"{mail.attempts} {'try' if mail.attempts == 1 else 'tries'} so far"
+    if mail.due_at is None:
+        states = [line.state for line in mail.recipients]
+        return "settled: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    if mail.leased:
+        return f"under way now, {tries}"
+    if mail.due_at <= now:
+        return f"due for {age_text(now - mail.due_at)}, {tries}"
+    return f"next try in {age_text(mail.due_at - now)}, {tries}"
+
+
+def age_text(seconds: float) -> str:
+    """A length of time in its two largest units: `45s`, `3m`, `2h 5m`, `3d 4h`."""
+    left = max(seconds, 0.0)
+    parts: list[str] = []
+    for length, unit in _UNITS:
+        count, left = divmod(left, length)
+        if count and not (unit == "s" and parts):
+            parts.append(f"{int(count)}{unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0s"
+
+
+def size_text(octets: int) -> str:
+    """`812 B`, `5.2 KB`, `8.0 MB` (powers of 1024)."""
+    if octets < 1024:
+        return f"{octets} B"
+    return f"{octets / 1024:.1f} KB" if octets < 1 << 20 else f"{octets / (1 << 20):.1f} MB"
+
+
+def _headline(mail: MailLine, now: float) -> str:
+    first = mail.recipients[0].address if mail.recipients else "nobody"
+    more = f" and {len(mail.recipients) - 1} more" if len(mail.recipients) > 1 else ""
+    age = f"{age_text(now - mail.received_at)} ago"
+    route, envelope = _plain(mail.route), f"{_plain(_sender(mail))} -> {_plain(first)}{more}"
+    return f"{id_text(mail.id)}  {age:<10} {size_text(mail.size):>8}  {envelope}  [{route}]"
+
+
+def _reasons(mail: MailLine) -> str:
+    """The newest outcome of those who still wait (of all, when settled): each distinct one once."""
+    told = [line for line in mail.recipients if line.last and (mail.due_at is None or line.state == "waiting")]
+    groups: dict[Outcome, list[str]] = {}
+    for line in told:
+        if line.last is not None:
+            groups.setdefault(line.last, []).append(line.address)
+    shown = list(groups.items())[:_REASONS_SHOWN]
+    left = len(groups) - len(shown)
+    reasons = [f"\n    {_who(addresses)}: {_said(outcome)}" for outcome, addresses in shown]
+    return "".join(reasons) + (f"\n    and {left} other answers" if left else "")
+
+
+def _recipient(line: RecipientLine) -> str:
+    last = f"  {_said(line.last)}" if line.last else ""
+    return f"{line.state:<9}  {_plain(line.address)}{last}"
+
+
+def _entry(entry: TimelineEntry, zone: tzinfo | None) -> Iterator[str]:
+    took = "" if entry.seconds is None else f", {entry.seconds:.1f} s"
+    what = _plain(entry.text) if entry.upstream is None else f"{_plain(entry.upstream)}{took}"
+    yield f"  {_moment(entry.at, zone)}  {entry.event:<8}  {what}"
+    groups: dict[Outcome, list[str]] = {}
+    for address, outcome in entry.outcomes:
+        groups.setdefault(outcome, []).append(address)
+    for outcome, addresses in groups.items():
+        yield f"      {_who(addresses)}: {outcome.word} at {outcome.stage}"
+        yield from (f"        {_plain(line)}" for line in outcome.reply.splitlines())
+        if outcome.hint:
+            yield f"        -> {_plain(outcome.hint)}"
+
+
+def _said(outcome: Outcome) -> str:
+    hint = f" -> {_plain(outcome.hint)}" if outcome.hint else ""
+    return f"{outcome.word} at {outcome.stage}: {_plain(' / '.join(outcome.reply.splitlines()))}{hint}"
+
+
+def _who(addresses: Sequence[str]) -> str:
+    return _plain(addresses[0]) + (f" and {len(addresses) - 1} more" if len(addresses) > 1 else "")
+
+
+def _sender(mail: MailLine) -> str:
+    return mail.sender or "<>"
+
+
+def _moment(at: float, zone: tzinfo | None) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone(zone).isoformat(" ", "seconds")
+
+
+def _plain(text: str) -> str:
+    """Nothing that a terminal would obey; letters of any language stay."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _mail_fields(mail: MailLine) -> dict[str, Any]:
+    return {
+        "id": id_text(mail.id),
+        "route": mail.route,
+        "sender": mail.sender,
+        "received_at": _utc(mail.received_at),
+        "due_at": None if mail.due_at is None else _utc(mail.due_at),
+        "leased": mail.leased,
+        "attempts": mail.attempts,
+        "size": mail.size,
+        "recipients": [
+            {"address": line.address, "state": line.state, "last": outcome_fields(line.last) if line.last else None}
+            for line in mail.recipients
+        ],
+    }
+
+
+def _entry_fields(entry: TimelineEntry) -> dict[str, Any]:
+    return {
+        "at": _utc(entry.at),
+        "event": entry.event,
+        "text": entry.text,
+        "upstream": entry.upstream,
+        "seconds": entry.seconds,
+        "outcomes": list(_outcomes(entry.outcomes)),
+    }
+
+
+def _outcomes(outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[dict[str, Any]]:
+    for address, outcome in outcomes:
+        yield {"recipient": address, **outcome_fields(outcome)}
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
