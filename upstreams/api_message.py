@@ -23,6 +23,9 @@ _ADDRESS: Final = re.compile(
     re.IGNORECASE,
 )
 
+TOO_LARGE_STATUS: Final = "5.3.4"
+"""RFC 3463 3.4: the message is too big for the system."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -40,6 +43,17 @@ def plain_address(address: str) -> str | None:
     """
     written = text_of(write_address(address))
     return written if len(written) <= 320 and _ADDRESS.fullmatch(written) else None
+
+
+class TooLarge(Unsayable):
+    """The request would be over the provider's limit: another upstream may still take the mail."""
+
+
+def cannot_carry(provider: str, reason: Unsayable, hint: str) -> Outcome:
+    """The refusal of a mail that the API has no words for."""
+    text = f"{provider}'s API cannot carry this mail: {reason}"
+    size = TOO_LARGE_STATUS if isinstance(reason, TooLarge) else None
+    return Outcome(Word.REJECT, text, Stage.PREPARE, enhanced=size, hint=hint)
 
 
 def unsayable_addresses(recipients: Iterable[str], provider: str, hint: str) -> Results:

@@ -21,7 +21,7 @@ from routing.events import emit
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.api_groups import Group, ask_in_groups
-from upstreams.api_message import unsayable_addresses
+from upstreams.api_message import cannot_carry, unsayable_addresses
 from upstreams.api_reply import basic, is_key
 from upstreams.base import Host, Kind, Upstream
 from upstreams.campaign_monitor_body import RECIPIENTS_LIMIT, Letter, letter_of
@@ -93,8 +93,7 @@ class CampaignMonitor(Upstream):
         try:
             letter = await asyncio.to_thread(letter_of, mail.content, self._group)
         except Unsayable as reason:
-            text = f"Campaign Monitor's API cannot carry this mail: {reason}"
-            return results | dict.fromkeys(wanted, Outcome(Word.REJECT, text, Stage.PREPARE, hint=_OTHER_WAY))
+            return results | dict.fromkeys(wanted, cannot_carry("Campaign Monitor", reason, _OTHER_WAY))
 
         async def ask(group: Group) -> Results:
             return await self._ask(mail.id, letter.request(group), group)

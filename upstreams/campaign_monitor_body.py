@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from routing.addresses import Mailbox
 from routing.encoded_words import decode
 from routing.headers import Field
-from upstreams.api_message import Shown, files_member, json_object, replies_of, sender_of, shown_to
+from upstreams.api_message import Shown, TooLarge, files_member, json_object, replies_of, sender_of, shown_to
 from upstreams.mime_content import Attachment, Content, content_of
 from upstreams.mime_parts import Unsayable, single_value, take_apart
 
@@ -77,7 +77,7 @@ def letter_of(content: bytes, group: str | None) -> Letter:
     files = files_member("Attachments", "Content", ((_described(each), each.base64()) for each in found.attachments))
     length = len(json_object(fields, files))
     if length > BODY_LIMIT:
-        raise Unsayable(f"a request of {length >> 20} MB (no more than {BODY_LIMIT >> 20} MB is asked of it)")
+        raise TooLarge(f"a request of {length >> 20} MB (no more than {BODY_LIMIT >> 20} MB is asked of it)")
     return Letter(whole.fields, fields, files)
 
 

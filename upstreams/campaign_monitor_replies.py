@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from routing.addresses import addresses
 from routing.outcome import Outcome, Results, Stage, Word
-from upstreams.api_message import plain_address
+from upstreams.api_message import TOO_LARGE_STATUS, plain_address
 from upstreams.api_reply import bounded, document, member, told, words
 from upstreams.http_client import Reply, retry_after
 
@@ -58,7 +58,7 @@ def refusal(reply: Reply, now: float, *secrets: str) -> Outcome:
     text = told(reply, member(reply, "Message"), *secrets)
     word, hint = _verdict(reply.status, code)
     wait = _wait(reply.headers, now) if reply.status == 429 else None
-    shown = None if code is None else str(code)
+    shown = TOO_LARGE_STATUS if reply.status == 413 else None if code is None else str(code)
     return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, shown, wait, hint=hint)
 
 

@@ -20,7 +20,7 @@ from routing.events import emit
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.api_groups import Group, ask_in_groups
-from upstreams.api_message import plain_address, unsayable_addresses
+from upstreams.api_message import TooLarge, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import basic, is_key
 from upstreams.base import Host, Kind, Upstream
 from upstreams.http_client import HttpClient, Reply, is_base_url
@@ -31,6 +31,7 @@ LOG: Final = logging.getLogger(__name__)
 USER: Final = "api"
 """The literal word; the password is the key."""
 
+_SMALLER: Final = "Send a smaller mail, or give the route a second upstream that takes it."
 _HOSTS: Final[Mapping[str, str]] = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
 
 
@@ -83,7 +84,8 @@ class Mailgun(Upstream):
         wanted = tuple(each for each in mail.recipients if each not in results)
         message = message_of(mail.content)
         if len(message) > MESSAGE_LIMIT:
-            return results | dict.fromkeys(wanted, _too_large(len(message)))
+            large = TooLarge(f"a message of {len(message)} octets (Mailgun's limit is {MESSAGE_LIMIT})")
+            return results | dict.fromkeys(wanted, cannot_carry("Mailgun", large, _SMALLER))
 
         async def ask(group: Group) -> Results:
             return dict.fromkeys(group, await self._ask(mail.id, group, message))
@@ -120,13 +122,6 @@ class Mailgun(Upstream):
 
 def _one_is_bad(outcome: Outcome) -> bool:
     return outcome.stage is Stage.RECIPIENT
-
-
-def _too_large(octets: int) -> Outcome:
-    text = f"the message is {octets} octets, more than Mailgun takes ({MESSAGE_LIMIT})"
-    return Outcome(
-        Word.REJECT, text, Stage.PREPARE, hint="Send a smaller mail, or give the route an upstream that takes it."
-    )
 
 
 def _build(name: str, settings: Settings, _host: Host) -> Upstream:

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from routing.outcome import Outcome, Stage, Word
+from upstreams.api_message import TOO_LARGE_STATUS
 from upstreams.api_reply import bounded, member, told, words
 from upstreams.http_client import Reply, retry_after
 
@@ -54,7 +55,8 @@ def outcome_of(reply: Reply, now: float, *secrets: str) -> Outcome:
         return Outcome(Word.REJECT, text, Stage.RECIPIENT, 400, hint=ADDRESS)
     word, hint = _verdict(reply.status, message)
     wait = stated_wait(reply, message, now) if reply.status == 429 else None
-    return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, wait=wait, hint=hint)
+    size = TOO_LARGE_STATUS if reply.status == 413 else None
+    return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, size, wait, hint=hint)
 
 
 def _taken(reply: Reply, text: str) -> Outcome:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from config.credentials import Secret
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
-from upstreams.api_message import plain_address, unsayable_addresses
+from upstreams.api_message import TOO_LARGE_STATUS, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import REPLY_SHOWN, bounded, member, told
 from upstreams.base import Upstream
 from upstreams.http_client import HttpClient, Reply, retry_after
@@ -100,8 +100,7 @@ class SendGridApi(Upstream):
         try:
             prepared = await self._prepared(mail)
         except Unsayable as reason:
-            text = f"SendGrid's API cannot carry this mail: {reason}"
-            return dict.fromkeys(mail.recipients, Outcome(Word.REJECT, text, Stage.PREPARE, hint=_USE_SMTP))
+            return dict.fromkeys(mail.recipients, cannot_carry("SendGrid", reason, _USE_SMTP))
         headers = {**self._headers(), "Content-Type": "application/json"}
         reply = await self._client.exchange("POST", f"{self._base_url}/v3/mail/send", headers, prepared.body)
         if isinstance(reply, Outcome):
@@ -124,7 +123,8 @@ class SendGridApi(Upstream):
         text = told(reply, _messages(reply), self._key.reveal())
         word, hint = _verdict(reply.status, text)
         wait = _wait(reply.headers, time.time()) if reply.status == 429 else None
-        return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, wait=wait, hint=hint)
+        size = TOO_LARGE_STATUS if reply.status == 413 else None
+        return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, size, wait, hint=hint)
 
 
 def _verdict(status: int, text: str) -> tuple[Word, str | None]:

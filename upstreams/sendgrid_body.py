@@ -15,7 +15,7 @@ from routing.addresses import Mailbox
 from routing.encoded_words import decode, encode, text_of
 from routing.headers import Field, unfold
 from routing.mail import Outgoing, domain_of
-from upstreams.api_message import files_member, json_object, replies_of, sender_of, shown_to
+from upstreams.api_message import TooLarge, files_member, json_object, replies_of, sender_of, shown_to
 from upstreams.mime_content import Attachment, Content, Text, content_of
 from upstreams.mime_parts import Unsayable, single_value, take_apart
 
@@ -72,7 +72,7 @@ def prepare(mail: Outgoing, tracking: bool) -> Prepared:
     files = files_member("attachments", "content", _files(content.attachments))
     body = json_object({name: value for name, value in fields.items() if value}, files)
     if len(body) > BODY_LIMIT:
-        raise Unsayable(f"a request of {len(body) >> 20} MB (SendGrid's limit is 30 MB)")
+        raise TooLarge(f"a request of {len(body) >> 20} MB (SendGrid's limit is 30 MB)")
     return Prepared(body, dict(_places(people)))
 
 

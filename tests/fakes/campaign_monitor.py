@@ -22,7 +22,8 @@ from email.utils import getaddresses
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.fakes.http_server import Fault, HttpServer, Request, Response
+from tests.fakes.http_look_alike import HttpLookAlike
+from tests.fakes.http_server import Request, Response
 
 _ADDRESS = re.compile(r"[^\s@<>(),:;\"\[\]\\]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -46,7 +47,7 @@ class Wrong(Exception):
     """A rule is broken: status, code and message of the answer."""
 
 
-class FakeCampaignMonitor:
+class FakeCampaignMonitor(HttpLookAlike):
     """The server. `bad` are addresses it refuses a request for; `status` what it says of single recipients;
     `authenticated` the domains a From may have (all when empty).
     """
@@ -61,45 +62,21 @@ class FakeCampaignMonitor:
         authenticated: tuple[str, ...] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(tls)
         self.key, self.client_id, self.bad = key, client_id, bad
         self.status, self.authenticated = status or {}, authenticated
         self.delivered: list[Delivery] = []
         self.refused: list[str] = []
-        self._script: list[Response | Fault] = []
-        self._http = HttpServer(self._answer, tls)
 
     @property
     def base_url(self) -> str:
-        return f"{self._http.url}/api/v3.3"
-
-    @property
-    def http(self) -> HttpServer:
-        """The server below, for what happens before a request is read."""
-        return self._http
-
-    @property
-    def requests(self) -> list[Request]:
-        return self._http.requests
+        return f"{self.url}/api/v3.3"
 
     @property
     def recipients(self) -> list[str]:
         return [delivery.recipient for delivery in self.delivered]
 
-    def script(self, *answers: Response | Fault) -> None:
-        """What to answer to the next requests, in order; then as usual."""
-        self._script.extend(answers)
-
-    async def __aenter__(self) -> FakeCampaignMonitor:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._http.__aexit__(*exc)
-        assert not self._http.problems, self._http.problems
-
-    async def _answer(self, request: Request) -> Response | Fault:
-        if self._script:
-            return self._script.pop(0)
+    def usual(self, request: Request) -> Response:
         if _user(request) != self.key:
             return error(401, 50, "Must supply a valid HTTP Basic Authorization header")
         target = urlsplit(request.target)

@@ -18,7 +18,8 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.fakes.http_server import Fault, HttpServer, Request, Response
+from tests.fakes.http_look_alike import HttpLookAlike
+from tests.fakes.http_server import Request, Response
 
 MESSAGE_LIMIT = 25 << 20
 _ADDRESS = re.compile(r"[^\s@<>(),:;\"\[\]\\]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
@@ -51,7 +52,7 @@ class Wrong(Exception):
     """A rule is broken: status and text as Mailgun would give them."""
 
 
-class FakeMailgun:
+class FakeMailgun(HttpLookAlike):
     """The server. `bad` are addresses it takes for none; `trouble` what it says of a domain that may not send."""
 
     def __init__(
@@ -63,45 +64,17 @@ class FakeMailgun:
         trouble: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(tls)
         self.key, self.domain, self.bad, self.trouble = key, domain, bad, trouble
         self.delivered: list[Delivery] = []
         self.swallowed: list[bytes] = []
         self.refused: list[str] = []
-        self._script: list[Response | Fault] = []
-        self._http = HttpServer(self._answer, tls)
-
-    @property
-    def url(self) -> str:
-        return self._http.url
-
-    @property
-    def http(self) -> HttpServer:
-        """The server below, for what happens before a request is read."""
-        return self._http
-
-    @property
-    def requests(self) -> list[Request]:
-        return self._http.requests
 
     @property
     def recipients(self) -> list[str]:
         return [delivery.recipient for delivery in self.delivered]
 
-    def script(self, *answers: Response | Fault) -> None:
-        """What to answer to the next requests, in order; then as usual."""
-        self._script.extend(answers)
-
-    async def __aenter__(self) -> FakeMailgun:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._http.__aexit__(*exc)
-        assert not self._http.problems, self._http.problems
-
-    async def _answer(self, request: Request) -> Response | Fault:
-        if self._script:
-            return self._script.pop(0)
+    def usual(self, request: Request) -> Response:
         if request.headers.get("authorization") != "Basic " + b64encode(f"api:{self.key}".encode()).decode():
             return Response(401, {"Content-Type": "text/plain"}, b"Forbidden")
         if request.target != f"/v3/{self.domain}/messages.mime":

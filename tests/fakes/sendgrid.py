@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fakes.http_server import Fault, HttpServer, Request, Response
+from tests.fakes.http_look_alike import HttpLookAlike
+from tests.fakes.http_server import Request, Response
 
 LIMIT = 30 << 20
 _ADDRESS = re.compile(r"[^\s@<>(),:;\"\[\]\\]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
@@ -57,7 +58,7 @@ class Wrong(Exception):
     """A rule is broken: message and field as SendGrid would give them."""
 
 
-class FakeSendGrid:
+class FakeSendGrid(HttpLookAlike):
     """The server. `key` is the only key it knows; `scopes` what that key may do; `verified` the domains of From."""
 
     def __init__(
@@ -68,48 +69,16 @@ class FakeSendGrid:
         verified: tuple[str, ...] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(tls)
         self.key, self.scopes, self.verified = key, scopes, verified
         self.delivered: list[Delivery] = []
         self.refused: list[str] = []
-        self._script: list[Response | Fault] = []
-        self._http = HttpServer(self._answer, tls)
-
-    @property
-    def url(self) -> str:
-        return self._http.url
-
-    @property
-    def port(self) -> int:
-        return self._http.port
-
-    @property
-    def http(self) -> HttpServer:
-        """The server below, for what happens before a request is read."""
-        return self._http
-
-    @property
-    def requests(self) -> list[Request]:
-        return self._http.requests
 
     @property
     def recipients(self) -> list[str]:
         return [delivery.recipient for delivery in self.delivered]
 
-    def script(self, *answers: Response | Fault) -> None:
-        """What to answer to the next requests, in order; then as usual."""
-        self._script.extend(answers)
-
-    async def __aenter__(self) -> FakeSendGrid:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._http.__aexit__(*exc)
-        assert not self._http.problems, self._http.problems
-
-    async def _answer(self, request: Request) -> Response | Fault:
-        if self._script:
-            return self._script.pop(0)
+    def usual(self, request: Request) -> Response:
         if request.headers.get("authorization") != f"Bearer {self.key}":
             return error(401, "The provided authorization grant is invalid, expired, or revoked")
         match request.method, request.target:

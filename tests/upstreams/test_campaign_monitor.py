@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import logging
@@ -16,10 +15,11 @@ from config.credentials import Secret
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Stage, Word
 from tests.fakes.campaign_monitor import FakeCampaignMonitor, error
-from tests.fakes.http_server import BeforeBody, Fault, Response
+from tests.fakes.http_server import Fault, Response
 from tests.upstreams.http_kit import run
 from upstreams.base import Host, Upstream
 from upstreams.campaign_monitor import KIND, CampaignMonitorSettings
+from upstreams.campaign_monitor_body import BODY_LIMIT
 
 KEY = "very-secret-key-of-acme"
 CONTENT = b"From: anna@acme.nl\r\nTo: Jan <a@x.nl>\r\nSubject: x\r\n\r\nhi\r\n"
@@ -229,6 +229,17 @@ def test_what_the_api_cannot_carry_is_refused_before_a_connection():
     assert "multipart/signed" in results["a@x.nl"].reply
 
 
+def test_too_large_a_mail_may_go_another_way():
+    async def act(upstream, server):
+        return (await upstream.send(mail(content=CONTENT + b"a" * BODY_LIMIT)))["a@x.nl"]
+
+    outcome = on_the_wire(act)
+    assert outcome.too_large
+    assert "10 MB" in outcome.reply
+    assert answered(Response(413)).too_large
+    assert not answered(error(400, 1, "x")).too_large
+
+
 def test_an_address_the_api_cannot_hold_is_refused_alone():
     async def act(upstream, server):
         results = await upstream.send(mail("a@x.nl", '"jan b"@x.nl', "jän@x.nl"))
@@ -237,36 +248,6 @@ def test_an_address_the_api_cannot_hold_is_refused_alone():
         return [outcome.word for outcome in (*results.values(), *alone.values())]
 
     assert sorted(on_the_wire(act)) == [Word.REJECT, Word.REJECT, Word.REJECT, Word.SENT]
-
-
-@pytest.mark.parametrize("fault", [Fault.STALL, Fault.CUT])
-def test_silence_after_the_body_may_have_been_delivered(fault):
-    assert answered(fault, timeout=0.3).word is Word.UNKNOWN
-
-
-def test_nothing_listening_and_nothing_read():
-    async def act(upstream, server):
-        server.http.before_body = BeforeBody.CUT
-        cut = await upstream.send(mail())
-        await server.http.__aexit__()
-        return cut, await upstream.send(mail())
-
-    cut, gone = on_the_wire(act)
-    assert cut["a@x.nl"].word is Word.UNKNOWN
-    assert (gone["a@x.nl"].word, gone["a@x.nl"].stage) == (Word.RETRY, Stage.CONNECT)
-
-
-def test_a_certificate_nobody_vouches_for_is_the_routes_fault(authority, monkeypatch):
-    async def act(upstream, server):
-        return (await upstream.send(mail()))["a@x.nl"]
-
-    def fake():
-        return FakeCampaignMonitor(key=KEY, tls=authority.server_context())
-
-    assert on_the_wire(act, fake()).word is Word.SENT
-    monkeypatch.delenv("SSL_CERT_FILE")
-    refused = on_the_wire(act, fake())
-    assert (refused.word, refused.stage) == (Word.CONFIG, Stage.TLS)
 
 
 def test_a_wrong_key_and_a_sender_not_authenticated_are_the_routes_fault():
@@ -348,20 +329,6 @@ def test_the_key_is_in_no_outcome_log_or_repr(caplog):
     assert KEY not in said
     assert KEY[:8] not in said
     assert encoded not in said
-
-
-def test_a_cancelled_connection_is_never_used_again():
-    async def act(upstream, server):
-        server.script(Fault.STALL)
-        task = asyncio.create_task(upstream.send(mail()))
-        while not server.requests:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        results = await upstream.send(mail())
-        return results["a@x.nl"].word, [request.connection for request in server.requests]
-
-    assert on_the_wire(act) == (Word.SENT, [1, 2])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from config.credentials import Secret
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Stage, Word
-from tests.fakes.http_server import BeforeBody, Fault, Response
+from tests.fakes.http_server import Fault, Response
 from tests.fakes.mailgun import FakeMailgun, said
 from tests.upstreams.http_kit import run
 from upstreams.api_groups import REQUESTS_LIMIT
@@ -172,36 +171,6 @@ def test_retry_after_is_heeded_too():
     assert answered(Response(429, {"Retry-After": "12"})).wait == 12
 
 
-@pytest.mark.parametrize("fault", [Fault.STALL, Fault.CUT])
-def test_silence_after_the_body_may_have_been_delivered(fault):
-    assert answered(fault, timeout=0.3).word is Word.UNKNOWN
-
-
-def test_nothing_listening_and_nothing_read():
-    async def act(upstream, server):
-        server.http.before_body = BeforeBody.CUT
-        cut = await upstream.send(mail())
-        await server.http.__aexit__()
-        return cut, await upstream.send(mail())
-
-    cut, gone = on_the_wire(act)
-    assert cut["a@x.nl"].word is Word.UNKNOWN
-    assert (gone["a@x.nl"].word, gone["a@x.nl"].stage) == (Word.RETRY, Stage.CONNECT)
-
-
-def test_a_certificate_nobody_vouches_for_is_the_routes_fault(authority, monkeypatch):
-    async def act(upstream, server):
-        return (await upstream.send(mail()))["a@x.nl"]
-
-    def fake():
-        return FakeMailgun(key=KEY, tls=authority.server_context())
-
-    assert on_the_wire(act, fake()).word is Word.SENT
-    monkeypatch.delenv("SSL_CERT_FILE")
-    refused = on_the_wire(act, fake())
-    assert (refused.word, refused.stage) == (Word.CONFIG, Stage.TLS)
-
-
 @pytest.mark.parametrize(
     ("key", "domain", "hinted"), [("another", "mg.callcenter.nl", "region"), (KEY, "mg.other.nl", "EU domain")]
 )
@@ -221,7 +190,8 @@ def test_too_large_a_mail_never_leaves():
         return results["a@x.nl"]
 
     outcome = on_the_wire(act)
-    assert (outcome.word, outcome.stage) == (Word.REJECT, Stage.PREPARE)
+    assert (outcome.word, outcome.stage, outcome.too_large) == (Word.REJECT, Stage.PREPARE, True)
+    assert answered(said(413, "request size exceeds 52.4MiB limit")).too_large
 
 
 def test_an_address_that_a_list_could_cut_apart_is_refused_alone():
@@ -354,20 +324,6 @@ def test_the_key_is_in_no_outcome_log_or_repr(caplog):
     assert KEY not in said_in_all
     assert KEY[:8] not in said_in_all
     assert encoded not in said_in_all
-
-
-def test_a_cancelled_connection_is_never_used_again():
-    async def act(upstream, server):
-        server.script(Fault.STALL)
-        task = asyncio.create_task(upstream.send(mail()))
-        while not server.requests:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        results = await upstream.send(mail())
-        return results["a@x.nl"].word, [request.connection for request in server.requests]
-
-    assert on_the_wire(act) == (Word.SENT, [1, 2])
 
 
 @pytest.mark.parametrize(

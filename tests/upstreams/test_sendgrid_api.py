@@ -15,7 +15,7 @@ import pytest
 from config.credentials import Secret
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
-from tests.fakes.http_server import BeforeBody, Fault, Response
+from tests.fakes.http_server import Fault, Response
 from tests.fakes.sendgrid import FakeSendGrid, error
 from upstreams.base import Host, Upstream
 from upstreams.sendgrid import KIND, SendGridSettings
@@ -135,38 +135,8 @@ def test_too_many_requests_waits_as_long_as_told(headers, word, low, high):
     assert outcome.wait is None if low is None else low <= (outcome.wait or 0) <= high
 
 
-@pytest.mark.parametrize("fault", [Fault.STALL, Fault.CUT])
-def test_silence_after_the_body_may_have_been_delivered(fault):
-    assert answered(fault, timeout=0.3).word is Word.UNKNOWN
-
-
 def test_a_cut_behind_the_status_is_still_the_status():
     assert answered(Fault.CUT_IN_REPLY).word is Word.SENT
-
-
-def test_nothing_listening_and_nothing_read():
-    async def act(upstream, server):
-        server.http.before_body = BeforeBody.CUT
-        cut = await upstream.send(mail())
-        await server.http.__aexit__()
-        return cut, await upstream.send(mail())
-
-    cut, gone = on_the_wire(act)
-    assert cut["a@x.nl"].word is Word.UNKNOWN  # the body may have been on its way
-    assert (gone["a@x.nl"].word, gone["a@x.nl"].stage) == (Word.RETRY, Stage.CONNECT)
-
-
-def test_a_certificate_nobody_vouches_for_is_the_routes_fault(authority, monkeypatch):
-    async def act(upstream, server):
-        return await upstream.send(mail())
-
-    def fake():
-        return FakeSendGrid(key=KEY, tls=authority.server_context())
-
-    assert on_the_wire(act, fake())["a@x.nl"].word is Word.SENT
-    monkeypatch.delenv("SSL_CERT_FILE")
-    refused = on_the_wire(act, fake())["a@x.nl"]
-    assert (refused.word, refused.stage) == (Word.CONFIG, Stage.TLS)
 
 
 def test_what_the_api_cannot_carry_is_refused_before_a_connection():
@@ -271,17 +241,3 @@ def test_the_key_is_in_no_outcome_log_or_repr(caplog):
     said = " ".join(on_the_wire(act)) + caplog.text
     assert "***" in said
     assert KEY not in said
-
-
-def test_a_cancelled_connection_is_never_used_again():
-    async def act(upstream, server):
-        server.script(Fault.STALL)
-        task = asyncio.create_task(upstream.send(mail()))
-        while not server.requests:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        results = await upstream.send(mail())
-        return results["a@x.nl"].word, [request.connection for request in server.requests]
-
-    assert on_the_wire(act) == (Word.SENT, [1, 2])
