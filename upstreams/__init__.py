@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from upstreams import connector, graph, maildir, sendgrid, smtp
+from upstreams import campaign_monitor, connector, graph, maildir, mailgun, sendgrid, smtp
 from upstreams.base import Kind
 
 _ALL: Final = (
+    campaign_monitor.KIND,
     connector.KIND,
     graph.KIND,
     maildir.KIND,
+    mailgun.KIND,
     sendgrid.KIND,
     smtp.KIND,
 )
