@@ -88,9 +88,12 @@ def send_mail(asked: argparse.Namespace) -> int:
     relay = load_relay(asked.config)
     host, _, port = relay.listen[0].address.rpartition(":")
     sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: _view(asked), asked.wait)
-    print(sent.reply if not asked.json else json.dumps({"reply": sent.reply}))
-    if sent.story:
-        print(story_json(sent.story) if asked.json else story_text(sent.story, time.time()))
+    if asked.json:
+        print(json.dumps({"reply": sent.reply, "mail": json.loads(story_json(sent.story)) if sent.story else None}))
+    else:
+        print(sent.reply)
+        if sent.story:
+            print(story_text(sent.story, time.time()), end="")
     return 0 if sent.delivered else 1
 
 
@@ -105,7 +108,7 @@ def queue_list(asked: argparse.Namespace) -> int:
         lines = view.list(which, asked.limit)
     finally:
         view.close()
-    print(list_json(lines) if asked.json else list_text(lines, time.time()))
+    print(list_json(lines) if asked.json else list_text(lines, time.time()), end="")
     return 0
 
 
@@ -126,7 +129,7 @@ def queue_show(asked: argparse.Namespace) -> int:
     if story is None:
         print(f"callpro-relay: no mail {asked.id}; its history may be over (spool.history)", file=sys.stderr)
         return 1
-    print(story_json(story) if asked.json else story_text(story, time.time()))
+    print(story_json(story) if asked.json else story_text(story, time.time()), end="")
     return 0
 
 

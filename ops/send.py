@@ -39,6 +39,10 @@ def send(
     """
     try:
         reply = _submit(listener, sender, recipients)
+    except ConnectionRefusedError:
+        raise ConnectionRefusedError(
+            f"nobody listens on {listener[0]} port {listener[1]}; is the relay running?"
+        ) from None
     except smtplib.SMTPResponseException as refused:
         return Sent(f"{refused.smtp_code} {_text(refused.smtp_error)}", None)
     view = open_view()
@@ -74,7 +78,7 @@ def _text(reply: bytes | str) -> str:
 def _follow(view: SpoolView, number: int, deadline: float) -> Story | None:
     while True:
         story = view.show(number)
-        tried = story is not None and (story.mail.due_at is None or any(e.event != "received" for e in story.entries))
+        tried = story is not None and any(entry.event in ("attempt", "note") for entry in story.entries)
         if tried or time.monotonic() > deadline:
             return story
         time.sleep(0.1)

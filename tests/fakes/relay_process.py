@@ -57,11 +57,7 @@ class RelayProcess:
 
     async def start(self) -> None:
         """Start it and wait until it listens. The port stays the same over restarts."""
-        self.config.write_text(
-            f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{self.port}'}}]\n"
-            f"spool: {{url: 'sqlite:///{self.folder}/spool.db'}}\n{self._extra}",
-            "utf-8",
-        )
+        self._write_config()
         seen = len(self.events)
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, str(ROOT / "relay.py"), "serve", "--config", str(self.config), "--log-format", "json",
@@ -73,6 +69,7 @@ class RelayProcess:
         listen = started["listen"]
         assert isinstance(listen, list)
         self.port = int(str(listen[0]).rpartition(":")[2])
+        self._write_config()  # for the commands beside it, and for the next start
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """End it with a signal; its exit code."""
@@ -122,6 +119,13 @@ class RelayProcess:
     def log(self) -> str:
         """Everything it logged so far, a line per event."""
         return "\n".join(json.dumps(event, ensure_ascii=False) for event in self.events)
+
+    def _write_config(self) -> None:
+        self.config.write_text(
+            f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{self.port}'}}]\n"
+            f"spool: {{url: 'sqlite:///{self.folder}/spool.db'}}\n{self._extra}",
+            "utf-8",
+        )
 
     def _ended(self) -> bool:
         return self._reader is not None and self._reader.done()
