@@ -47,11 +47,15 @@ class SmtpUpstream(Upstream):
         self._probed_way = self._way_for("")
 
     async def send(self, mail: Outgoing) -> Results:
-        """See `Upstream.send`. A kept connection that has died unheard is replaced once by a new one."""
+        """See `Upstream.send`."""
         way = self._way_for(mail.sender)
         if isinstance(way, Outcome):
             return dict.fromkeys(mail.recipients, way)
         self._probed_way = way
+        return await self.send_by(way, mail)
+
+    async def send_by(self, way: SmtpWay, mail: Outgoing) -> Results:
+        """`send` by a way that the caller chose. A kept connection that has died unheard is replaced once."""
         shelf = Shelf(mail.route, way)
         results = await self._attempt(shelf, mail, fresh=False)
         if results is None:
@@ -76,8 +80,10 @@ class SmtpUpstream(Upstream):
     async def probe(self) -> Outcome:
         """See `Upstream.probe`: connect, TLS, login, NOOP, QUIT on a connection of its own."""
         way = self._probed_way
-        if isinstance(way, Outcome):
-            return way
+        return way if isinstance(way, Outcome) else await self.probe_by(way)
+
+    async def probe_by(self, way: SmtpWay) -> Outcome:
+        """`probe` of a way that the caller chose."""
         session = await self._opener.open(way)
         if isinstance(session, Outcome):
             return session

@@ -107,9 +107,9 @@ class Opener:
         except _Stopped as stopped:
             return stopped.outcome
         except aiosmtplib.SMTPResponseException as refusal:
-            text = one_line(refusal.message)
-            reply = Reply(refusal.code, way.login.scrub(text) if way.login else text)
-            return self._replies.classify(reply, opening.stage)
+            # Scrubbed before it is cut to length: half a secret would not be recognised.
+            text = way.login.scrub(refusal.message) if way.login else refusal.message
+            return self._replies.classify(Reply(refusal.code, one_line(text)), opening.stage)
         except (OSError, aiosmtplib.SMTPException) as error:
             return _trouble(error, opening.stage, way, self._timeout)
 

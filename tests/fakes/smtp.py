@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tests.fakes.smtp_conversation import Conversation, HangUp, Received
 from tests.fakes.smtp_script import CUT, STALL, Action, Cut, Raw, Replies, Stall
@@ -28,8 +28,9 @@ class FakeSmtp:
     """The server. Use it as an async context manager; it listens on `host` and `port` (0: any free one).
 
     `starttls` or `implicit_tls` is a server context (`Authority.server_context()`); with `starttls`, login and mail
-    need TLS first. `users` (name -> password) makes login required. `keywords` are the EHLO keywords besides STARTTLS
-    and AUTH. `advertise_starttls=False` strips STARTTLS from EHLO as an attacker would.
+    need TLS first. `users` (name -> password) makes login required; with XOAUTH2 in `mechanisms`, `bearer` judges the
+    mailbox and its token instead. `keywords` are the EHLO keywords besides STARTTLS and AUTH.
+    `advertise_starttls=False` strips STARTTLS from EHLO as an attacker would.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class FakeSmtp:
         advertise_starttls: bool = True,
         users: Mapping[str, str] | None = None,
         mechanisms: Sequence[str] = ("PLAIN", "LOGIN"),
+        bearer: Callable[[str, str], bool] | None = None,
         keywords: Sequence[str] = ("PIPELINING", "SIZE 36700160", "8BITMIME", "ENHANCEDSTATUSCODES"),
         replies: Replies | None = None,
         faults_expected: bool = False,
@@ -67,6 +69,7 @@ class FakeSmtp:
         self.starttls, self.implicit_tls = starttls, implicit_tls
         self.users = dict(users or {})
         self.mechanisms = tuple(mechanisms)
+        self.bearer = bearer
         self.keywords = tuple(keywords)
         self.advertise_starttls = advertise_starttls
         self._faults_expected = faults_expected

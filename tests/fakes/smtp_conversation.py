@@ -52,6 +52,7 @@ class HangUp(Exception):
 
 _PATH = re.compile(r"<([^<>\s]*|\"[^\"]*\"@[^<>\s]+)>((?: [A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?)*)\Z")
 _EHLO = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f.:IPv]+\])\Z")
+_XOAUTH2 = re.compile(r"user=([^\x00-\x20]+)\x01auth=Bearer ([!-~]+)\x01\x01\Z")
 _COMMANDS = ("EHLO", "HELO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT")
 _MUST_BE_LAST = ("EHLO", "HELO", "STARTTLS", "DATA", "AUTH", "QUIT", "NOOP")
 """Commands that may only end a pipelined group (RFC 2920 3.1)."""
@@ -165,9 +166,13 @@ class Conversation:
         offers = list(self.server.keywords)
         if self.server.starttls and self.server.advertise_starttls and not self.session.tls:
             offers.append("STARTTLS")
-        if self.server.users and not self._needs_tls:
+        if self._wants_login and not self._needs_tls:
             offers.append("AUTH " + " ".join(self.server.mechanisms))
         return offers or ["HELP"]
+
+    @property
+    def _wants_login(self) -> bool:
+        return bool(self.server.users or self.server.bearer)
 
     @property
     def _needs_tls(self) -> bool:
@@ -197,7 +202,7 @@ class Conversation:
         mechanism, _, initial = rest.partition(" ")
         if self._needs_tls:
             await self.fault("538 5.7.11", "AUTH before TLS: the password went in clear")
-        elif not self.server.users or mechanism.upper() not in self.server.mechanisms:
+        elif not self._wants_login or mechanism.upper() not in self.server.mechanisms:
             await self.fault("504 5.5.4", f"AUTH {mechanism} was not offered")
         elif self.session.user or self.session.sender is not None:
             await self.fault("503 5.5.1", "AUTH a second time or within a mail")
@@ -210,8 +215,10 @@ class Conversation:
                 _, user, password = _base64(initial or await self._challenge("")).split("\0")
                 return user, password
             if mechanism == "XOAUTH2":
-                user, token, *_ = _base64(initial or await self._challenge("")).split("\x01")
-                return user.removeprefix("user="), token.removeprefix("auth=Bearer ")
+                match = _XOAUTH2.match(_base64(initial or await self._challenge("")))
+                if match is None:
+                    raise ValueError("not a SASL XOAUTH2 initial response")
+                return match[1], match[2]
             user = _base64(initial or await self._challenge("VXNlcm5hbWU6"))
             return user, _base64(await self._challenge("UGFzc3dvcmQ6"))
         except (binascii.Error, UnicodeDecodeError, ValueError):
@@ -223,11 +230,22 @@ class Conversation:
         return await self.line()
 
     async def _verdict(self, user: str, password: str) -> None:
-        right = self.server.users.get(user) == password
+        judge = self.server.bearer
+        right = judge(user, password) if judge else self.server.users.get(user) == password
         self.server.logins.append((user, right))
-        usual = "235 2.7.0 welcome" if right else "535 5.7.8 bad user name or password"
-        if await self.answer(usual, "AUTH") and right:
+        refused = "535 5.7.3 Authentication unsuccessful" if judge else "535 5.7.8 bad user name or password"
+        if judge and not right and await self._explanation():
+            return
+        if await self.answer("235 2.7.0 welcome" if right else refused, "AUTH") and right:
             self.session.user = user
+
+    async def _explanation(self) -> bool:
+        """XOAUTH2 may say why in a 334 first, when scripted (EXPLAIN); the client answers with an empty line."""
+        why = self.server.scripted("EXPLAIN")
+        if why is not None and await self._challenge(str(why)):
+            await self.fault("501 5.5.2", "an explanation was not answered with an empty line")
+            return True
+        return False
 
     # ---- a mail
 
@@ -240,7 +258,7 @@ class Conversation:
             await self.fault("503 5.5.1", "MAIL out of place")
         elif self._needs_tls:
             await self.fault("530 5.7.0", "MAIL before STARTTLS")
-        elif self.server.users and not self.session.user:
+        elif self._wants_login and not self.session.user:
             await self.answer("530 5.7.0 authentication required", f"MAIL {sender}", "MAIL")
         elif self._too_big(parameters):
             await self.answer("552 5.3.4 message too big", f"MAIL {sender}", "MAIL")

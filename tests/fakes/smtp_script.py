@@ -33,7 +33,8 @@ CUT = Cut()
 STALL = Stall()
 Action = str | Cut | Stall | Raw
 Replies = Mapping[str, Action | Sequence[Action]]
-"""Step -> what to do there instead of the usual. Steps: CONNECT, EHLO, HELO, STARTTLS, AUTH (the verdict), MAIL, RCPT,
-DATA, CONTENT (while the content comes in; Cut and Stall only), `.` (the final dot), RSET, NOOP, QUIT. MAIL and RCPT may
-name an address: `RCPT bad@x.nl`. A str is a reply (`\\n` separates its lines). A list is used up in order.
+"""Step -> what to do there instead of the usual. Steps: CONNECT, EHLO, HELO, STARTTLS, AUTH (the verdict), EXPLAIN
+(the text of a 334 before XOAUTH2's refusal), MAIL, RCPT, DATA, CONTENT (while the content comes in; Cut and Stall
+only), `.` (the final dot), RSET, NOOP, QUIT. MAIL and RCPT may name an address: `RCPT bad@x.nl`. A str is a reply
+(`\\n` separates its lines). A list is used up in order.
 """
