@@ -54,7 +54,13 @@ class SqliteSpool(Spool):
     """Made by `open`. Every method is for the loop it was opened on."""
 
     def __init__(
-        self, path: Path, ownership: Ownership, size_limit: int, memory: int, clock: Callable[[], float]
+        self,
+        path: Path,
+        ownership: Ownership,
+        size_limit: int,
+        memory: int,
+        reserve: int,
+        clock: Callable[[], float],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._ownership = ownership
@@ -66,7 +72,7 @@ class SqliteSpool(Spool):
         self._callbacks: list[Callable[[str], None]] = []
         self._flush_due = False
         self._settling: set[int] = set()
-        self._writer = Writer(path, self._loop, self, clock)
+        self._writer = Writer(path, self._loop, self, clock, reserve)
         self._marks = LeaseMarks(self._shelves.leased, self._ask)
         self._next_look = self._loop.call_later(_LOOK_EVERY, self._look)
 
@@ -77,18 +83,20 @@ class SqliteSpool(Spool):
         *,
         size_limit: int,
         memory: int = 16 << 20,
+        reserve: int = 64 << 20,
         clock: Callable[[], float] = time.time,
     ) -> SqliteSpool:
         """Open or create the spool at `url` (`sqlite:////path` or a path) and void all leases.
 
-        `size_limit` and `memory` are in octets: how much content may wait at all, and how much of it is kept at hand
-        for delivery. `clock` gives unix seconds. Raises SpoolUnusable with what to do.
+        All sizes are in octets: `size_limit` is how much content may wait, `memory` how much of it is kept at hand for
+        delivery, `reserve` how much of the disk new mail leaves free. `clock` gives unix seconds. Raises SpoolUnusable
+        with what to do.
         """
         path = schema.path_of(url)
         ownership = Ownership(path)
         try:
             await asyncio.to_thread(schema.prepare, path)
-            spool = cls(path, ownership, size_limit, memory, clock)
+            spool = cls(path, ownership, size_limit, memory, reserve, clock)
             spool._writer.start()
         except BaseException:
             ownership.release()

@@ -93,6 +93,12 @@ def counts(connection: sqlite3.Connection) -> dict[str, Count]:
     return {route: Count(mails, octets) for route, mails, octets in rows}
 
 
+def free_octets(connection: sqlite3.Connection) -> int:
+    """The room inside the file that deleted rows left."""
+    (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size"))
+    return int(pages * size)
+
+
 def begin(connection: sqlite3.Connection) -> int:
     """A new process: no lease is left. Returns the greatest number of all mails, 0 when there is none."""
     connection.execute("UPDATE waiting SET leased = 0 WHERE leased = 1")

@@ -12,7 +12,6 @@ import threading
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -79,11 +78,15 @@ class Listener(Protocol):
 class Writer:
     """Takes puts, settlements and questions from the loop's thread."""
 
-    def __init__(self, path: Path, loop: AbstractEventLoop, listener: Listener, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, loop: AbstractEventLoop, listener: Listener, clock: Callable[[], float], reserve: int
+    ) -> None:
         self._path = path
         self._loop = loop
         self._listener = listener
         self._clock = clock
+        self._reserve = reserve
+        self._trouble: str | None = None
         self._inbox: SimpleQueue[Put | Call | _Flush | _Stop] = SimpleQueue()
         self._settles: deque[Settle] = deque()
         self._unwritten: list[Settle] = []
@@ -153,6 +156,9 @@ class Writer:
         return settles
 
     def _write(self, puts: list[Put], settles: list[Settle]) -> None:
+        if puts and (refusal := self._nearly_full()):
+            self._tell(self._listener.refused, puts, refusal)
+            puts = []
         if not puts and not settles:
             return
         try:
@@ -163,6 +169,7 @@ class Writer:
             else:
                 self._failed(puts, settles, error)
         else:
+            self._report(None)
             self._tell(self._listener.kept, puts, settles)
 
     def _write_one_by_one(self, puts: list[Put], settles: list[Settle]) -> None:
@@ -216,18 +223,35 @@ class Writer:
         """The contract's word for an error; after a broken read or write the file is opened anew."""
         if not _is_storage(error):
             return error
-        emit(_LOG, "spool.error", logging.ERROR, error=str(error), file=str(self._path))
+        self._report(str(error))
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            self._make_room()
             return SpoolFull(f"no room on the disk of {self._path}")
         self._close()
         return SpoolUnavailable(f"{self._path}: {error}")
 
-    def _make_room(self) -> None:
-        """What is in the write-ahead log goes home where it can, so that the log may be written from its start."""
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    def _nearly_full(self) -> SpoolFull | None:
+        """Mail must not take the last room: what became of it has to be written down too, or it goes out twice.
+
+        Room that delivered mail left inside the file counts, but a part must be free on the disk for the log.
+        """
+        disk = os.statvfs(self._path.parent)
+        free = disk.f_bavail * disk.f_frsize
+        if free >= self._reserve or (
+            free >= self._reserve // 4
+            and self._connection is not None
+            and free + statements.free_octets(self._connection) >= self._reserve
+        ):
+            return None
+        self._report(f"the disk of {self._path} is nearly full")
+        return SpoolFull(f"{free} octets are free on the disk of {self._path}; {self._reserve} stay free")
+
+    def _report(self, trouble: str | None) -> None:
+        """Log trouble when it begins and when it ends, not for every mail in between."""
+        if trouble is not None and trouble != self._trouble:
+            emit(_LOG, "spool.trouble", logging.ERROR, error=trouble, file=str(self._path))
+        elif trouble is None and self._trouble is not None:
+            emit(_LOG, "spool.recovered", logging.WARNING, after=self._trouble, file=str(self._path))
+        self._trouble = trouble
 
     def _opened(self) -> sqlite3.Connection:
         """The connection. The file must still be the one we started with, or mail would go into a deleted file."""

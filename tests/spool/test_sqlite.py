@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -158,6 +159,37 @@ def test_a_full_disk_refuses_mail_and_heals_by_itself(engine):
         await spool.put(arrival(spool, engine.clock, content=b"x" * 20_000))
 
     engine.run(test)
+
+
+def test_mail_leaves_room_on_the_disk_to_write_down_what_became_of_it(engine):
+    async def test() -> None:
+        async with engine.spool() as spool:
+            await spool.put(arrival(spool, engine.clock))
+        free = shutil.disk_usage(engine.folder).free
+        spool = await SqliteSpool.open(engine.url, size_limit=1 << 30, reserve=2 * free, clock=engine.clock)
+        with pytest.raises(SpoolFull, match="stay free"):
+            await spool.put(arrival(spool, engine.clock))
+        (leased,) = await spool.lease("acme.nl", 2, engine.clock.now)
+        await spool.settle(settlement(leased))
+        await spool.close()
+
+    asyncio.run(test())
+
+
+def test_trouble_is_logged_when_it_begins_and_when_it_ends(engine, caplog):
+    caplog.set_level("INFO", "relay.spool")
+
+    async def test(spool):
+        database(engine).rename(engine.folder / "moved.db")
+        for _ in range(5):
+            with pytest.raises(SpoolUnavailable):
+                await spool.put(arrival(spool, engine.clock))
+        (engine.folder / "moved.db").rename(database(engine))
+        for _ in range(2):
+            await spool.put(arrival(spool, engine.clock))
+
+    engine.run(test)
+    assert [record.message for record in caplog.records] == ["spool.trouble", "spool.recovered"]
 
 
 def test_a_write_error_refuses_mail_and_heals_by_itself(engine):
