@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from upstreams import campaign_monitor, connector, graph, maildir, mailgun, sendgrid, smtp
+from upstreams import campaign_monitor, connector, graph, maildir, mailgun, sendgrid, smtp, smtp_oauth
 from upstreams.base import Kind
 
 _ALL: Final = (
@@ -17,6 +17,7 @@ _ALL: Final = (
     mailgun.KIND,
     sendgrid.KIND,
     smtp.KIND,
+    smtp_oauth.KIND,
 )
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in _ALL})
 """`type:` in the YAML -> its kind."""

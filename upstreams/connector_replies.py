@@ -25,6 +25,24 @@ _IPV4_HINT: Final = "We must reach Microsoft over IPv4: look at the network and 
 _SPAM_HINT: Final = "The customer's administrator must lift the block on the sender in Microsoft 365 Defender."
 _RECIPIENT_HINT: Final = "The recipient's organisation does not take mail from this sender; only they can change it."
 
+TENANT_ROWS: Final = (
+    Row(Word.CONFIG, (550,), ("5.1.8", "5.7.501-503"), hint=_SPAM_HINT),
+    Row(
+        Word.CONFIG,
+        (550,),
+        ("5.7.705", "5.7.708"),
+        hint="The customer must ask Microsoft to lift the limit on the tenant, which is typical of new and trial ones.",
+    ),
+    Row(
+        Word.CONFIG,
+        (550,),
+        ("5.7.233",),
+        hint="The tenant has used up its outside recipients of 24 hours; it goes on by itself, or with more licences.",
+        wait=_HOUR,
+    ),
+)
+"""What Exchange Online says of a sender or a tenant, whichever way the mail came."""
+
 _SLOWER: Final = (
     Row(Word.CONFIG, (450,), ("4.7.25", "4.7.26"), hint=_IPV4_HINT),
     Row(Word.CONFIG, (451,), ("4.4.62",), hint=_HOST_HINT),
@@ -65,7 +83,7 @@ _ROUTE: Final = (
     ),
     Row(Word.CONFIG, (530, 550), ("5.7.57",), hint="This host wants a login. " + _HOST_HINT),
     Row(Word.CONFIG, (550, 554), ("5.4.1",), ("relay access denied",), hint=_HOST_HINT),
-    Row(Word.CONFIG, (550,), ("5.1.8", "5.7.501-503"), hint=_SPAM_HINT),
+    *TENANT_ROWS,
     Row(Word.CONFIG, (550,), ("5.7.506",), hint="We must give `hostname` in relay.yaml a full name that DNS knows."),
     Row(Word.CONFIG, (550,), ("5.7.508",), hint="Our address sent more than allowed; a lower `pace` is needed."),
     Row(Word.CONFIG, (550,), ("5.7.510",), hint=_IPV4_HINT),
@@ -73,20 +91,7 @@ _ROUTE: Final = (
     Row(Word.CONFIG, (550,), ("5.7.511",), hint="We must write to the address in the reply: the sender is banned."),
     Row(Word.CONFIG, (550,), ("5.4.6", "5.4.14"), hint="The customer's connectors send the mail round in a circle."),
     Row(Word.CONFIG, (550,), ("5.7.606-649",), hint=_BLOCKED_HINT),
-    Row(
-        Word.CONFIG,
-        (550,),
-        ("5.7.705", "5.7.708"),
-        hint="The customer must ask Microsoft to lift the limit on the tenant, which is typical of new and trial ones.",
-    ),
     Row(Word.CONFIG, (550,), ("5.7.750",), hint="The customer must add the sender's domain as an accepted domain."),
-    Row(
-        Word.CONFIG,
-        (550,),
-        ("5.7.233",),
-        hint="The tenant has used up its outside recipients of 24 hours; it goes on by itself, or with more licences.",
-        wait=_HOUR,
-    ),
     Row(Word.CONFIG, (550,), ("5.7.1",), ("relay",), hint=_HOST_HINT),
     Row(Word.CONFIG, (530, 550, 554), ("5.7.*",), stages=(Stage.SENDER, Stage.RECIPIENT), hint=_CONNECTOR_HINT),
     Row(Word.CONFIG, (550,), ("5.7.*",), hint=_CONNECTOR_HINT),

@@ -44,10 +44,10 @@ def test_the_example_of_relay_yaml_says_the_defaults():
 def test_outside_the_unit_the_secrets_are_warnings(monkeypatch):
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     strict, looking = (check(EXAMPLES / "relay.yaml", SHAPES, outside_unit=flag) for flag in (False, True))
-    assert len(strict.errors) == 6
+    assert len(strict.errors) == 7
     assert strict.rules is None
     assert looking.good
-    assert len(looking.problems) == 6
+    assert len(looking.problems) == 7
 
 
 def test_outside_the_unit_what_a_secret_holds_is_not_judged(tmp_path, monkeypatch):

@@ -1,0 +1,82 @@
+"""What Exchange Online's refusals of client submission mean (provider page microsoft-365-smtp-oauth.md, section 6).
+
+A refusal of the sender may come as late as the end of DATA. What is refused there is the route's, not the mail's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from routing.outcome import Outcome, Stage, Word
+from upstreams.connector_replies import TENANT_ROWS
+from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable, Row
+
+_HOUR: Final = 3600.0
+_LOGIN: Final = (Stage.LOGIN,)
+_SWITCHED_OFF: Final = "5.7.139"
+
+_APP_HINT: Final = (
+    "The customer's Microsoft 365 administrator must give the app SMTP.SendAsApp with consent, register it in Exchange "
+    "with the object id of the enterprise application, and give it the mailbox; a change may take two hours."
+)
+_OFF_HINT: Final = (
+    "The customer's administrator must allow SMTP AUTH for the mailbox, which wins over the tenant's switch: "
+    "Set-CASMailbox -SmtpClientAuthenticationDisabled $false."
+)
+_SHUT_OUT_HINT: Final = (
+    "The customer's administrator must see in Entra's sign-in log what shuts the app out: SMTP AUTH, security defaults "
+    "or a policy."
+)
+_SENDER_HINT: Final = (
+    "MAIL FROM and From must be the mailbox that logs in: set `sender:` or `mailbox:`, or the customer's administrator "
+    "gives the mailbox Send As."
+)
+_LOGGED_OUT_HINT: Final = "Microsoft wants a login that was made: a fault of this relay, tell its maintainers."
+_SLOW_HINT: Final = "Microsoft slows the mailbox down (30 mails a minute); a lower `pace` on the route helps."
+_CROWDED_HINT: Final = "A mailbox takes 3 connections at one time: lower `connections` when others use it too."
+
+_TEMPORARY: Final = (
+    Row(Word.RETRY, (421, 432), ("4.3.2",), hint=_CROWDED_HINT),
+    Row(Word.RETRY, (451,), ("4.7.0", "4.7.500-699"), hint=_SLOW_HINT),
+    Row(Word.RETRY, (4,), stages=_LOGIN, hint="Microsoft cannot check logins just now; nobody has to do anything."),
+)
+_REFUSED_LOGIN: Final = (
+    Row(
+        Word.CONFIG,
+        (5,),
+        ("5.7.30",),
+        hint="Microsoft takes no password here, and we gave none: check `host`, or tell the relay's maintainers.",
+    ),
+    Row(Word.CONFIG, (535,), (_SWITCHED_OFF,), ("SmtpClientAuthentication is disabled",), hint=_OFF_HINT),
+    Row(Word.CONFIG, (535,), (_SWITCHED_OFF,), hint=_SHUT_OUT_HINT),
+    Row(Word.CONFIG, (530,), hint=_LOGGED_OUT_HINT),
+    Row(Word.CONFIG, (5,), stages=_LOGIN, hint=_APP_HINT),
+)
+_REFUSED_MAIL: Final = (
+    Row(Word.CONFIG, (550,), ("5.7.57",), hint=_LOGGED_OUT_HINT),
+    Row(Word.CONFIG, (550, 554), ("5.7.60", "5.2.252"), hint=_SENDER_HINT),
+    Row(Word.CONFIG, (550, 554), words=("SendAsDenied",), hint=_SENDER_HINT),
+    Row(
+        Word.CONFIG,
+        (550, 554),
+        words=("SubmissionQuotaExceeded",),
+        hint="The mailbox has used its 10,000 recipients of 24 hours; it goes on by itself, or with a second mailbox.",
+        wait=_HOUR,
+    ),
+    Row(
+        Word.CONFIG,
+        (550, 554),
+        words=(r"(?<!Submission)QuotaExceeded",),
+        hint="The mailbox is full (Sent Items grows with every mail): the customer must empty it.",
+    ),
+    Row(Word.REJECT, (550, 552, 554), ("5.3.4", "5.2.3"), hint="The mail is larger than the mailbox may send."),
+    *TENANT_ROWS,
+)
+
+SMTP_OAUTH_REPLIES: Final[ReplyTable] = SMTP_REPLIES.before((*_TEMPORARY, *_REFUSED_LOGIN, *_REFUSED_MAIL))
+"""Microsoft's rows in front of those of every server."""
+
+
+def refuses_token(outcome: Outcome) -> bool:
+    """True for a refused login that another token may mend. SMTP AUTH switched off is not one."""
+    return outcome.stage is Stage.LOGIN and outcome.code == 535 and outcome.enhanced != _SWITCHED_OFF
