@@ -44,7 +44,7 @@ async def ask_in_groups(
             waiting += reversed([part for half in _halves(group) for part in apart(half)])
         else:
             results |= answered
-        stop = _LATER if asked >= REQUESTS_LIMIT else _about_the_way(answered)
+        stop = _about_the_way(answered) or (_LATER if asked >= REQUESTS_LIMIT else None)
         if stop is not None:
             return results | {each: stop for group in waiting for each in group}
     return results

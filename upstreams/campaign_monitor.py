@@ -96,9 +96,11 @@ class CampaignMonitor(Upstream):
             return results | dict.fromkeys(wanted, cannot_carry("Campaign Monitor", reason, _OTHER_WAY))
 
         async def ask(group: Group) -> Results:
-            return await self._ask(mail.id, letter.request(group), group)
+            return await self._ask(letter.request(group), group)
 
-        return results | await ask_in_groups(wanted, ask, _one_is_bad, lambda group: _apart(letter, group))
+        answered = await ask_in_groups(wanted, ask, _one_is_bad, lambda group: _apart(letter, group))
+        self._alert(mail.id, answered)
+        return results | answered
 
     async def probe(self) -> Outcome:
         """Ask for the list of messages, which sends nothing: SENT when it is given."""
@@ -113,17 +115,19 @@ class CampaignMonitor(Upstream):
     async def close(self) -> None:
         await self._client.close()
 
-    async def _ask(self, relay_id: str, body: bytes, group: Group) -> Results:
+    async def _ask(self, body: bytes, group: Group) -> Results:
         headers = {**self._headers(), "Content-Type": "application/json; charset=utf-8"}
         reply = await self._client.exchange("POST", self._url("classicEmail/send"), headers, body)
         if isinstance(reply, Outcome):
             return dict.fromkeys(group, reply)
-        results = results_of(reply, group, time.time(), *self._secrets())
-        for outcome in set(results.values()):
+        return results_of(reply, group, time.time(), *self._secrets())
+
+    def _alert(self, relay_id: str, answered: Results) -> None:
+        """What the documentation does not explain goes to the log, once for each answer."""
+        for outcome in set(answered.values()):
             if outcome.hint in (OUR_BUG, NOT_RECEIVED):
                 said = {"upstream": self.name, "id": relay_id, "reply": outcome.reply}
                 emit(LOG, "campaign_monitor_refused", logging.ERROR, **said)
-        return results
 
     def _url(self, path: str, **query: str) -> str:
         if self._client_id:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -39,17 +39,17 @@ _NOT_IN_NAME: Final = re.compile(r'[,;:<>()\[\]"\\@\s]+')
 class Letter:
     """A mail taken apart once, for as many requests as it needs."""
 
-    header: tuple[Field, ...]
-    fields: Mapping[str, Any]
-    files: bytes
+    header: tuple[Field, ...] = field(repr=False)
+    fields: Mapping[str, Any] = field(repr=False)
+    files: bytes = field(repr=False)
 
     def shown(self, recipients: Iterable[str]) -> Shown:
         """Which of the recipients see which others."""
         return shown_to(self.header, recipients)
 
     def request(self, recipients: Iterable[str]) -> bytes:
-        """The body of one request for these recipients. Somebody must be named in To: when the mail names none of
-        them, the first is, so they must be one.
+        """The body of one request. Somebody must stand in To, so of recipients whom the mail does not name there must
+        be just one: he does.
         """
         shown = self.shown(recipients)
         people = {
