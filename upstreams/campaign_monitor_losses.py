@@ -1,4 +1,4 @@
-"""What a mail would lose by Campaign Monitor, a plain sentence for each loss (docs/upstreams/campaign_monitor.md). Pure.
+"""What a mail would lose by Campaign Monitor, a sentence for each loss (docs/upstreams/campaign_monitor.md). Pure.
 
 Names header fields, and must never quote what is in them.
 """
