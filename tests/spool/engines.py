@@ -38,8 +38,12 @@ class Sqlite:
     clock: Clock = field(default_factory=Clock)
 
     @property
+    def file(self) -> Path:
+        return self.folder / "spool.db"
+
+    @property
     def url(self) -> str:
-        return f"sqlite:///{self.folder / 'spool.db'}"
+        return f"sqlite:///{self.file}"
 
     @asynccontextmanager
     async def spool(self, size_limit: int = 1 << 30, memory: int = 1 << 20) -> AsyncIterator[Spool]:
@@ -85,6 +89,10 @@ def settlement(mail: Leased, outcome: Outcome = SENT, due_at: float | None = Non
     done = dict.fromkeys(results, Settled.DELIVERED) if due_at is None else {}
     attempts = (Attempt("acme-login", mail.received_at + 1, 0.25, results),)
     return Settlement(**{"mail": mail, "done": done, "attempts": attempts, "due_at": due_at, **changes})
+
+
+async def nothing(spool: Spool) -> None:
+    """Open and close."""
 
 
 async def put_all(spool: Spool, arrivals: Sequence[Arrival]) -> None:

@@ -6,15 +6,8 @@ import asyncio
 
 import pytest
 
-from routing.outcome import Outcome, Stage, Word
-from spool.contract import Backlog, Pending, Settled, Settlement, SpoolFull, id_number, id_text
-from spool.view import Filter
-from tests.spool.engines import ENGINES, REJECT, RETRY, SENT, arrival, put_all, settlement
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request, tmp_path):
-    return ENGINES[request.param](tmp_path)
+from spool.contract import Backlog, Pending, Settled, Settlement, SpoolFull
+from tests.spool.engines import RETRY, arrival, put_all, settlement
 
 
 def test_a_mail_comes_back_as_it_was_put(engine):
@@ -380,24 +373,6 @@ def test_history_is_forgotten_by_when_a_mail_was_settled(engine):
     engine.run(test)
 
 
-def test_numbers_rise_whatever_the_clock_does_and_across_restarts(engine):
-    numbers = []
-
-    async def test(spool):
-        for step in (0, 1, 0, -3600, 0, 0.001):
-            engine.clock.now += step
-            numbers.append(spool.next_id())
-        mail = arrival(spool, engine.clock)
-        numbers.append(mail.id)
-        await spool.put(mail)
-
-    engine.run(test)
-    engine.clock.now -= 86400
-    engine.run(test)
-    assert numbers == sorted(set(numbers))
-    assert all(0 < number < 1 << 63 and id_number(id_text(number)) == number for number in numbers)
-
-
 def test_one_mail_that_cannot_be_kept_does_not_take_the_others_with_it(engine):
     async def test(spool):
         good = [arrival(spool, engine.clock) for _ in range(3)]
@@ -407,114 +382,5 @@ def test_one_mail_that_cannot_be_kept_does_not_take_the_others_with_it(engine):
         answers = await asyncio.gather(*map(spool.put, [*good, twice, broken, odd]), return_exceptions=True)
         assert [answer is None for answer in answers] == [True, True, True, False, False, True]
         assert len(await spool.lease("acme.nl", 10, engine.clock.now)) == 4
-
-    engine.run(test)
-
-
-# ---- what people see -------------------------------------------------------------------------------------------
-
-
-def test_the_story_of_a_mail(engine):
-    async def test(spool):
-        start = engine.clock.now
-        mail = arrival(spool, engine.clock, recipients=("a@x.nl", "b@x.nl"), repairs=("date", "long lines"))
-        await spool.put(mail)
-        (leased,) = await spool.lease("acme.nl", 1, start)
-        engine.clock.now = start + 2
-        await spool.settle(settlement(leased, RETRY, start + 60))
-        (leased,) = await spool.lease("acme.nl", 1, start + 60)
-        engine.clock.now = start + 61
-        results = settlement(leased, SENT).attempts[0].results | {"b@x.nl": REJECT}
-        done = {"a@x.nl": Settled.DELIVERED, "b@x.nl": Settled.FAILED}
-        attempt = type(settlement(leased).attempts[0])("globex", start + 60, 1.5, results)
-        await spool.settle(Settlement(leased, done, (attempt,), note="One recipient bounced."))
-        with engine.view() as view:
-            story = view.show(mail.id)
-        assert story.mail.due_at is None
-        assert story.mail.attempts == 2
-        assert story.mail.size == len(mail.content)
-        assert story.message_id == "<1@acme.nl>"
-        assert (story.peer, story.helo) == ("127.0.0.1", "callpro")
-        assert [(line.address, line.state, line.last) for line in story.mail.recipients] == [
-            ("a@x.nl", "delivered", SENT),
-            ("b@x.nl", "failed", REJECT),
-        ]
-        assert [entry.event for entry in story.entries] == ["received", "repaired", "attempt", "attempt", "note"]
-        assert "date, long lines" in story.entries[1].text
-        assert story.entries[2].outcomes == (("a@x.nl", RETRY), ("b@x.nl", RETRY))
-        assert (story.entries[3].upstream, story.entries[3].seconds, story.entries[3].at) == ("globex", 1.5, start + 60)
-        assert dict(story.entries[3].outcomes) == results
-        assert story.entries[4].text == "One recipient bounced."
-
-    engine.run(test)
-
-
-def test_a_reply_is_kept_verbatim(engine):
-    reply = "550-5.7.1 één\n550 5.7.1 \udce9 \x00 \U0001f600 'quoted' \"too\""
-    outcome = Outcome(Word.CONFIG, reply, Stage.LOGIN, 535, wait=1.5, upstream_id="", hint="Do this.")
-
-    async def test(spool):
-        mail = arrival(spool, engine.clock)
-        await spool.put(mail)
-        (leased,) = await spool.lease("acme.nl", 1, engine.clock.now)
-        await spool.settle(settlement(leased, outcome, engine.clock.now + 1))
-        with engine.view() as view:
-            assert view.show(mail.id).mail.recipients[0].last == outcome
-
-    engine.run(test)
-
-
-def test_the_list_filters_and_pages(engine):
-    async def test(spool):
-        start = engine.clock.now
-        mails = []
-        for number in range(12):
-            route = ("acme.nl", "globex.nl")[number % 2]
-            recipients = (f"Klant{number}@Example.org", "copy@x.nl") if number < 6 else ("other@y.nl",)
-            mails.append(arrival(spool, engine.clock, route=route, sender=f"info@{route}", recipients=recipients))
-            await spool.put(mails[-1])
-            engine.clock.now += 10
-        for mail in await spool.lease("globex.nl", 2, engine.clock.now):
-            await spool.settle(settlement(mail))
-        ids = [mail.id for mail in mails]
-        waiting = [number for number in ids if number not in (ids[1], ids[3])]
-        with engine.view() as view:
-
-            def listed(limit: int = 100, after: int = 0, **fields: object) -> list[int]:
-                return [line.id for line in view.list(Filter(**fields), limit, after)]
-
-            assert listed() == waiting
-            assert listed(limit=4) == waiting[:4]
-            assert listed(limit=4, after=waiting[3]) == waiting[4:8]
-            assert listed(settled=True) == [ids[1], ids[3]]
-            assert listed(settled=True, route="acme.nl") == []
-            assert listed(settled=True, route="globex.nl", after=ids[1]) == [ids[3]]
-            assert listed(route="globex.nl") == [ids[5], ids[7], ids[9], ids[11]]
-            assert listed(sender="INFO@acme.nl") == ids[0::2]
-            assert listed(sender="@globex.nl", limit=1) == [ids[5]]
-            assert listed(recipient="klant4@example.ORG") == [ids[4]]
-            assert listed(recipient="@x.nl") == [ids[0], ids[2], ids[4], ids[5]]
-            assert listed(recipient="copy@x.nl", settled=True) == [ids[1], ids[3]]
-            assert listed(recipient="@x.nl", route="acme.nl", older_than=start + 30) == [ids[0], ids[2]]
-            assert listed(recipient="nobody@x.nl") == []
-            (line,) = view.list(Filter(recipient="klant4@example.org"), 1)
-            assert (line.route, line.sender, line.received_at, line.due_at) == (
-                "acme.nl",
-                "info@acme.nl",
-                start + 40,
-                start + 40,
-            )
-            assert [(r.address, r.state, r.last) for r in line.recipients] == [
-                ("Klant4@Example.org", "waiting", None),
-                ("copy@x.nl", "waiting", None),
-            ]
-
-    engine.run(test)
-
-
-def test_an_unknown_number_has_no_story(engine):
-    async def test(spool):
-        with engine.view() as view:
-            assert view.show(12345) is None
 
     engine.run(test)
