@@ -14,19 +14,32 @@ import smtplib
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from email.utils import parseaddr
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from tests.fakes.authority import Authority
+from tests.fakes.campaign_monitor import FakeCampaignMonitor
 from tests.fakes.entra import FakeEntra
 from tests.fakes.graph import FakeGraph
+from tests.fakes.mailgun import FakeMailgun
 from tests.fakes.relay_process import Event, RelayProcess
 from tests.fakes.sendgrid import FakeSendGrid
 from tests.fakes.smtp import FakeSmtp
 from tests.journeys import mails
 
-SECRETS = {"ACME_PASSWORD": "demo-acme", "ENTRA_SECRET": "demo-entra", "SENDGRID_KEY": "SG.demo.key"}
+SECRETS = {
+    "ACME_PASSWORD": "demo-acme",
+    "ENTRA_SECRET": "demo-entra",
+    "SENDGRID_KEY": "SG.demo.key",
+    "MAILGUN_KEY": "demo-mailgun",
+    "CM_KEY": "demo-campaign-monitor",
+}
+OUTLOOK = "https://outlook.office365.com/.default"
 
 Arrivals = Callable[[], list[tuple[str, tuple[str, ...]]]]
 """What a look-alike has so far: the sender as the upstream saw it, and who got the mail."""
@@ -34,12 +47,16 @@ Arrivals = Callable[[], list[tuple[str, tuple[str, ...]]]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A route of the demo: who sends, what the look-alike must see as the sender, and where to look."""
+    """A route of the demo: who sends, what the look-alike must see as the sender, and where to look.
+
+    `inline` is False where the provider has no place for inline images: its mail is plain text.
+    """
 
     sender: str
     seen_as: str
     place: str
     arrivals: Arrivals
+    inline: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +80,14 @@ async def look_alikes(folder: Path) -> AsyncIterator[Street]:
         FakeGraph(entra, {"info@initech.nl"}, tls=tls) as graph,
         FakeSmtp(starttls=tls, users={"apikey": SECRETS["SENDGRID_KEY"]}) as sendgrid_smtp,
         FakeSendGrid(key=SECRETS["SENDGRID_KEY"], verified=("stark.nl",), tls=tls) as sendgrid_api,
+        FakeSmtp(
+            starttls=tls, mechanisms=("XOAUTH2",), bearer=lambda _mailbox, token: entra.knows(token, OUTLOOK)
+        ) as outlook,
+        FakeMailgun(key=SECRETS["MAILGUN_KEY"], domain="mg.callcenter.nl", tls=tls) as mailgun,
+        FakeCampaignMonitor(key=SECRETS["CM_KEY"], tls=tls) as monitor,
+        FakeSmtp(starttls=tls) as own_server,
     ):
+        (folder / "dkim.pem").write_bytes(new_signing_key())
         routes = f"""\
 upstreams:
   acme-login: {{type: smtp, host: localhost, port: {login.port}, username: acme, password: "env:ACME_PASSWORD"}}
@@ -72,6 +96,13 @@ upstreams:
                   authority: "{entra.authority}", base_url: "{graph.base_url}"}}
   our-sendgrid: {{type: sendgrid, host: localhost, port: {sendgrid_smtp.port}, api_key: "env:SENDGRID_KEY"}}
   sendgrid-api: {{type: sendgrid, method: api, base_url: "{sendgrid_api.url}", api_key: "env:SENDGRID_KEY"}}
+  cyberdyne-oauth: {{type: smtp_oauth, tenant: {entra.tenant}, client_id: {entra.client_id},
+                    client_secret: "env:ENTRA_SECRET", authority: "{entra.authority}", host: localhost,
+                    port: {outlook.port}}}
+  our-mailgun: {{type: mailgun, domain: mg.callcenter.nl, base_url: "{mailgun.url}", api_key: "env:MAILGUN_KEY"}}
+  our-cm: {{type: campaign_monitor, client_id: {monitor.client_id}, base_url: "{monitor.base_url}",
+           api_key: "env:CM_KEY"}}
+  our-server: {{type: smtp, host: localhost, port: {own_server.port}}}
   try-out: {{type: maildir, path: "{folder}/maildir"}}
 routes:
   - {{from: acme.nl, via: acme-login}}
@@ -80,6 +111,12 @@ routes:
   - {{from: umbrella.nl, via: our-sendgrid}}
   - {{from: stark.nl, via: sendgrid-api}}
   - {{from: hooli.nl, via: acme-login, sender: {{address: hooli@callcenter.nl, name: Hooli}}}}
+  - {{from: cyberdyne.nl, via: cyberdyne-oauth}}
+  - {{from: tyrell.nl, via: our-mailgun}}
+  - {{from: wonka.nl, via: our-cm}}
+  - from: soylent.nl
+    via: our-server
+    dkim: {{domain: soylent.nl, selector: callpro, key: "file:{folder}/dkim.pem"}}
   - {{from: "*.example", via: try-out}}
 tests:
   - {{from: info@acme.nl, via: acme-login}}
@@ -92,9 +129,21 @@ tests:
             Way("info@umbrella.nl", "info@umbrella.nl", "SendGrid by SMTP", smtp_arrivals(sendgrid_smtp)),
             Way("info@stark.nl", "info@stark.nl", "SendGrid by its API", sendgrid_arrivals(sendgrid_api)),
             Way("info@hooli.nl", "hooli@callcenter.nl", "the same server, from our mailbox", smtp_arrivals(login)),
+            Way("info@cyberdyne.nl", "info@cyberdyne.nl", "SMTP with OAuth", smtp_arrivals(outlook)),
+            Way("info@tyrell.nl", "info@tyrell.nl", "Mailgun", mailgun_arrivals(mailgun)),
+            Way("info@wonka.nl", "info@wonka.nl", "Campaign Monitor", monitor_arrivals(monitor), inline=False),
+            Way("info@soylent.nl", "info@soylent.nl", "our own server, signed with DKIM", signed_arrivals(own_server)),
             Way("info@new.example", "info@new.example", "a folder, to try things out", maildir_arrivals(folder)),
         )
         yield Street(routes, ways, authority)
+
+
+def new_signing_key() -> bytes:
+    """An RSA-2048 key in PEM, as a customer's DKIM key would lie in the secrets folder."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def smtp_arrivals(server: FakeSmtp) -> Arrivals:
@@ -105,16 +154,36 @@ def graph_arrivals(server: FakeGraph) -> Arrivals:
     return lambda: [(mail.mailbox, tuple(mail.recipients)) for mail in server.sent]
 
 
-def sendgrid_arrivals(server: FakeSendGrid) -> Arrivals:
-    def arrivals() -> list[tuple[str, tuple[str, ...]]]:
-        found: dict[str, tuple[str, ...]] = {}
-        senders = {}
-        for copy in server.delivered:
-            found[copy.message_id] = (*found.get(copy.message_id, ()), copy.recipient)
-            senders[copy.message_id] = copy.mail["from"]["email"]
-        return [(senders[key], recipients) for key, recipients in found.items()]
+def signed_arrivals(server: FakeSmtp) -> Arrivals:
+    """Only mail that carries our signature counts."""
+    return lambda: [
+        (mail.sender, mail.recipients) for mail in server.received if mail.content.startswith(b"DKIM-Signature:")
+    ]
 
-    return arrivals
+
+def sendgrid_arrivals(server: FakeSendGrid) -> Arrivals:
+    return lambda: by_mail((copy.message_id, copy.mail["from"]["email"], copy.recipient) for copy in server.delivered)
+
+
+def mailgun_arrivals(server: FakeMailgun) -> Arrivals:
+    return lambda: by_mail(
+        (copy.message_id, parseaddr(mails.header(copy.message, "From"))[1], copy.recipient) for copy in server.delivered
+    )
+
+
+def monitor_arrivals(server: FakeCampaignMonitor) -> Arrivals:
+    """Campaign Monitor has an id for every recipient; the subject tells which mail it was."""
+    return lambda: by_mail(
+        (copy.mail["Subject"], parseaddr(copy.mail["From"])[1], copy.recipient) for copy in server.delivered
+    )
+
+
+def by_mail(copies: Iterable[tuple[str, str, str]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Copies (id of the mail, sender, recipient) gathered to mails."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for mail, sender, recipient in copies:
+        found[mail, sender] = (*found.get((mail, sender), ()), recipient)
+    return [(sender, recipients) for (_, sender), recipients in found.items()]
 
 
 def maildir_arrivals(folder: Path) -> Arrivals:
@@ -132,7 +201,7 @@ def maildir_arrivals(folder: Path) -> Arrivals:
 
 def send(port: int, way: Way, recipients: tuple[str, ...]) -> None:
     """One mail as CallPro would send it: text, HTML with an inline image, a PDF, and a blind copy."""
-    content = mails.rich(way.sender, f"Jan Jansen <{recipients[0]}>")
+    content = (mails.rich if way.inline else mails.plain)(way.sender, f"Jan Jansen <{recipients[0]}>")
     with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
         client.sendmail(way.sender, recipients, content)
 

@@ -8,8 +8,10 @@ import email.policy
 from pathlib import Path
 
 from tests.fakes.authority import Authority
+from tests.fakes.campaign_monitor import FakeCampaignMonitor
 from tests.fakes.entra import FakeEntra
 from tests.fakes.graph import FakeGraph
+from tests.fakes.mailgun import FakeMailgun
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.sendgrid import FakeSendGrid
 from tests.fakes.smtp import FakeSmtp
@@ -130,5 +132,79 @@ def test_sendgrid_by_its_api(authority: Authority, tmp_path: Path) -> None:
                     ("offerte-één.pdf", "attachment"),
                 }
                 assert email.message_from_bytes(content, policy=email.policy.default)["Message-ID"] in str(body)
+
+    asyncio.run(journey())
+
+
+def test_smtp_with_oauth_sends_as_the_mailbox(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        tls = authority.server_context()
+        async with FakeEntra(tls, secret=SECRETS["ENTRA_SECRET"]) as entra:
+            scope = "https://outlook.office365.com/.default"
+            async with FakeSmtp(
+                starttls=tls, mechanisms=("XOAUTH2",), bearer=lambda _mailbox, token: entra.knows(token, scope)
+            ) as outlook:
+                routes = (
+                    f"upstreams:\n  oauth: {{type: smtp_oauth, tenant: {entra.tenant}, client_id: {entra.client_id},"
+                    f' client_secret: "env:ENTRA_SECRET", authority: "{entra.authority}", host: localhost,'
+                    f" port: {outlook.port}}}\nroutes:\n  - {{from: cyberdyne.nl, via: oauth}}\n"
+                )
+                async with RelayProcess(tmp_path / "relay", routes, environment=SECRETS) as relay:
+                    content = mails.rich("info@cyberdyne.nl", TO, cc=CC)
+                    said = await clients.smtplib(relay.port, "info@cyberdyne.nl", [TO, CC, BCC], content)
+                    assert said.code == 0, said.text
+                    await relay.event("delivered")
+                    (mail,) = outlook.received
+                    assert (mail.user, mail.recipients) == ("info@cyberdyne.nl", (TO, CC, BCC))
+                    assert mails.without_trace(mail.content) == content
+                    assert not any(given.token in relay.log() for given in entra.given)
+
+    asyncio.run(journey())
+
+
+def test_mailgun_gets_the_mail_as_it_is(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        secrets = {"MAILGUN_KEY": "mailgun-s3cret"}
+        async with FakeMailgun(key=secrets["MAILGUN_KEY"], tls=authority.server_context()) as mailgun:
+            routes = (
+                f'upstreams:\n  mg: {{type: mailgun, domain: {mailgun.domain}, api_key: "env:MAILGUN_KEY",'
+                f' base_url: "{mailgun.url}"}}\nroutes:\n  - {{from: tyrell.nl, via: mg}}\n'
+            )
+            async with RelayProcess(tmp_path / "relay", routes, environment=secrets) as relay:
+                # A header of Mailgun's own would swallow the mail.
+                content = mails.rich("info@tyrell.nl", TO, cc=CC)
+                said = await clients.smtplib(
+                    relay.port, "info@tyrell.nl", [TO, BCC], b"X-Mailgun-Drop-Message: yes\r\n" + content
+                )
+                assert said.code == 0, said.text
+                await relay.event("delivered")
+                assert (sorted(mailgun.recipients), mailgun.swallowed) == (sorted([TO, BCC]), [])
+                assert mails.parts(mailgun.delivered[0].message) == mails.parts(content)
+                assert secrets["MAILGUN_KEY"] not in relay.log()
+
+    asyncio.run(journey())
+
+
+def test_campaign_monitor_says_what_it_can_and_refuses_the_rest(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        secrets = {"CM_KEY": "cm-s3cret"}
+        async with FakeCampaignMonitor(key=secrets["CM_KEY"], tls=authority.server_context()) as monitor:
+            routes = (
+                f'upstreams:\n  cm: {{type: campaign_monitor, client_id: {monitor.client_id}, api_key: "env:CM_KEY",'
+                f' base_url: "{monitor.base_url}"}}\nroutes:\n  - {{from: wonka.nl, via: cm}}\n'
+            )
+            async with RelayProcess(tmp_path / "relay", routes, environment=secrets) as relay:
+                people = [f"klant{number}@example.nl" for number in range(30)]
+                plain = mails.plain("info@wonka.nl", TO)
+                said = await clients.smtplib(relay.port, "info@wonka.nl", [TO, *people], plain)
+                assert said.code == 0, said.text
+                await relay.event("delivered")
+                assert sorted(monitor.recipients) == sorted([TO, *people])
+                assert all(set(copy.shown) <= {TO, copy.recipient} for copy in monitor.delivered)
+                assert {copy.mail["ConsentToTrack"] for copy in monitor.delivered} == {"No"}
+
+                await clients.smtplib(relay.port, "info@wonka.nl", [TO], mails.rich("info@wonka.nl", TO))
+                failed = await relay.event("failed")
+                assert "a picture inside the text" in str(failed["reply"])
 
     asyncio.run(journey())
