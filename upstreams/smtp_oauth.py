@@ -100,7 +100,7 @@ class XoauthLogin:
     def scrub(self, text: str) -> str:
         """See `smtp_session.Login`. A server that echoes a line may cut it, so long runs of base64 go as well."""
         token = self.token.reveal()
-        return _LONG_RUN.sub("***", scrubbed(text, token, f"user={self.mailbox}\x01auth=Bearer {token}\x01\x01"))
+        return _LONG_RUN.sub("***", scrubbed(text, f"user={self.mailbox}\x01auth=Bearer {token}\x01\x01", token))
 
 
 class SmtpOauth(SmtpUpstream):
