@@ -135,10 +135,15 @@ class Relay(Settings):
 # ---- routes.yaml -----------------------------------------------------------------------------------------------
 
 
+def _mailbox(text: str) -> None:
+    if not names.address(text).rpartition("@")[0].isascii():
+        raise Mistake(f"{text!r} has letters before the @ that few servers take", "write those without accents")
+
+
 def _reply_to(text: str) -> None:
     if text not in ("original", "none"):
         try:
-            names.address(text)
+            _mailbox(text)
         except Mistake as mistake:
             raise Mistake(mistake.wrong, "write original, none, or an address like info@acme.nl") from None
 
@@ -168,7 +173,7 @@ def _sender(text: str) -> None:
 class Sender(Settings):
     """Send from another mailbox: From, MAIL FROM and Sender together."""
 
-    address: str = setting(doc="The mailbox that sends.", example="hooli@callcenter.nl", check=names.address)
+    address: str = setting(doc="The mailbox that sends.", example="hooli@callcenter.nl", check=_mailbox)
     name: str | None = setting(
         default=None, doc="The friendly name shown; default: the one CallPro gave.", check=_one_line
     )
@@ -176,6 +181,9 @@ class Sender(Settings):
         default="original",
         doc="`original` (the address that was replaced), `none`, or a fixed address.",
         check=_reply_to,
+    )
+    original_from: bool = setting(
+        default=False, doc="true: the From that was replaced stays readable in an X-Original-From field."
     )
 
 
@@ -190,6 +198,10 @@ class Dkim(Settings):
         doc="The s= of the signature: the record is SELECTOR._domainkey.DOMAIN.", example="callpro", check=_selector
     )
     key: Secret = setting(doc="The private key, PEM, by reference.", example="systemd:umbrella-dkim")
+    always: bool = setting(
+        default=False,
+        doc="Sign also where the provider signs the mail itself; never where it makes a new mail of ours.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

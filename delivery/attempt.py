@@ -98,7 +98,7 @@ class Attempts:
             try:
                 if not content:
                     sender, content = self._prepare(errand)
-                await self._send(errand, way, sender, content)
+                await self._send(errand, way, sender, self._signed(errand, way, content))
             finally:
                 way.leave()
                 self._on_leave(way)
@@ -112,14 +112,18 @@ class Attempts:
             way = entered
 
     def _prepare(self, errand: Errand) -> tuple[str, bytes]:
-        """The envelope sender and the content as they leave: rewritten, and signed last."""
+        """The envelope sender and the content as they leave, but for signatures."""
         sender, content = errand.mail.sender, errand.mail.content
         mailbox = errand.route.settings.sender
         if mailbox is not None and sender != NULL_SENDER:
             rewritten = rewrite(sender, content, mailbox)
             sender, content = rewritten.sender, rewritten.content
-        signer = self.plan.signers.get(errand.route.name)
-        return sender, signer.sign(content, self._now()) if signer else content
+        return sender, content
+
+    def _signed(self, errand: Errand, way: Way, content: bytes) -> bytes:
+        """The content as it leaves by `way`: signed last, and only where a signature of ours counts."""
+        signer = self.plan.signers.get((errand.route.name, way.name))
+        return signer.sign(content, self._now()) if signer else content
 
     async def _send(self, errand: Errand, way: Way, sender: str, content: bytes) -> None:
         """One upstream, for every recipient that goes there now, in as many sends as it needs."""

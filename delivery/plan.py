@@ -8,25 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from config.rules import Route, Rules, UpstreamRule
+from config.rules import Dkim, Route, Rules, UpstreamRule
 from routing.mail import NULL_SENDER
 from routing.signing import Signer
 from routing.table import Table
 from upstreams.base import Host, Kind, Upstream
+from upstreams.traits import traits_of
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What delivery goes by until the next reload. All mappings are by the name that ops gave.
 
-    `signers` has only the routes that sign. `rules` are the entries that `upstreams` were built from. `host` is who
-    reports of undelivered mail come from.
+    `signers` is by route and upstream, and has only the pairs where we sign. `rules` are the entries that `upstreams`
+    were built from. `host` is who reports of undelivered mail come from.
     """
 
     table: Table
     routes: Mapping[str, Route]
     upstreams: Mapping[str, Upstream]
-    signers: Mapping[str, Signer]
+    signers: Mapping[tuple[str, str], Signer]
     rules: Mapping[str, UpstreamRule] = field(default_factory=dict)
     host: Host = Host("localhost")
 
@@ -49,11 +50,24 @@ def build_plan(rules: Rules, kinds: Mapping[str, Kind], host: Host, previous: Pl
     return Plan(
         table=Table(rules.routes),
         routes={route.name: route for route in rules.routes},
-        signers={route.name: Signer(route.settings.dkim) for route in rules.routes if route.settings.dkim},
+        signers=_signers(rules),
         upstreams={name: _upstream(rule, kinds, host, previous) for name, rule in rules.upstreams.items()},
         rules=dict(rules.upstreams),
         host=host,
     )
+
+
+def _signers(rules: Rules) -> dict[tuple[str, str], Signer]:
+    """A signer for each way that takes a signature of ours. A key is read once for a route, for that takes time."""
+    made: dict[tuple[Dkim, ...], Signer] = {}
+    signers: dict[tuple[str, str], Signer] = {}
+    for route in rules.routes:
+        for name in route.settings.via:
+            traits = traits_of(rules.upstreams[name].settings)
+            wanted = tuple(dkim for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always))
+            if wanted:
+                signers[route.name, name] = made[wanted] = made.get(wanted) or Signer(wanted)
+    return signers
 
 
 def _upstream(rule: UpstreamRule, kinds: Mapping[str, Kind], host: Host, previous: Plan | None) -> Upstream:

@@ -39,6 +39,7 @@ def rewrite(envelope_sender: str, content: bytes, sender: Sender) -> Rewritten:
         ("From", lambda old: _from(old, Mailbox(_friendly(sender.name or first), ours))),
         ("Sender", lambda old: remove(old, "Sender")),
         ("Reply-To", lambda old: _reply_to(old, sender.reply_to, replaced)),
+        ("X-Original-From", lambda old: _original_from(old, replaced) if sender.original_from else old),
     )
     block, changes = _apply(block, steps)
     if changes and (unsigned := remove(block, "DKIM-Signature")) is not block:
@@ -80,7 +81,16 @@ def _reply_to(block: bytes, policy: str, replaced: list[Mailbox]) -> bytes:
         return _fixed(block, policy)
     if not replaced or mailboxes(block, "Reply-To"):
         return block
-    return set_field(block, "Reply-To", b", ".join(write_mailbox(m) for m in dict.fromkeys(replaced)))
+    return set_field(block, "Reply-To", _listed(replaced))
+
+
+def _original_from(block: bytes, replaced: list[Mailbox]) -> bytes:
+    """What was replaced now, in place of any such field that came in."""
+    return set_field(block, "X-Original-From", _listed(replaced)) if replaced else block
+
+
+def _listed(found: list[Mailbox]) -> bytes:
+    return b", ".join(write_mailbox(mailbox) for mailbox in dict.fromkeys(found))
 
 
 def _fixed(block: bytes, address: str) -> bytes:

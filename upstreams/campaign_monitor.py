@@ -28,6 +28,7 @@ from upstreams.campaign_monitor_body import RECIPIENTS_LIMIT, Letter, letter_of
 from upstreams.campaign_monitor_replies import NOT_RECEIVED, OUR_BUG, refusal, results_of
 from upstreams.http_client import HttpClient, is_base_url
 from upstreams.mime_parts import Unsayable
+from upstreams.traits import Traits
 
 LOG: Final = logging.getLogger(__name__)
 PASSWORD: Final = "x"  # noqa: S105 - the key is the user name; any password will do
@@ -67,6 +68,11 @@ class CampaignMonitorSettings(Settings):
             yield Fault("client_id", "is no client id", "copy it from the client's settings: letters and digits")
         if not is_base_url(self.base_url):
             yield Fault("base_url", "is no HTTPS address", "write one such as https://api.createsend.com/api/v3.3")
+
+    def traits(self) -> Traits:
+        """See `HasTraits.traits`: the return path is always theirs."""
+        signer = "Campaign Monitor signs, if the record cm._domainkey of the From domain is in place"
+        return Traits(signing="rebuilt", signer=signer, return_path="")
 
 
 class CampaignMonitor(Upstream):

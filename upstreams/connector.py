@@ -17,8 +17,10 @@ from routing.mail import NULL_SENDER, Outgoing, domain_of
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Upstream
 from upstreams.connector_replies import CONNECTOR_REPLIES
+from upstreams.microsoft import TENANT_SIGNS, TENANT_VOLUME
 from upstreams.smtp import SmtpCommon, SmtpUpstream
 from upstreams.smtp_session import SmtpWay
+from upstreams.traits import Traits
 
 _SUFFIX: Final = ".mail.protection.outlook.com"
 
@@ -52,6 +54,10 @@ class ConnectorSettings(SmtpCommon):
             yield Fault("host", f"{self.host} wants a login", "write the domain's MX, or use `type: smtp_oauth`")
         elif self.host.replace(".", "").isdigit():
             yield Fault("host", "an IP address of the service changes", "write the domain's MX")
+
+    def traits(self) -> Traits:
+        """See `HasTraits.traits`."""
+        return Traits(signing="theirs", signer=TENANT_SIGNS, volume=TENANT_VOLUME)
 
 
 class Connector(SmtpUpstream):

@@ -26,6 +26,7 @@ from upstreams.base import Host, Kind, Upstream
 from upstreams.http_client import HttpClient, Reply, is_base_url
 from upstreams.mailgun_replies import OUR_BUG, outcome_of
 from upstreams.mailgun_request import MESSAGE_LIMIT, RECIPIENTS_LIMIT, form, message_of, options
+from upstreams.traits import Traits
 
 LOG: Final = logging.getLogger(__name__)
 USER: Final = "api"
@@ -63,6 +64,11 @@ class MailgunSettings(Settings):
             yield Fault("base_url", "is no HTTPS address", "write one such as https://api.eu.mailgun.net")
         elif self.base_url is not None and self.base_url.rstrip("/").endswith("/v3"):
             yield Fault("base_url", "holds /v3 already", "leave /v3 out")
+
+    def traits(self) -> Traits:
+        """See `HasTraits.traits`: everything is said by the sending domain."""
+        signer = f"Mailgun signs, if the DKIM record of {self.domain} is in place"
+        return Traits(signing="theirs", signer=signer, signs_as=self.domain, return_path=self.domain)
 
 
 class Mailgun(Upstream):

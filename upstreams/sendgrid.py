@@ -21,6 +21,7 @@ from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import SmtpLimits
 from upstreams.smtp_session import SmtpWay
+from upstreams.traits import FROM_DOMAIN, Signing, Traits
 
 USER: Final = "apikey"
 """The literal word; the password is the key."""
@@ -105,6 +106,12 @@ class SendGridSettings(Settings):
     def url(self) -> str:
         """Where the API is, without a path."""
         return self.base_url or _API_HOSTS[self.region]
+
+    def traits(self) -> Traits:
+        """See `HasTraits.traits`: once the domain is authenticated, the return path is a name below it."""
+        signer = "SendGrid signs, if the From domain is authenticated there (s1._domainkey and s2._domainkey)"
+        signing: Signing = "theirs" if self.method == "smtp" else "rebuilt"
+        return Traits(signing=signing, signer=signer, return_path=f"em.{FROM_DOMAIN}")
 
 
 def _build(name: str, settings: Settings, host: Host) -> Upstream:

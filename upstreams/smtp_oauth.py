@@ -20,11 +20,13 @@ from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Upstream
 from upstreams.entra import EntraApp, EntraTokens
 from upstreams.http_client import HttpClient
+from upstreams.microsoft import mailbox_traits
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import scrubbed
 from upstreams.smtp_oauth_replies import SMTP_OAUTH_REPLIES, refuses_token
 from upstreams.smtp_pool import SmtpLimits
 from upstreams.smtp_session import SmtpWay
+from upstreams.traits import Traits
 
 SCOPE: Final = "https://outlook.office365.com/.default"
 """Not Graph's: a token for one is refused by the other (microsoft-365-smtp-oauth.md 3)."""
@@ -77,6 +79,10 @@ class SmtpOauthSettings(EntraApp):
                 "try it with the customer first, or use `type: graph` with its `base_url`",
                 warning=True,
             )
+
+    def traits(self) -> Traits:
+        """See `HasTraits.traits`."""
+        return mailbox_traits(self.mailbox)
 
 
 _WORLDWIDE: Final = "https://login.microsoftonline.com"

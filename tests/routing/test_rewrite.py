@@ -97,6 +97,16 @@ def test_reply_to_none_and_fixed() -> None:
     assert values(fixed.content, "Reply-To") == (b" Desk <desk@c.nl>",)
 
 
+def test_the_original_from_stays_readable_when_asked_for() -> None:
+    asked = Sender(address="hooli@callcenter.nl", original_from=True)
+    given_mail = mail("From: Café Zuid <info@acme.nl>".encode(), b"X-Original-From: someone@else.nl")
+    changed = rewrite("info@acme.nl", given_mail, asked)
+    assert values(changed.content, "X-Original-From") == (b" =?utf-8?q?Caf=C3=A9_Zuid?= <info@acme.nl>",)
+    assert "X-Original-From" in changed.changes
+    assert rewrite(changed.sender, changed.content, asked).content is changed.content
+    assert values(rewrite("info@acme.nl", given_mail, HOOLI).content, "X-Original-From") == (b" someone@else.nl",)
+
+
 def test_several_from_fields_become_one_and_all_get_the_reply() -> None:
     changed = rewrite("info@acme.nl", mail(b"From: A <a@acme.nl>", b"FROM: b@acme.nl", b"from : a@acme.nl"), HOOLI)
     assert mailboxes(changed.content, "From") == (Mailbox("A", "hooli@callcenter.nl"),)
@@ -126,12 +136,14 @@ RAW = st.text('<>@,;:"\\()[] \t=?éab.nl', max_size=40).map(lambda text: text.en
 FIELDS = st.lists(
     st.tuples(st.sampled_from([b"From", b"from ", b"Sender", b"Reply-To", b"X"]), RAW).map(b": ".join), max_size=5
 )
+OUR_FIELDS = {"from", "sender", "reply-to", "x-original-from", "x"}
 ANY_TEXT = st.text('\r\n\0<>@,;:"\\ éab.nl\u2028', max_size=30)
 SENDERS = st.builds(
     Sender,
     address=ANY_TEXT.map(lambda text: f"{text}@c.nl"),
     name=st.none() | ANY_TEXT,
     reply_to=st.sampled_from(["original", "none"]) | ANY_TEXT,
+    original_from=st.booleans(),
 )
 
 
@@ -142,7 +154,7 @@ def test_no_config_and_no_mail_brings_in_a_field(
     content = b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
     changed = rewrite(envelope, content, sender)
     assert split(changed.content)[1] == b"\r\n" + body
-    assert {field.name.strip().lower() for field in fields(changed.content)} <= {"from", "sender", "reply-to", "x"}
+    assert {field.name.strip().lower() for field in fields(changed.content)} <= OUR_FIELDS
     assert len(values(changed.content, "From")) == 1
     assert len(addresses(values(changed.content, "From")[0])) <= 1
 
@@ -156,7 +168,7 @@ def test_after_the_repairs_the_from_is_always_ours(lines: list[bytes], body: byt
 
 @given(FIELDS, SENDERS, st.binary(max_size=60))
 def test_an_address_that_is_one_is_only_written_once(lines: list[bytes], sender: Sender, body: bytes) -> None:
-    sound = Sender(address="hooli@callcenter.nl", name=sender.name, reply_to="original")
+    sound = Sender(address="hooli@callcenter.nl", name=sender.name, original_from=sender.original_from)
     content = b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
     once = rewrite("info@acme.nl", content, sound)
     twice = rewrite(once.sender, once.content, sound)

@@ -1,0 +1,56 @@
+"""What a way out does to a mail's authentication: who signs, and which return path it gets (dns-authentication.md 5).
+
+Facts that each kind tells of its settings, for `dkim:`, `check` and `route`. Must never ask anybody, nor promise what
+only the DNS or the provider can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, runtime_checkable
+
+from config.fields import Settings
+
+FROM_DOMAIN: Final = "{from}"
+"""Stands for the domain of the From field in `signs_as` and `return_path`."""
+MAIL_FROM_DOMAIN: Final = "{mail_from}"
+"""Stands for the domain of the envelope sender there."""
+
+Signing = Literal["ours", "theirs", "rebuilt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """One upstream's. The default is a server that passes on what it is handed.
+
+    `signing`: `ours`, the mail leaves as it is handed over and a signature of ours counts; `theirs`, the provider signs
+    it, and ours is only added when asked for; `rebuilt`, the provider makes a new mail of it and signs that, so none of
+    ours can live. `signer` is who signs then, with the condition, in words that follow "DKIM: ".
+    `signs_as` is the d= they sign with. `return_path` is the domain SPF is checked for, "" for one of theirs that never
+    aligns. `own_server`: nobody behind it signs, unless ops know better. `volume` is what one mailbox or tenant may
+    send, where that is little, in words that follow "where".
+    """
+
+    signing: Signing = "ours"
+    signer: str = ""
+    signs_as: str = FROM_DOMAIN
+    return_path: str = MAIL_FROM_DOMAIN
+    own_server: bool = False
+    volume: str = ""
+
+    def takes_signature(self, *, always: bool) -> bool:
+        """Whether a `dkim:` block of the route is applied here; `always` is that block's own word."""
+        return self.signing == "ours" or (always and self.signing == "theirs")
+
+
+@runtime_checkable
+class HasTraits(Protocol):
+    """Settings of a kind that is more than a server that passes on what it is handed."""
+
+    def traits(self) -> Traits:
+        """What this upstream does to a mail's authentication."""
+
+
+def traits_of(settings: Settings) -> Traits:
+    """The traits of an upstream by its settings, of whatever kind."""
+    return settings.traits() if isinstance(settings, HasTraits) else Traits()
