@@ -316,7 +316,7 @@ def test_the_key_is_in_no_outcome_log_or_repr(caplog):
         seen = [str(upstream), repr(upstream), repr(vars(upstream))]
         await upstream.send(mail())
         authorization = server.requests[0].headers["authorization"]
-        for echo in (f"key {KEY} is not known", "x" * 490 + KEY, authorization):
+        for echo in (f"key {KEY} is not known", "x" * 480 + KEY, authorization):
             server.script(error(400, 1, echo), error(403, 1, echo))
             seen += [repr(await upstream.send(mail())), repr(await upstream.probe())]
         server.script(entries({"Recipient": "a@x.nl", "Status": KEY}))

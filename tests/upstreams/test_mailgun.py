@@ -309,7 +309,7 @@ def test_the_key_is_in_no_outcome_log_or_repr(caplog):
     async def act(upstream, server):
         authorization = server_key = None
         seen = [str(upstream), repr(upstream), repr(vars(upstream))]
-        for echo in (f"key {KEY} is not known", "x" * 490 + KEY, f"'message' parameter of {KEY}"):
+        for echo in (f"key {KEY} is not known", "x" * 480 + KEY, f"'message' parameter of {KEY}"):
             server.script(said(400, echo), said(400, echo))
             seen += [repr(await upstream.send(mail())), repr(await upstream.probe())]
         authorization = server.requests[0].headers["authorization"]
