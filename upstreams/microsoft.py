@@ -14,6 +14,14 @@ from upstreams.traits import MAIL_FROM_DOMAIN, Traits
 TENANT_SIGNS: Final = "the customer's tenant signs, if DKIM is switched on there for the From domain"
 MAILBOX_VOLUME: Final = "a mailbox may send 30 mails a minute and to 10,000 recipients a day"
 TENANT_VOLUME: Final = "all of a tenant with one licence may send to 10,000 outside recipients a day"
+_SUBMISSION: Final = ("office365.com", "outlook.com")
+"""The domains over the hosts that take a login."""
+
+
+def is_microsoft(host: str) -> bool:
+    """True for a host of Microsoft 365 or outlook.com."""
+    name = host.lower().rstrip(".")
+    return any(name == domain or name.endswith(f".{domain}") for domain in _SUBMISSION)
 
 
 def mailbox_traits(mailbox: str | None) -> Traits:

@@ -15,12 +15,14 @@ from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Upstream
+from upstreams.microsoft import MAILBOX_VOLUME, is_microsoft
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import Shelf, SmtpLimits, SmtpPool
 from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
 from upstreams.smtp_session import Opener, SmtpWay
 from upstreams.smtp_transaction import Transaction
 from upstreams.smtp_wire import Broken
+from upstreams.traits import Traits
 
 WayFor = Callable[[str], SmtpWay | Outcome]
 """Envelope sender -> the way its mail goes, or why there is none."""
@@ -157,11 +159,11 @@ class SmtpSettings(SmtpCommon):
         if self.tls == "none" and self.password is not None and not is_loopback(self.host):
             yield Fault("tls", "the password would cross the network in clear text", "write `starttls` or `implicit`")
         yield from self._port_faults()
-        if self.password is not None and self.host.lower().endswith(_MICROSOFT):
+        if self.password is not None and is_microsoft(self.host):
             yield Fault(
                 "password",
-                "Microsoft switches off user name and password by default at the end of December 2026",
-                "move to `type: smtp_oauth` or `type: graph`",
+                "logs in to Microsoft with a password, which is off by default from the end of December 2026",
+                "move to `type: smtp_oauth` or `type: graph`; till then the customer's admin can switch it on again",
                 warning=True,
             )
 
@@ -175,8 +177,11 @@ class SmtpSettings(SmtpCommon):
         login = PasswordLogin(self.username, self.password) if self.username and self.password else None
         return SmtpWay(self.host, self.port or _PORTS[self.tls], self.tls, login)
 
-
-_MICROSOFT: Final = ("smtp.office365.com", "outlook.office365.com", "smtp-mail.outlook.com", "outlook.com")
+    def traits(self) -> Traits:
+        """See `HasTraits.traits`: without a login it is a server of our own."""
+        if is_microsoft(self.host):
+            return Traits(volume=MAILBOX_VOLUME)
+        return Traits(own_server=self.username is None and not self.loopback())
 
 
 def _build(name: str, settings: Settings, host: Host) -> Upstream:
