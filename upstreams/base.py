@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config.fields import Settings
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results
+from upstreams.tls import Trust
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What an upstream may know about us. `hostname` is what we say in EHLO."""
+    """What an upstream may know about us, and shares with all others. `hostname` is what we say in EHLO.
+
+    `trust` is whose certificates we believe. It is loaded once: a change to the machine's trust wants a restart.
+    """
 
     hostname: str
+    trust: Trust = field(default_factory=Trust, compare=False, repr=False)
 
 
 class Upstream(ABC):
@@ -51,9 +56,14 @@ class Upstream(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One entry of `KINDS`: how a type in the YAML becomes an upstream. `summary` is one sentence for the docs."""
+    """One entry of `KINDS`: how a type in the YAML becomes an upstream. `summary` is one sentence for the docs.
+
+    `losses` is for kinds that cannot carry every mail as it is: handed settings and a whole mail (CRLF), it says what
+    this mail would lose on the way, a plain sentence each. Pure, and names header fields, never their contents.
+    """
 
     name: str
     summary: str
     settings: type[Settings]
     build: Callable[[str, Settings, Host], Upstream]
+    losses: Callable[[Settings, bytes], tuple[str, ...]] | None = None

@@ -1,7 +1,8 @@
 """The one border between the relay and httpx: a request goes in, a `Reply` or an `Outcome` comes out, no exception.
 
 Must never repeat a request, follow a redirect, take a proxy or a password from the environment, keep a cookie, or
-log a header. httpx is imported at the first use: a relay whose routes are all SMTP does not pay for it.
+log a URL or a header. So it uses httpx's transport alone, without the client around it. httpx is imported at the first
+use: a relay whose routes are all SMTP does not pay for it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from config.fields import is_loopback
 from routing.outcome import Outcome, Stage, Word
-from upstreams.tls import client_context
+from upstreams.tls import Trust
 
 if TYPE_CHECKING:
     import httpx
@@ -28,11 +28,12 @@ IDLE_SECONDS: Final = 15.0
 """Well under what the providers keep idle connections, so that a request is seldom written to one just given up."""
 BODY_SECONDS: Final = 10.0
 REPLY_LIMIT: Final = 256 * 1024
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "callpro-relay"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the other side answered. Header names are lower case; `body` is at most 256 KiB, the rest is not read."""
+    """What the other side answered. Header names are lower case; `body` ends at the limit, the rest is not read."""
 
     status: int
     headers: Mapping[str, str]
@@ -43,67 +44,70 @@ class HttpClient:
     """Connections to one provider with one credential. `connections` is how many at one time.
 
     `timeout` is in seconds, from connecting to the reply's headers; connecting alone may take 15 of them, and the
-    reply's body another 10.
+    reply's body another 10. `trust` is the host's (`Host.trust`); without it this client loads its own.
     """
 
-    def __init__(self, timeout: float, connections: int) -> None:
+    def __init__(self, timeout: float, connections: int, trust: Trust | None = None) -> None:
         self._timeout = timeout
         self._connections = connections
-        self._client: httpx.AsyncClient | None = None
+        self._trust = trust or Trust()
+        self._transport: httpx.AsyncHTTPTransport | None = None
 
     async def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes = b"", *, repeatable: bool = False
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes = b"",
+        *,
+        repeatable: bool = False,
+        reply_limit: int = REPLY_LIMIT,
     ) -> Reply | Outcome:
-        """Send one request. An Outcome means that there was no reply: RETRY or CONFIG when the mail cannot have
-        arrived, UNKNOWN when the body had begun (RETRY when the request is `repeatable`, as a probe is).
+        """Send one request, and read at most `reply_limit` octets of the reply's body.
+
+        An Outcome means that there was no reply: RETRY or CONFIG when the mail cannot have arrived, UNKNOWN when the
+        body had begun (RETRY when the request is `repeatable`, as a probe is). Raises ValueError for what is no URL.
         """
         import httpx
 
-        progress = _Progress()
+        progress = _Progress(not content)
+        request = _request(method, url, headers, content, progress)
+        request.extensions["timeout"] = httpx.Timeout(
+            self._timeout, connect=min(self._timeout, CONNECT_SECONDS)
+        ).as_dict()
         try:
-            return await self._ask(method, url, headers, content, progress)
+            return await self._ask(request, reply_limit)
         except (TimeoutError, httpx.TransportError) as error:
             return _no_reply(error, progress, repeatable)
 
     async def close(self) -> None:
         """Close every connection. The client may be used again afterwards, with new ones."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
 
-    async def _ask(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes, progress: _Progress
-    ) -> Reply:
-        client = self._opened()
-        request = client.build_request(
-            method, url, headers=headers, content=content, extensions={"trace": progress.note}
-        )
+    async def _ask(self, request: httpx.Request, reply_limit: int) -> Reply:
         async with asyncio.timeout(self._timeout):
-            response = await client.send(request, stream=True)
+            transport = await self._opened()
+            response = await transport.handle_async_request(request)
         try:
-            body = await _body(response)
+            body = await _body(response, reply_limit)
         finally:
             await response.aclose()
         return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
 
-    def _opened(self) -> httpx.AsyncClient:
-        if self._client is None:
+    async def _opened(self) -> httpx.AsyncHTTPTransport:
+        if self._transport is None:
             import httpx
 
-            self._client = httpx.AsyncClient(
-                verify=client_context(),
-                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS)),
-                limits=httpx.Limits(
-                    max_connections=self._connections,
-                    max_keepalive_connections=self._connections,
-                    keepalive_expiry=IDLE_SECONDS,
-                ),
-                headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "callpro-relay"},
-                follow_redirects=False,
-                trust_env=False,
+            verify = await asyncio.to_thread(self._trust.for_http)
+            limits = httpx.Limits(
+                max_connections=self._connections,
+                max_keepalive_connections=self._connections,
+                keepalive_expiry=IDLE_SECONDS,
             )
-            self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        return self._client
+            self._transport = self._transport or httpx.AsyncHTTPTransport(verify, trust_env=False, limits=limits)
+        return self._transport
 
 
 def is_base_url(text: str) -> bool:
@@ -132,13 +136,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 class _Progress:
-    """How far one request came, told by httpcore's trace events."""
+    """How far one request came, told by httpcore's trace events. One without a body is whole with its headers."""
 
-    __slots__ = ("body_begun", "stage")
+    __slots__ = ("_bodiless", "body_begun", "stage")
 
-    def __init__(self) -> None:
+    def __init__(self, bodiless: bool) -> None:
         self.stage = Stage.CONNECT
         self.body_begun = False
+        self._bodiless = bodiless
 
     async def note(self, event: str, _info: Mapping[str, Any]) -> None:
         match event:
@@ -146,11 +151,23 @@ class _Progress:
                 self.stage = Stage.TLS
             case "http11.send_request_headers.started":
                 self.stage = Stage.REQUEST
+                self.body_begun = self._bodiless
             case "http11.send_request_body.started":
                 self.body_begun = True
 
 
-async def _body(response: httpx.Response) -> bytes:
+def _request(method: str, url: str, headers: Mapping[str, str], content: bytes, progress: _Progress) -> httpx.Request:
+    import httpx
+
+    try:
+        return httpx.Request(
+            method, url, headers={**_HEADERS, **headers}, content=content, extensions={"trace": progress.note}
+        )
+    except httpx.InvalidURL:
+        raise ValueError("not a URL") from None
+
+
+async def _body(response: httpx.Response, limit: int) -> bytes:
     """The reply's body as far as it came: once the status is known, a cut after it changes nothing."""
     import httpx
 
@@ -159,11 +176,11 @@ async def _body(response: httpx.Response) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in response.aiter_raw():
                 body += chunk
-                if len(body) >= REPLY_LIMIT:
+                if len(body) >= limit:
                     break
     except (httpx.TransportError, TimeoutError):
         pass
-    return bytes(body[:REPLY_LIMIT])
+    return bytes(body[:limit])
 
 
 def _no_reply(error: Exception, progress: _Progress, repeatable: bool) -> Outcome:
@@ -174,7 +191,7 @@ def _no_reply(error: Exception, progress: _Progress, repeatable: bool) -> Outcom
             f"certificate not accepted: {certificate.verify_message}",
             Stage.TLS,
             hint="The other side's certificate is not trusted for that host name: check base_url, or add the missing "
-            "authority to this machine's trust.",
+            "authority to this machine's trust and restart the relay.",
         )
     doubtful = progress.body_begun and not repeatable
     return Outcome(Word.UNKNOWN if doubtful else Word.RETRY, _sentence(error, progress), progress.stage)

@@ -44,7 +44,7 @@ class SmtpUpstream(Upstream):
         self._way_for: WayFor = (lambda _sender: way) if isinstance(way, SmtpWay) else way
         self._limits = limits
         self._replies = replies
-        self._opener = Opener(host.hostname, limits.timeout, replies)
+        self._opener = Opener(host, limits.timeout, replies)
         self._pool = SmtpPool(limits, self._opener)
         self._probed_way = self._way_for("")
 

@@ -17,6 +17,7 @@ from typing import Final, Literal, Protocol
 import aiosmtplib
 
 from routing.outcome import Outcome, Stage, Word
+from upstreams.base import Host
 from upstreams.smtp_replies import Reply, ReplyTable
 from upstreams.smtp_tls import ResumingContext, resuming_context
 from upstreams.smtp_wire import Wire, one_line
@@ -88,10 +89,10 @@ class _Stopped(Exception):
 
 
 class Opener:
-    """Opens sessions for one upstream. `hostname` is said in EHLO; `timeout` is in seconds and for each step."""
+    """Opens sessions for one upstream. `host` is who we are; `timeout` is in seconds and for each step."""
 
-    def __init__(self, hostname: str, timeout: float, replies: ReplyTable) -> None:
-        self._hostname = hostname
+    def __init__(self, host: Host, timeout: float, replies: ReplyTable) -> None:
+        self._host = host
         self._timeout = timeout
         self._replies = replies
         self._tls: ResumingContext | None = None
@@ -99,9 +100,9 @@ class Opener:
     async def open(self, way: SmtpWay) -> Session | Outcome:
         """A session, or what went wrong: never an exception for anything the other side does."""
         if self._tls is None and way.tls != "none":
-            context = await asyncio.to_thread(resuming_context)  # reads the trust store: tens of milliseconds
+            context = await asyncio.to_thread(resuming_context, self._host.trust)  # may read the trust store
             self._tls = self._tls or context
-        opening = _Opening(way, self._hostname, self._timeout, self._tls)
+        opening = _Opening(way, self._host.hostname, self._timeout, self._tls)
         try:
             return await opening.run()
         except _Stopped as stopped:

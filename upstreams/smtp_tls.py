@@ -1,17 +1,24 @@
-"""The TLS context of one SMTP upstream: as strict as every other, and it takes up the server's last session again.
+"""The TLS context of one SMTP upstream: it takes up the server's last session again, and shares the trust store.
 
 A resumed session spares the key exchange and the certificate chain of each new connection (RFC 8446 2.2); the server
-was checked when the session was made. It must never offer a session to another host name.
+was checked when the session was made. It must never offer a session to another host name, or one of another upstream.
 """
 
 from __future__ import annotations
 
 import ssl
 
+from upstreams.tls import Trust
+
 
 class ResumingContext(ssl.SSLContext):
-    """A client context that remembers one session per host name. Event loops reach it through `wrap_bio`."""
+    """Remembers one session per host name for one upstream. Event loops reach it through `wrap_bio` alone.
 
+    The connections themselves are made by the shared context behind it, so this one stays empty (12 KB): used in any
+    other way it trusts nobody, and every certificate is refused.
+    """
+
+    _shared: ssl.SSLContext
     _sessions: dict[str, ssl.SSLSession]
 
     def wrap_bio(
@@ -22,9 +29,9 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As the base class, with the remembered session where there is one."""
+        """As the shared context does it, with the remembered session where there is one."""
         remembered = session or self._sessions.get(str(server_hostname))
-        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, remembered)
+        return self._shared.wrap_bio(incoming, outgoing, server_side, server_hostname, remembered)
 
     def remember(self, host: str, tls: ssl.SSLObject) -> None:
         """Keep the session of an open connection to `host` (TLS 1.3: it arrives with the first replies)."""
@@ -32,10 +39,9 @@ class ResumingContext(ssl.SSLContext):
             self._sessions[host] = tls.session
 
 
-def resuming_context() -> ResumingContext:
+def resuming_context(trust: Trust) -> ResumingContext:
     """A context for one upstream: TLS 1.2 or later, system trust (`SSL_CERT_FILE` is honoured), names checked."""
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context._shared = trust.for_smtp()
     context._sessions = {}
     return context

@@ -15,7 +15,11 @@ from upstreams.smtp import KIND, SmtpSettings, SmtpUpstream
 
 CONTENT = b"From: a@acme.nl\r\nSubject: hi\r\n\r\n.a dot\r\n..two\r\nend\r\n"
 PASSWORD = "s3cret-Pa55"
-OURS = Host("relay.example")
+
+
+def ours() -> Host:
+    """This machine, with a trust store of its own: each test has another authority."""
+    return Host("relay.example")
 
 
 def mail(
@@ -28,7 +32,7 @@ def mail(
 async def upstream(server: FakeSmtp, **given: Any) -> AsyncIterator[SmtpUpstream]:
     """An upstream to `server` by the way of the YAML's settings; `tls` is none unless given."""
     settings = {"host": server.host, "port": server.port, "tls": "none", **given}
-    built = KIND.build("acme", SmtpSettings(**settings), OURS)
+    built = KIND.build("acme", SmtpSettings(**settings), ours())
     assert isinstance(built, SmtpUpstream)
     try:
         yield built

@@ -11,7 +11,7 @@ import uvloop
 
 from routing.outcome import Stage, Word
 from tests.fakes.smtp import FakeSmtp
-from tests.upstreams.smtp_kit import OURS, mail
+from tests.upstreams.smtp_kit import mail, ours
 from upstreams.connector import KIND, ConnectorSettings, derived_host
 from upstreams.connector_replies import CONNECTOR_REPLIES
 from upstreams.smtp_replies import Reply
@@ -112,7 +112,7 @@ def run(request):
 async def _send(server: FakeSmtp | None, *mails, **given):
     if server is not None:
         given = {"host": "localhost", "port": server.port, **given}
-    built = KIND.build("globex", ConnectorSettings(**given), OURS)
+    built = KIND.build("globex", ConnectorSettings(**given), ours())
     results = [await built.send(one) for one in mails]
     probed = await built.probe()
     await built.close()

@@ -9,12 +9,12 @@ import signal
 from pathlib import Path
 
 from routing.outcome import Word
-from tests.upstreams.smtp_kit import CONTENT, OURS, mail
+from tests.upstreams.smtp_kit import CONTENT, mail, ours
 from upstreams.maildir import KIND, MaildirSettings
 
 
 def _built(path: Path):
-    return KIND.build("here", MaildirSettings(path=path), OURS)
+    return KIND.build("here", MaildirSettings(path=path), ours())
 
 
 async def _send(path: Path, *mails):

@@ -10,7 +10,7 @@ import uvloop
 from config.credentials import Secret
 from routing.outcome import Word
 from tests.fakes.smtp import CUT, STALL, FakeSmtp
-from tests.upstreams.smtp_kit import OURS, mail, secured, upstream, with_login
+from tests.upstreams.smtp_kit import mail, ours, secured, upstream, with_login
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import SmtpLimits
@@ -81,7 +81,7 @@ def test_two_logins_within_one_upstream_never_cross(authority):
                 login = PasswordLogin(sender, Secret("env:X", users.get(sender, "")))
                 return SmtpWay(server.host, server.port, "starttls", login)
 
-            way = SmtpUpstream("acme", OURS, way_for, SmtpLimits(), SMTP_REPLIES)
+            way = SmtpUpstream("acme", ours(), way_for, SmtpLimits(), SMTP_REPLIES)
             for sender in ("a@acme.nl", "b@acme.nl") * 3:
                 await way.send(mail(sender=sender))
             await way.close()
