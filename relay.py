@@ -75,7 +75,7 @@ def explain_route(asked: argparse.Namespace) -> int:
     if checked.rules is None:
         return check_config(asked)
     content = asked.message.read_bytes() if asked.message else None
-    explanation = explain(checked.rules, asked.address, tuple(asked.to), content)
+    explanation = explain(checked.rules, asked.address, tuple(asked.to), content, KINDS)
     print(render_json(explanation) if asked.json else render_text(explanation))
     return 0 if explanation.route else 1
 

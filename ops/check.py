@@ -9,17 +9,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from config.credentials import Secret
 from config.loading import Kinds, load_relay, load_rules
 from config.problems import ConfigInvalid, Problem, by_place
-from config.rules import PlacedTest, Relay, Route, Rules, UpstreamRule
+from config.rules import PlacedTest, Relay, Route, Rules
+from ops.authentication import authentication_problems
 from routing.signing import Signer, SigningKeyInvalid
 from routing.table import Table
-
-_PASSWORD_LOGIN_ENDS: Final = ("office365.com", "outlook.com")
-"""Microsoft's submission hosts and the domains over them (microsoft-365-smtp-oauth.md 7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +95,8 @@ def _look_closer(rules: Rules) -> Iterator[Problem]:
     yield from _failed_tests(rules)
     yield from _bad_keys(rules)
     yield from _unused(rules)
-    for upstream in rules.upstreams.values():
-        yield from _microsoft_password(upstream)
+    for route in rules.routes:
+        yield from authentication_problems(rules, route)
 
 
 def _failed_tests(rules: Rules) -> Iterator[Problem]:
@@ -145,12 +141,3 @@ def _unused(rules: Rules) -> Iterator[Problem]:
             yield Problem(
                 upstream.place, f"upstreams.{name}", "no route uses it", "name it in `via`, or remove it", True
             )
-
-
-def _microsoft_password(upstream: UpstreamRule) -> Iterator[Problem]:
-    host = str(getattr(upstream.settings, "host", "") or "").lower().rstrip(".")
-    password = getattr(upstream.settings, "password", None)
-    if isinstance(password, Secret) and any(host == end or host.endswith(f".{end}") for end in _PASSWORD_LOGIN_ENDS):
-        wrong = "logs in to Microsoft with a password, which is off by default from the end of December 2026"
-        mend = "agree on OAuth, Graph or a connector with the customer"
-        yield Problem(upstream.place, f"upstreams.{upstream.name}.password", wrong, mend, True)

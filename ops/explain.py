@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 from config import names
 from config.fields import Mistake
 from config.rules import Dkim, Route, Rules, Sender
+from ops.alignment import Alignment, align
+from routing.headers import mailboxes
 from routing.mail import NULL_SENDER, domain_of
 from routing.rewrite import rewrite
 from routing.table import Table
+from upstreams.base import Kind
+from upstreams.traits import traits_of
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One upstream of `via`, in the order they are tried. `goes_to` is its host or URL where its settings have one."""
+    """One upstream of `via`, in the order they are tried. `goes_to` is its host or URL where its settings have one,
+    `losses` what the mail at hand would lose there.
+    """
 
     name: str
     kind: str
     place: str
     goes_to: str | None
     source_address: str | None
+    losses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +42,9 @@ class Explanation:
     """`route` is the name of the route, None when the sender is refused; `pattern` is what matched it.
 
     `sender` and `recipients` are the envelope as the upstream would get it. `changes` are sentences about what differs
-    from the mail as it came in, `signatures` what is signed. `why_not` explains a refusal and `nearest` what may have
-    been meant.
+    from the mail as it came in, `signatures` what is signed. `alignments` say for each way what to expect of DMARC, for
+    a From in `from_domain` (None when the mail at hand has not exactly one address there). `why_not` explains a refusal
+    and `nearest` what may have been meant.
     """
 
     address: str
@@ -46,27 +56,42 @@ class Explanation:
     recipients: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
+    from_domain: str | None = None
+    alignments: tuple[Alignment, ...] = ()
     why_not: str | None = None
     nearest: tuple[str, ...] = ()
 
 
-def explain(rules: Rules, address: str, to: tuple[str, ...] = (), content: bytes | None = None) -> Explanation:
-    """Explain one envelope sender; "" and `<>` are the null sender. `content` is the mail, for what would change."""
+def explain(
+    rules: Rules,
+    address: str,
+    to: tuple[str, ...] = (),
+    content: bytes | None = None,
+    kinds: Mapping[str, Kind] = MappingProxyType({}),
+) -> Explanation:
+    """Explain one envelope sender; "" and `<>` are the null sender.
+
+    `content` is the mail, for what would change, and what the upstreams of `kinds` would lose of it.
+    """
     sender = NULL_SENDER if address.strip() == names.NULL_PATTERN else address.strip()
     route = Table(rules.routes).match(sender)
     if route is None:
         return _refusal(rules, sender)
-    leaves_as, changes = _rewriting(route.settings.sender, sender, content)
+    content = None if content is None else content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # files have LF
+    leaves_as, changes, content = _rewriting(route.settings.sender, sender, content)
+    from_domain = _from_domain(route.settings.sender, leaves_as, content)
     return Explanation(
         address=sender or names.NULL_PATTERN,
         route=route.name,
         pattern=_pattern_of(route, sender),
         place=str(route.place),
-        ways=tuple(_way(rules, name) for name in route.settings.via),
+        ways=tuple(_way(rules, name, kinds, content) for name in route.settings.via),
         sender=leaves_as or names.NULL_PATTERN,
         recipients=to,
         changes=changes,
-        signatures=tuple(_signature(dkim) for dkim in route.settings.dkim),
+        signatures=tuple(_signatures(rules, route)),
+        from_domain=from_domain,
+        alignments=_alignments(rules, route, from_domain, leaves_as),
     )
 
 
@@ -89,11 +114,23 @@ def render_text(explanation: Explanation) -> str:
     lines += [f"             RCPT TO {_bracketed(recipient)}" for recipient in explanation.recipients]
     lines += _told("rewritten", explanation.changes or ("no",))
     lines += _told("signed", explanation.signatures or ("no (not by us)",))
+    for way in explanation.ways:
+        lines += _told("loses", tuple(f"by {way.name}: {loss}" for loss in way.losses))
+    lines += _told("DMARC", tuple(_dmarc(explanation)))
     return "\n".join(lines)
 
 
 def _told(word: str, sentences: tuple[str, ...]) -> list[str]:
     return [f"  {word if number == 0 else '':10} {sentence}" for number, sentence in enumerate(sentences)]
+
+
+def _dmarc(explanation: Explanation) -> Iterator[str]:
+    if explanation.from_domain is None:
+        yield "cannot pass: there must be one From field, with one address"
+    for alignment in explanation.alignments:
+        summary, *rest = alignment.told
+        yield f"by {alignment.way}: {summary}"
+        yield from (f"  {told}" for told in rest)
 
 
 def _bracketed(address: str | None) -> str:
@@ -106,14 +143,16 @@ def _way_text(way: Way) -> str:
     return f"{way.name} ({way.kind}{to}{source})  {way.place}"
 
 
-def _way(rules: Rules, name: str) -> Way:
+def _way(rules: Rules, name: str, kinds: Mapping[str, Kind], content: bytes | None) -> Way:
     upstream = rules.upstreams[name]
     settings = upstream.settings
     goes_to = next(
         (str(value) for key in ("host", "base_url", "path") if (value := getattr(settings, key, None))), None
     )
     source = getattr(settings, "source_address", None)
-    return Way(name, upstream.kind, str(upstream.place), goes_to, str(source) if source else None)
+    losses = kinds[upstream.kind].losses if upstream.kind in kinds else None
+    lost = losses(settings, content) if losses is not None and content is not None else ()
+    return Way(name, upstream.kind, str(upstream.place), goes_to, str(source) if source else None, lost)
 
 
 def _pattern_of(route: Route, sender: str) -> str:
@@ -126,28 +165,64 @@ def _pattern_of(route: Route, sender: str) -> str:
 
 
 def _domain(sender: str) -> str:
-    try:
-        return names.domain(domain_of(sender))
-    except Mistake:
-        return domain_of(sender)
+    return _normal(domain_of(sender))
 
 
-def _rewriting(sender: Sender | None, envelope_sender: str, content: bytes | None) -> tuple[str, tuple[str, ...]]:
-    """The envelope sender as it leaves, and sentences about what changes."""
-    if sender is None:
-        return envelope_sender, ()
+def _rewriting(
+    sender: Sender | None, envelope_sender: str, content: bytes | None
+) -> tuple[str, tuple[str, ...], bytes | None]:
+    """The envelope sender as it leaves, sentences about what changes, and the mail after it."""
+    if sender is None or envelope_sender == NULL_SENDER:  # reports of ours leave as they are
+        return envelope_sender, (), content
     if content is not None:
-        crlf = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # a file at hand often has LF alone
-        done = rewrite(envelope_sender, crlf, sender)
-        return done.sender, tuple(f"{change} changes" for change in done.changes)
-    leaves_as = sender.address if envelope_sender != NULL_SENDER else NULL_SENDER
+        done = rewrite(envelope_sender, content, sender)
+        return done.sender, tuple(f"{change} changes" for change in done.changes), done.content
     reply_to = {"original": "the original address", "none": "nothing"}.get(sender.reply_to, sender.reply_to)
     name = f'"{sender.name}"' if sender.name else "the name it came with"
-    return leaves_as, (f"From becomes {name} <{sender.address}>", f"Reply-To becomes {reply_to}")
+    changes = [f"From becomes {name} <{sender.address}>", f"Reply-To becomes {reply_to}"]
+    if sender.original_from:
+        changes.append("X-Original-From keeps the From that was replaced")
+    return sender.address, tuple(changes), None
 
 
-def _signature(dkim: Dkim) -> str:
-    return f"d={dkim.domain} s={dkim.selector} (record {dkim.selector}._domainkey.{dkim.domain})"
+def _from_domain(sender: Sender | None, leaves_as: str, content: bytes | None) -> str | None:
+    """Of the mail as it leaves; without one, what the route makes of it, or else the envelope sender's. None when a
+    mail has no single address there.
+    """
+    if content is not None:
+        found = mailboxes(content, "From")
+        return _domain(found[0].address) if len(found) == 1 else None
+    return _domain(sender.address if sender is not None and leaves_as else leaves_as)
+
+
+def _signatures(rules: Rules, route: Route) -> Iterator[str]:
+    for dkim in route.settings.dkim:
+        takers = [name for name in route.settings.via if _signed_by_us(rules, name, dkim)]
+        only = "" if len(takers) == len(route.settings.via) else f", only by {', '.join(takers)}"
+        if takers:
+            yield f"d={dkim.domain} s={dkim.selector} (record {dkim.selector}._domainkey.{dkim.domain}){only}"
+
+
+def _signed_by_us(rules: Rules, name: str, dkim: Dkim) -> bool:
+    return traits_of(rules.upstreams[name].settings).takes_signature(always=dkim.always)
+
+
+def _alignments(rules: Rules, route: Route, from_domain: str | None, leaves_as: str) -> tuple[Alignment, ...]:
+    if not from_domain:
+        return ()
+    found = []
+    for name in route.settings.via:
+        traits = traits_of(rules.upstreams[name].settings)
+        ours = {_normal(dkim.domain) for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always)}
+        found.append(align(name, traits, from_domain, _domain(leaves_as), tuple(sorted(ours))))
+    return tuple(found)
+
+
+def _normal(domain: str) -> str:
+    try:
+        return names.domain(domain)
+    except Mistake:
+        return domain
 
 
 # ---- why not ---------------------------------------------------------------------------------------------------

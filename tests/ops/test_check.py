@@ -85,30 +85,6 @@ def test_an_upstream_that_no_route_uses(told):
     assert render_text(checked).endswith("good, 1 route, 2 upstreams, no tests, 1 warning")
 
 
-@pytest.mark.parametrize(
-    ("host", "warned"),
-    [
-        ("smtp.office365.com", True),
-        ("SMTP.Office365.com.", True),
-        ("smtp-mail.outlook.com", True),
-        ("smtp.notoffice365.com", False),
-        ("smtp.acme.nl", False),
-    ],
-)
-def test_a_password_at_microsoft_is_warned_of(told, host, warned, monkeypatch):
-    monkeypatch.setenv("PASSWORD", "hunter2")
-    upstream = f"{{type: smtp, host: {host}, username: me, password: 'env:PASSWORD'}}"
-    checked = told(f"upstreams: {{out: {upstream}}}\nroutes: {{from: acme.nl, via: out}}")
-    assert [problem.path for problem in checked.problems] == (["upstreams.out.password"] if warned else [])
-    assert checked.good
-    assert all("December 2026" in line and "hunter2" not in line for line in lines(checked))
-
-
-def test_microsoft_without_a_password_is_not_warned_of(told):
-    upstream = "{type: connector, host: acme-nl.mail.protection.outlook.com, source_address: 203.0.113.10}"
-    assert lines(told(f"upstreams: {{out: {upstream}}}\nroutes: {{from: acme.nl, via: out}}")) == []
-
-
 def test_a_key_that_cannot_sign_is_an_error_without_the_key(told, monkeypatch):
     monkeypatch.setenv("KEY", "-----BEGIN NOTHING hunter2")
     dkim = "dkim: {domain: acme.nl, selector: s1, key: 'env:KEY'}"

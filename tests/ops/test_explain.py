@@ -6,9 +6,13 @@ import json
 
 import pytest
 
+from config.fields import Settings
 from config.loading import load_rules
+from ops.alignment import Relation
 from ops.explain import explain, render_json, render_text
+from routing.headers import values
 from tests.config.kinds import KINDS
+from upstreams.base import Kind
 
 ROUTES = """\
 upstreams:
@@ -45,6 +49,14 @@ def test_a_route_in_words(rules):
         "             RCPT TO <b@example.org>",
         "  rewritten  no",
         "  signed     no (not by us)",
+        "  DMARC      by login: can pass by SPF alone: forwarding breaks that, and large receivers want both",
+        "               SPF: aligns, the return path is in acme.nl, From in acme.nl; "
+        "counts if the SPF record of acme.nl names the sending server",
+        "               DKIM: none of ours; ask whether that server signs",
+        "             by connector: can pass by SPF alone: forwarding breaks that, and large receivers want both",
+        "               SPF: aligns, the return path is in acme.nl, From in acme.nl; "
+        "counts if the SPF record of acme.nl names the sending server",
+        "               DKIM: none of ours; ask whether that server signs",
     ]
 
 
@@ -83,6 +95,34 @@ def test_rewriting_of_the_mail_at_hand(rules, ending):
 def test_a_mail_that_is_right_already_stays(rules):
     mail = b"From: Hooli <hooli@callcenter.nl>\r\nSubject: x\r\n\r\nbody\r\n"
     assert explain(rules, "info@hooli.nl", (), mail).changes == ("MAIL FROM changes",)
+
+
+def test_the_from_of_the_mail_at_hand_counts(rules):
+    mail = b"From: Info <info@elsewhere.example>\nTo: a@example.org\n\nbody\n"
+    by_login, _ = explain(rules, "info@acme.nl", (), mail).alignments
+    assert (by_login.spf, by_login.dkim) == (Relation.NONE, Relation.NONE)
+    (rewritten,) = explain(rules, "info@hooli.nl", (), mail).alignments
+    assert (rewritten.spf, rewritten.dkim) == (Relation.SAME, Relation.SAME)
+
+
+@pytest.mark.parametrize("senders", ["", "From: a@acme.nl, b@acme.nl\n", "From: a@acme.nl\nFrom: b@acme.nl\n"])
+def test_a_mail_without_one_from_cannot_pass(rules, senders):
+    explained = explain(rules, "info@acme.nl", (), f"{senders}To: a@example.org\n\nbody\n".encode())
+    assert (explained.from_domain, explained.alignments) == (None, ())
+    assert "DMARC      cannot pass: there must be one From field" in render_text(explained)
+
+
+def test_what_each_upstream_would_lose_of_the_mail_at_hand(rules):
+    def losses(settings: Settings, content: bytes) -> tuple[str, ...]:
+        assert b"\r\n\r\n" in content
+        return (f"X-Odd is lost at {settings.host}",) if values(content, "X-Odd") else ()
+
+    kinds = {"smtp": Kind("smtp", "One.", Settings, lambda *_: pytest.fail("built"), losses)}
+    mail = b"From: info@hooli.nl\nX-Odd: secret words\n\nbody\n"
+    told = render_text(explain(rules, "info@hooli.nl", (), mail, kinds))
+    assert "  loses      by login: X-Odd is lost at smtp.acme.nl\n" in told
+    assert "secret words" not in told
+    assert "loses" not in render_text(explain(rules, "info@hooli.nl", (), None, kinds))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +165,15 @@ def test_json_has_every_field_and_no_secret(rules):
     assert said["route"] == "hooli.nl"
     assert said["recipients"] == ["a@example.org"]
     assert said["ways"] == [
-        {"name": "login", "kind": "smtp", "place": "routes.yaml:2", "goes_to": "smtp.acme.nl", "source_address": None}
+        {
+            "name": "login",
+            "kind": "smtp",
+            "place": "routes.yaml:2",
+            "goes_to": "smtp.acme.nl",
+            "source_address": None,
+            "losses": [],
+        }
     ]
+    (alignment,) = said["alignments"]
+    assert (alignment["way"], alignment["spf"], alignment["dkim"]) == ("login", "same", "same")
     assert "hunter2" not in json.dumps(said)

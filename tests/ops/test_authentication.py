@@ -1,0 +1,118 @@
+"""What `check` says of signatures and small mailboxes, with the real kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from config.problems import Problem
+from ops.check import check
+from upstreams import KINDS
+
+Told = Callable[[str], tuple[Problem, ...]]
+
+UPSTREAMS = """\
+upstreams:
+  graph: {type: graph, tenant: acme.nl, client_id: 00001111-aaaa-2222-bbbb-3333cccc4444, client_secret: "env:KEY"}
+  oauth: {type: smtp_oauth, tenant: acme.nl, client_id: 00001111-aaaa-2222-bbbb-3333cccc4444, client_secret: "env:KEY"}
+  connector: {type: connector, host: acme-nl.mail.protection.outlook.com}
+  office: {type: smtp, host: SMTP.Office365.com., username: me, password: "env:KEY"}
+  sendgrid: {type: sendgrid, api_key: "env:KEY"}
+  api: {type: sendgrid, method: api, api_key: "env:KEY"}
+  login: {type: smtp, host: smtp.notoffice365.com, username: me, password: "env:KEY"}
+  ours: {type: smtp, host: mail.callcenter.nl}
+  local: {type: smtp, host: localhost, tls: none}
+routes:
+"""
+DKIM = 'dkim: {domain: acme.nl, selector: s1, key: "env:PEM"}'
+ALWAYS = DKIM.replace("}", ", always: true}")
+SENDER = "sender: {address: acme@callcenter.nl}"
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
+    """Check one route; what is said of it and of upstreams in use."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    monkeypatch.setenv("PEM", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+    monkeypatch.setenv("KEY", "SG.key")
+
+    def run(route: str) -> tuple[Problem, ...]:
+        (tmp_path / "relay.yaml").write_text("")
+        (tmp_path / "routes.yaml").write_text(f"{UPSTREAMS}  - {{{route}}}\n")
+        checked = check(tmp_path / "relay.yaml", {name: kind.settings for name, kind in KINDS.items()})
+        return tuple(problem for problem in checked.problems if problem.path.startswith("route "))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("via", "says"),
+    [
+        ("graph", "30 mails a minute and to 10,000 recipients a day"),
+        ("oauth", "30 mails a minute"),
+        ("office", "30 mails a minute"),
+        ("connector", "10,000 outside recipients a day"),
+        ("login", None),
+        ("sendgrid", None),
+        ("local", None),
+    ],
+)
+def test_one_mailbox_for_a_customers_whole_traffic(via: str, says: str | None, told: Told) -> None:
+    problems = told(f"from: acme.nl, via: {via}, {SENDER}")
+    assert [problem.path for problem in problems] == (["route acme.nl, sender"] if says else [])
+    assert all(problem.warning and says and says in problem.wrong for problem in problems)
+    assert told(f"from: acme.nl, via: {via}") == ()
+
+
+def test_our_own_server_without_a_signature(told: Told) -> None:
+    (problem,) = told("from: acme.nl, via: [login, ours]")
+    assert (problem.path, problem.warning) == ("route acme.nl", True)
+    assert "leaves by ours" in problem.wrong
+    assert told(f"from: acme.nl, via: ours, {DKIM}") == ()
+    assert told("from: acme.nl, via: [login, local]") == ()
+
+
+@pytest.mark.parametrize(
+    ("via", "dkim", "warning"),
+    [
+        ("login", DKIM, None),
+        ("sendgrid", DKIM, True),
+        ("connector", DKIM, True),
+        ("graph", DKIM, True),
+        ("api", DKIM, True),
+        ("sendgrid", ALWAYS, None),
+        ("graph", ALWAYS, False),
+        ("oauth", ALWAYS, False),
+        ("api", ALWAYS, False),
+        ("[graph, ours]", DKIM, None),
+        ("[graph, api]", DKIM, True),
+        ("[graph, sendgrid]", ALWAYS, None),
+    ],
+)
+def test_a_signature_that_nobody_gets(via: str, dkim: str, warning: bool | None, told: Told) -> None:
+    problems = told(f"from: acme.nl, via: {via}, {dkim}")
+    assert [problem.warning for problem in problems] == ([] if warning is None else [warning])
+    assert all(problem.path == "route acme.nl, dkim" for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("senders", "more", "warned"),
+    [
+        ("acme.nl", "", False),
+        ("[globex.nl, acme.nl]", "", False),
+        ("'*.acme.nl'", "", False),
+        ("info@mail.acme.nl", "", False),
+        ("'*'", "", False),
+        ("<>", "", False),
+        ("globex.nl", "", True),
+        ("acme.nl", f", {SENDER}", True),
+        ("globex.nl", ", sender: {address: globex@acme.nl}", False),
+    ],
+)
+def test_a_signature_that_aligns_with_nobody(senders: str, more: str, warned: bool, told: Told) -> None:
+    problems = told(f"from: {senders}, via: login, {DKIM}{more}")
+    assert [problem.path.partition(", ")[2] for problem in problems] == (["dkim.domain"] if warned else [])
