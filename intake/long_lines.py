@@ -17,7 +17,7 @@ LINE_LIMIT: Final = 998
 
 _TEXT_FIELDS: Final = frozenset(("subject", "comments", "thread-topic", "content-description"))
 _LIST_FIELDS: Final = frozenset(("to", "cc", "bcc", "reply-to", "from"))
-_COMMA: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+"?)|,(?=[^ \t\r])', re.DOTALL)
+_COMMA: Final = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*"?)|,(?=[^ \t\r])', re.DOTALL)
 
 
 def has_long_line(content: bytes) -> bool:

@@ -21,7 +21,7 @@ _IDENTIFIER_FIELDS: Final = re.compile(
     r"(resent-)?(message-id|date)|in-reply-to|references|content-id|received|return-path|mime-version"
     r"|content-transfer-encoding|dkim-signature|authentication-results"
 )
-_PARAMETER: Final = re.compile(rb'(;\s*)([^\s;="]+)\s*=\s*("(?:[^"\\]++|\\.)*+"?|[^;"]*+)', re.DOTALL)
+_PARAMETER: Final = re.compile(rb'(;\s*)([^\s;="]+)\s*=\s*("[^"\\]*+(?:\\.[^"\\]*+)*"?|[^;"]*+)', re.DOTALL)
 _EIGHT_BIT: Final = re.compile(rb"[\x80-\xff]")
 
 

@@ -19,7 +19,7 @@ from intake.raw_headers import encode_headers
 from routing.headers import append, field_line, fields, header_end, set_field, values
 
 _LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf|>?From (?![ \t]*:)[^\r\n]*\r\n)+")
-_FIELDS: Final = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*+)*+")
+_FIELDS: Final = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*)*")
 _NO_FIELD: Final = re.compile(rb"\n(?![ \t]|[!-9;-~]+[ \t]*:)")
 _DATE: Final = re.compile(rb"\ndate:[ \t]*[^ \t\r]")
 _MESSAGE_ID: Final = re.compile(rb"\nmessage-id:[ \t]*+([^ \t\r]++)")

@@ -18,7 +18,7 @@ from routing.encoded_words import decode, encode, text_of
 _ENCODED_WORD: Final = re.compile(rb"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=")
 _ATOM: Final = re.compile(rb'\[[^\[\]\s<>,"]*\]|[^\s"(<>@,;:]+')
 _SPACE: Final = re.compile(rb"\s+")
-_QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_QUOTED: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*"', re.DOTALL)
 _PLAIN_PHRASE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _NOT_IN_ADDRESS: Final = re.compile(r'[\x00-\x20\x7f-\x9f<>(),:;"]+')
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")

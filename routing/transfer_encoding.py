@@ -15,7 +15,7 @@ from typing import Final
 from routing.headers import append, header_end, set_field, unfold, value
 
 _DEPTH_LIMIT: Final = 20
-_BOUNDARY: Final = re.compile(rb';\s*boundary\s*=\s*(?:"((?:[^"\\]++|\\.)*+)"|([^\s;"]+))', re.IGNORECASE)
+_BOUNDARY: Final = re.compile(rb';\s*boundary\s*=\s*(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s;"]+))', re.IGNORECASE)
 _SEALED: Final = (b"multipart/signed", b"multipart/encrypted")
 
 

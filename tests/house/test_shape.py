@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -50,3 +51,9 @@ def test_the_project_speaks_only_of_itself() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.stdout == ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_possessive_group_in_a_regex(path: Path) -> None:
+    """Python 3.11 before 3.11.5, Debian 12's among them, matches `(...)*+` wrongly; a possessive set is right."""
+    assert not re.search(r"\)[*+?]\+", path.read_text("utf-8"))

@@ -167,7 +167,7 @@ def test_garbage_ends_in_a_goodbye() -> None:
             client.send(b"\x16\x03\x01\x02\x00\x01\x00\r\n" * 10)
             replies = [await client.reply() for _ in range(6)]
         assert all(reply.startswith(("500 5.5.2", "502 5.5.1", "")) for reply in replies)
-        assert house.intake.counters.bugs == 0
+        assert house.intake.numbers.bugs == 0
 
     with_house(test)
 

@@ -22,7 +22,7 @@ def test_a_peer_outside_the_allow_list_is_refused_at_once() -> None:
                 assert reply.startswith("554 5.7.1 ")
                 assert await client.reply() == ""
         assert refused == [{"peer": "127.0.0.1", "reply": reply}]
-        assert (house.intake.counters.turned_away, house.intake.counters.connections) == (1, 0)
+        assert (house.intake.numbers.turned_away, house.intake.numbers.connections) == (1, 0)
 
     with_house(test, allow=("192.0.2.0/24", "::1"))
 
@@ -66,7 +66,7 @@ def test_connections_beyond_the_limit_are_told_421() -> None:
                 assert (await three.reply()).startswith("421 4.3.2")
                 assert await three.reply() == ""
             assert (await one.say("QUIT")).startswith("221")
-            await until(lambda: house.intake.counters.open == 1)
+            await until(lambda: house.intake.numbers.open == 1)
             async with house.client():
                 assert (await two.say("NOOP")).startswith("250")
 
@@ -81,8 +81,8 @@ def test_a_silent_client_is_told_421() -> None:
         async with house.client() as client:
             await client.begin()
             assert (await client.reply()).startswith("421 4.4.2")
-        assert house.intake.counters.refused["4.4.2"] == 2
-        assert house.intake.counters.abandoned == 1
+        assert house.intake.numbers.refused["4.4.2"] == 2
+        assert house.intake.numbers.abandoned == 1
 
     with_house(test, idle=0.1)
 
@@ -119,8 +119,8 @@ def test_hundreds_of_slow_clients_are_all_served() -> None:
                 replies = [await client.reply() for _ in range(7)]
                 assert [reply[:3] for reply in replies] == ["220", "250", "250", "354", "250", "221", ""]
                 await client.close()
-            assert house.intake.counters.accepted == 300
-            await until(lambda: house.intake.counters.open == 0)
+            assert house.intake.numbers.accepted == 300
+            await until(lambda: house.intake.numbers.open == 0)
 
     asyncio.run(run())
 
@@ -185,7 +185,7 @@ def test_stop_does_not_wait_longer_than_its_grace() -> None:
             two.send(MAIL + b".\r\n")
             await house.spool.entered.wait()
             await asyncio.wait_for(house.intake.stop(0.1), 5)
-            assert house.intake.counters.open == 0
+            assert house.intake.numbers.open == 0
             assert await one.reply() == ""
             assert house.spool.arrivals == []
 

@@ -35,7 +35,7 @@ def test_what_the_spool_is_handed() -> None:
                 "peer": "127.0.0.1", "message_id": "<1@acme.nl>",
             }
         ]  # fmt: skip
-        numbers = house.intake.counters
+        numbers = house.intake.numbers
         assert (numbers.accepted, numbers.recipients, numbers.octets) == (1, 2, len(arrival.content))
 
     with_house(test)
@@ -64,7 +64,7 @@ def test_repairs_are_named() -> None:
         [arrival] = house.spool.arrivals
         assert {"date", "message_id"} <= set(arrival.repairs)
         assert f"<{id_text(arrival.id)}@relay.test>".encode() in arrival.content
-        assert house.intake.counters.repairs["date"] == 1
+        assert house.intake.numbers.repairs["date"] == 1
 
     with_house(test)
 
@@ -79,7 +79,7 @@ def test_a_sender_without_a_route_is_refused_by_name() -> None:
         assert refused[0]["argument"] == "<info@unknown.nl> SIZE=10"
         assert refused[0]["reply"] == reply
         assert refused[0]["peer"] == "127.0.0.1"
-        assert house.intake.counters.refused == {"5.7.1": 1, "5.5.1": 1}
+        assert house.intake.numbers.refused == {"5.7.1": 1, "5.5.1": 1}
 
     with_house(test)
 
@@ -103,7 +103,7 @@ def test_a_bug_of_ours_is_a_temporary_refusal_and_its_text_stays_out_of_the_log(
             house.spool.failing = None
             await client.begin()
             assert (await client.say(MAIL + b".")).startswith("250 2.0.0")
-        assert house.intake.counters.bugs == 2
+        assert house.intake.numbers.bugs == 2
 
     with_house(test)
     assert "KeyError" in caplog.text
@@ -124,7 +124,7 @@ def test_a_spool_that_cannot_keep_it(failure: Exception, reply: str) -> None:
             house.spool.failing = None
             await client.begin()
             assert (await client.say(MAIL + b".")).startswith("250 2.0.0")
-        assert house.intake.counters.bugs == 0
+        assert house.intake.numbers.bugs == 0
 
     with_house(test)
 
@@ -285,7 +285,7 @@ def test_a_client_that_closes_its_side_at_once_is_served_all_the_same() -> None:
             replies = [await client.reply() for _ in range(6)]
         assert [reply[:3] for reply in replies] == ["220", "250", "250", "354", "250", ""]
         assert len(house.spool.arrivals) == 1
-        await until(lambda: house.intake.counters.open == 0)
+        await until(lambda: house.intake.numbers.open == 0)
 
     with_house(test)
 
@@ -313,10 +313,10 @@ def test_a_client_that_goes_in_the_middle_of_a_mail_leaves_nothing(abrupt: bool)
                 await client.writer.drain()
                 if abrupt:
                     client.reset()
-            await until(lambda: house.intake.counters.open == 0)
+            await until(lambda: house.intake.numbers.open == 0)
         assert house.spool.arrivals == []
         assert abandoned == [{"peer": "127.0.0.1", "sender": "info@acme.nl", "recipients": 1}]
-        assert (house.intake.counters.abandoned, house.intake.counters.bugs) == (1, 0)
+        assert (house.intake.numbers.abandoned, house.intake.numbers.bugs) == (1, 0)
 
     with_house(test)
 
@@ -332,7 +332,7 @@ def test_a_client_that_goes_while_its_mail_is_being_kept() -> None:
                 client.reset()
                 await asyncio.sleep(0.05)
                 house.spool.gate.set()
-            await until(lambda: house.intake.counters.open == 0)
+            await until(lambda: house.intake.numbers.open == 0)
         assert len(house.spool.arrivals) == len(accepted) == 1
 
     with_house(test)

@@ -16,10 +16,14 @@ from routing.events import emit
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    before = list(root.handlers)
+    levels = {
+        name: logging.getLogger(name).level for name in (None, "httpx", "httpcore", "msal", "asyncio", "mail.log")
+    }
     yield
     root.handlers[:] = before
-    root.setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def line(style: str, *, level: int = logging.INFO, **fields: object) -> str:
