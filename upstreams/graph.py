@@ -1,35 +1,50 @@
-"""Microsoft Graph sendMail: the whole mail as base64 MIME in one request, sent by the customer's own mailbox.
+"""Microsoft Graph: the whole mail as base64 MIME in one request, sent by the customer's own mailbox.
 
-Must never mail anybody outside the envelope (graph_message.py), nor take any answer but 202 for success.
+What is too large for one request goes by a draft (graph_large.py) when ops say so. Must never mail anybody outside the
+envelope (graph_message.py), nor take any answer but 202 for success.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import re
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
-from urllib.parse import quote, urlsplit
+from types import MappingProxyType
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from config.fields import Duration, Fault, Settings, setting
 from routing.events import emit
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
+from upstreams import graph_losses
 from upstreams.base import Host, Kind, Upstream
-from upstreams.entra import EntraApp, EntraTokens
+from upstreams.entra import EntraApp
+from upstreams.graph_client import GraphClient, GraphRequest
+from upstreams.graph_draft import draft_of
 from upstreams.graph_errors import TOO_LARGE, is_our_bug, outcome_of
+from upstreams.graph_large import LargeSend
 from upstreams.graph_message import GraphMessage, can_be_named, graph_message
-from upstreams.http_client import HttpClient, is_base_url
+from upstreams.http_client import is_base_url
+from upstreams.microsoft import mailbox_traits
+from upstreams.mime_parts import Unsayable
+from upstreams.traits import Traits
 
 LOG: Final = logging.getLogger(__name__)
 REQUEST_LIMIT: Final = 4 << 20
 """Octets of one request's body, base64 included: about 3 MiB of mail (microsoft-graph.md 4)."""
-REQUEST_IDS: Final = uuid.UUID("7d9c5c6e-4a53-4f0e-9a55-2f6a1d7f5b21")
 _MAILBOX: Final = re.compile(r"[^\s/\\@<>]+@[A-Za-z0-9.-]+|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_CLOUDS: Final[Mapping[str, str]] = MappingProxyType({
+    "graph.microsoft.com": "login.microsoftonline.com",
+    "graph.microsoft.us": "login.microsoftonline.us",
+    "dod-graph.microsoft.us": "login.microsoftonline.us",
+    "microsoftgraph.chinacloudapi.cn": "login.chinacloudapi.cn",
+})  # fmt: skip
+"""Graph's host in each cloud -> where its tokens come from (microsoft-graph.md 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +60,14 @@ class GraphSettings(EntraApp):
     )
     timeout: Duration = setting(default=Duration(60), doc="How long one request may take.", minimum=1)
     concurrency: int = setting(
-        default=4, doc="Requests at one time; Graph takes 4 for each app and mailbox.", minimum=1
+        default=4,
+        doc="Mails at one time over all mailboxes; one mailbox never gets more than 4 requests at one time.",
+        minimum=1,
+    )
+    large: Literal["next", "draft"] = setting(
+        default="next",
+        doc="A mail over 3 MB: `next` leaves it to the route's next upstream; `draft` sends it by a draft and uploads, "
+        "for which the app needs Mail.ReadWrite.",
     )
     save_to_sent_items: bool | None = setting(
         default=None, doc="Not for this type: mail sent as MIME is always kept in Sent Items."
@@ -63,22 +85,31 @@ class GraphSettings(EntraApp):
             )
         if not is_base_url(self.base_url):
             yield Fault("base_url", "is not an https address", "write it like https://graph.microsoft.com/v1.0")
+        else:
+            yield from self._cloud_faults()
+
+    def traits(self) -> Traits:
+        """See `HasTraits.traits`."""
+        return mailbox_traits(self.mailbox)
+
+    def _cloud_faults(self) -> Iterator[Fault]:
+        """A token of one cloud is refused by the Graph of another."""
+        wanted = _CLOUDS.get((urlsplit(self.base_url).hostname or "").lower())
+        given = (urlsplit(self.authority).hostname or "").lower() if is_base_url(self.authority) else ""
+        if wanted is not None and given in _CLOUDS.values() and given != wanted:
+            yield Fault("authority", "is of another cloud than base_url", f"write https://{wanted}")
 
 
 class Graph(Upstream):
     """One app's way to Graph. Mail leaves as `mailbox`, or as its envelope sender."""
 
-    def __init__(self, name: str, settings: GraphSettings) -> None:
+    def __init__(self, name: str, settings: GraphSettings, host: Host) -> None:
         self.name = name
         self.concurrency = settings.concurrency
         self.recipients_limit = 500
         self._mailbox = settings.mailbox
-        self._base = settings.base_url.rstrip("/")
-        parts = urlsplit(self._base)
-        self._scope = f"{parts.scheme}://{parts.netloc}/.default"
-        # One client for both hosts, as each has a trust store in memory; a token and a probe may come on top.
-        self._http = HttpClient(settings.timeout, settings.concurrency + 2)
-        self._tokens = EntraTokens(settings, self._http)
+        self._large = settings.large
+        self._client = GraphClient(settings, settings.base_url, settings.timeout, settings.concurrency, host.trust)
 
     async def send(self, mail: Outgoing) -> Results:
         """Try once. All recipients share one outcome, but those whose address no header can say."""
@@ -94,46 +125,46 @@ class Graph(Upstream):
         """A token, and any answer at all from Graph. No request is known that Mail.Send alone permits and that sends
         nothing, so whether the app may use the mailbox shows at the first mail.
         """
-        token = await self._tokens.token(self._scope)
-        if isinstance(token, Outcome):
-            return token
-        answer = await self._http.exchange("GET", self._base, {}, repeatable=True)
+        answer = await self._client.reach()
         if isinstance(answer, Outcome):
             return answer
-        if answer.status >= 500:
-            return outcome_of(answer, time.time(), token)
         hint = "Whether the app may send as the mailbox shows at the first mail."
         return Outcome(Word.SENT, "Entra gave a token and Graph answers", Stage.LOGIN, hint=hint)
 
     async def close(self) -> None:
-        await self._tokens.close()
-        await self._http.close()
+        await self._client.close()
 
     async def _send(self, mail: Outgoing, message: GraphMessage) -> Outcome:
-        body = base64.b64encode(message.content)
-        if len(body) > REQUEST_LIMIT:
-            return _too_large(len(body))
-        outcome = await self._post(mail, body)
-        if outcome.code == 401 and outcome.stage is Stage.REQUEST:
-            outcome = await self._post(mail, body)
+        length = base64_length(len(message.content))
+        outcome = _too_large(length) if length > REQUEST_LIMIT else await self._by_mime(mail, message.content)
+        if outcome.enhanced == TOO_LARGE and self._large == "draft":
+            outcome = await self._by_draft(mail, message.content)
         if is_our_bug(outcome):
             emit(LOG, "graph_request_wrong", logging.ERROR, upstream=self.name, id=mail.id, reply=outcome.reply)
         if message.left_out and outcome.word is Word.SENT:
             return replace(outcome, hint=_left_out(message.left_out))
         return outcome
 
-    async def _post(self, mail: Outgoing, body: bytes) -> Outcome:
-        """One request. A token that Graph refuses is forgotten, so that the next request has a new one."""
-        token = await self._tokens.token(self._scope)
-        if isinstance(token, Outcome):
-            return token
-        url = f"{self._base}/users/{quote(self._mailbox or mail.sender, safe='@')}/sendMail"
-        answer = await self._http.exchange("POST", url, _headers(mail, token), body)
-        if isinstance(answer, Outcome):
-            return answer
-        if answer.status == 401:
-            self._tokens.forget(self._scope, token)
-        return outcome_of(answer, time.time(), token)
+    async def _by_mime(self, mail: Outgoing, content: bytes) -> Outcome:
+        body, headers = base64.b64encode(content), {"Content-Type": "text/plain"}
+        request = GraphRequest(self._sender(mail), mail.id, "POST", "sendMail", 202, body, headers, sends=True)
+        answer = await self._client.ask(request)
+        return answer if isinstance(answer, Outcome) else outcome_of(answer, time.time(), "")
+
+    async def _by_draft(self, mail: Outgoing, content: bytes) -> Outcome:
+        try:
+            draft = await asyncio.to_thread(draft_of, content, REQUEST_LIMIT)
+        except Unsayable as reason:
+            return replace(_CANNOT_BE_A_DRAFT, reply=f"too large for one Graph request, and no draft holds: {reason}")
+        return await LargeSend(self._client, self.name, self._sender(mail), mail.id).run(draft)
+
+    def _sender(self, mail: Outgoing) -> str:
+        return self._mailbox or mail.sender
+
+
+def base64_length(octets: int) -> int:
+    """How many octets so many are in base64, without line ends."""
+    return (octets + 2) // 3 * 4
 
 
 _NULL_SENDER: Final = Outcome(
@@ -149,6 +180,13 @@ _UNSAYABLE: Final = Outcome(
     enhanced="5.1.3",
     hint="Graph takes recipients from the header, where this address does not fit: correct it, or use another route.",
 )
+_CANNOT_BE_A_DRAFT: Final = Outcome(
+    Word.REJECT,
+    "",
+    Stage.PREPARE,
+    enhanced=TOO_LARGE,
+    hint="Give the route a second upstream that takes such mail whole, such as smtp_oauth.",
+)
 
 
 def _too_large(length: int) -> Outcome:
@@ -157,7 +195,7 @@ def _too_large(length: int) -> Outcome:
         f"too large for one Graph request: {length} octets in base64, at most {REQUEST_LIMIT}",
         Stage.PREPARE,
         enhanced=TOO_LARGE,
-        hint="Give the route a second upstream that takes large mail, such as smtp_oauth.",
+        hint="Give the route a second upstream that takes large mail, such as smtp_oauth, or set `large: draft`.",
     )
 
 
@@ -165,17 +203,22 @@ def _left_out(count: int) -> str:
     return f"To and Cc were sent without {count} address(es) that are not in the envelope: Graph would mail them too."
 
 
-def _headers(mail: Outgoing, token: str) -> dict[str, str]:
-    return {
-        "Authorization": f"Bearer {token}",
-        "Content-Type": "text/plain",
-        "client-request-id": str(uuid.uuid5(REQUEST_IDS, mail.id)),
-    }
-
-
-def _build(name: str, settings: Settings, _host: Host) -> Upstream:
+def losses(settings: Settings, content: bytes) -> tuple[str, ...]:
+    """See `Kind.losses`."""
     assert isinstance(settings, GraphSettings)  # noqa: S101 - Kind pairs the two
-    return Graph(name, settings)
+    length = base64_length(len(content))
+    if length <= REQUEST_LIMIT:
+        return graph_losses.by_mime(content)
+    if settings.large == "draft":
+        return graph_losses.by_draft(content, REQUEST_LIMIT)
+    return graph_losses.by_next(length, REQUEST_LIMIT)
 
 
-KIND: Final = Kind("graph", "Microsoft Graph sendMail with an Entra app of the customer.", GraphSettings, _build)
+def _build(name: str, settings: Settings, host: Host) -> Upstream:
+    assert isinstance(settings, GraphSettings)  # noqa: S101 - Kind pairs the two
+    return Graph(name, settings, host)
+
+
+KIND: Final = Kind(
+    "graph", "Microsoft Graph sendMail with an Entra app of the customer.", GraphSettings, _build, losses
+)

@@ -1,4 +1,6 @@
-"""A look-alike of Microsoft Graph's sendMail in MIME mode: it checks each request and delivers as Exchange would.
+"""A look-alike of Microsoft Graph: sendMail in MIME mode, and drafts with uploads (graph_drafts.py).
+
+It checks each request and delivers as Exchange would.
 
 It reads the mail with Python's email package, an independent reader, and delivers to everybody whom the header names.
 
@@ -6,6 +8,7 @@ It reads the mail with Python's email package, an independent reader, and delive
         graph.base_url                                  # for the settings
         graph.inboxes["jan@example.nl"]                 # mails as delivered: without Bcc
         graph.script.append(error(403, "ErrorAccessDenied", "..."))   # instead of the next answer to sendMail
+    graph.steps["chunk"].append(Fault.CUT)   # the same for create, attach, session, chunk, send, delete
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from email.message import EmailMessage
 from urllib.parse import unquote
 
 from tests.fakes.entra import FakeEntra
+from tests.fakes.graph_drafts import Drafts, FakeDraft, Wrong, recipients_of, written
 from tests.fakes.http_server import Fault, HttpServer, Request, Response
 
 LIMIT = 4 << 20
@@ -39,27 +43,41 @@ def error(status: int, code: str, message: str = "", headers: dict[str, str] | N
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A mail that was answered with 202: who sent it, whom it reached, and the MIME as it was posted."""
+    """A mail that was answered with 202: who sent it, whom it reached, and the MIME as it was posted (of a `draft`: as
+    it was delivered).
+    """
 
     mailbox: str
     recipients: frozenset[str]
     content: bytes
     client_request_id: str
     request_id: str
+    draft: FakeDraft | None = None
 
 
 class FakeGraph:
     """Graph of one tenant. `mailboxes` are the addresses that exist (lower case); From must be the one that sends.
 
     `parallel` requests at one time for each mailbox are served, more are answered 429. `open` is awaited in each
-    request: a cleared Event holds them. `most` is the highest number of requests seen at one time.
+    request: a cleared Event holds them. `most` is the highest number of requests seen at one time. Without `writes` the
+    app lacks Mail.ReadWrite.
     """
 
     def __init__(
-        self, entra: FakeEntra, mailboxes: set[str], *, tls: ssl.SSLContext | None = None, parallel: int = 4
+        self,
+        entra: FakeEntra,
+        mailboxes: set[str],
+        *,
+        tls: ssl.SSLContext | None = None,
+        parallel: int = 4,
+        writes: bool = True,
     ) -> None:
         self.mailboxes = mailboxes
+        self.writes = writes
         self.script: deque[Response | Fault] = deque()
+        self.steps: defaultdict[str, deque[Response | Fault]] = defaultdict(deque)
+        self.done: list[str] = []
+        """The steps with drafts that were carried out, in order."""
         self.sent: list[Sent] = []
         self.doubtful: list[Sent] = []
         """Delivered, but the scripted fault kept the answer back."""
@@ -69,15 +87,18 @@ class FakeGraph:
         self.open = asyncio.Event()
         self.open.set()
         self.server = HttpServer(self._answer, tls)
+        self.drafts = Drafts(tls, self._next_step)
         self._entra = entra
-        self._parallel = parallel
+        self.parallel = parallel
         self._under_way: Counter[str] = Counter()
 
     async def __aenter__(self) -> FakeGraph:
         await self.server.__aenter__()
+        await self.drafts.uploads.__aenter__()
         return self
 
     async def __aexit__(self, *problem: object) -> None:
+        await self.drafts.uploads.__aexit__(*problem)
         await self.server.__aexit__(*problem)
 
     @property
@@ -85,21 +106,21 @@ class FakeGraph:
         return f"{self.server.url}/v1.0"
 
     async def _answer(self, request: Request) -> Response | Fault:
-        match = re.fullmatch(r"/v1\.0/users/([^/?]+)/sendMail", request.target)
+        match = re.fullmatch(r"/v1\.0/users/([^/?]+)/(sendMail|messages(?:/[^?]*)?)", request.target)
         if not match:
             return error(404 if request.target != "/v1.0" else 200, "ResourceNotFound")
-        if request.method != "POST":
-            return error(405, "Request_BadRequest")
         mailbox = unquote(match[1]).lower()
         self.calls += 1
         self._under_way[mailbox] += 1
         self.most = max(self.most, self._under_way[mailbox])
         try:
-            if self._under_way[mailbox] > self._parallel:
+            if self._under_way[mailbox] > self.parallel:
                 text = "Application is over its MailboxConcurrency limit."
                 return error(429, "ApplicationThrottled", text, {"Retry-After": "10"})
             await self.open.wait()
-            return self._scripted(mailbox, request)
+            if match[2] == "sendMail":
+                return self._scripted(mailbox, request)
+            return self._with_draft(mailbox, match[2].split("/")[1:], request)
         finally:
             self._under_way[mailbox] -= 1
 
@@ -112,11 +133,81 @@ class FakeGraph:
             self.doubtful.append(self.sent.pop())
         return scripted or answer
 
-    def _refusal(self, mailbox: str, request: Request) -> Response | None:
-        """What Graph says against the request; None when it will send."""
+    def _next_step(self, step: str) -> Response | Fault | None:
+        return self.steps[step].popleft() if self.steps[step] else None
+
+    def _with_draft(self, mailbox: str, path: list[str], request: Request) -> Response | Fault:
+        """One request about drafts. A scripted Response comes instead of the work, a Fault after it."""
+        step = {
+            ("POST", ()): "create",
+            ("DELETE", ()): "delete",
+            ("POST", ("attachments",)): "attach",
+            ("POST", ("attachments", "createUploadSession")): "session",
+            ("POST", ("send",)): "send",
+        }.get((request.method, tuple(path[1:])))
+        if step is None or (step == "create") == bool(path):
+            return error(405, "Request_BadRequest")
+        scripted = self._next_step(step)
+        if isinstance(scripted, Response):
+            return scripted
+        try:
+            answer = self._unauthorised(request) or self._step(step, mailbox, path, request)
+        except Wrong as wrong:
+            return error(wrong.status, wrong.code, wrong.text)
+        if scripted is not None and step == "send" and answer.status == 202:
+            self.doubtful.append(self.sent.pop())
+        return scripted or answer
+
+    def _step(self, step: str, mailbox: str, path: list[str], request: Request) -> Response:
+        if mailbox not in self.mailboxes:
+            raise Wrong(404, "ErrorInvalidUser")
+        if not self.writes and step != "send":
+            raise Wrong(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
+        draft = self.drafts.open.get(unquote(path[0])) if path else None
+        if path and (draft is None or draft.mailbox != mailbox):
+            raise Wrong(404, "ErrorItemNotFound")
+        self.done.append(step)
+        if draft is None:
+            return self.drafts.create(mailbox, request)
+        match step:
+            case "attach":
+                return self.drafts.attach(draft, request)
+            case "session":
+                return self.drafts.session(draft, request)
+            case "delete":
+                self.drafts.deleted.append(self.drafts.open.pop(draft.id))
+                return Response(204)
+        return self._send_draft(draft, request)
+
+    def _send_draft(self, draft: FakeDraft, request: Request) -> Response:
+        if request.body or request.headers.get("content-length") != "0":
+            raise Wrong(400, "BadRequest", "send takes no body")
+        sender = draft.message.get("from")
+        if sender is not None and sender["emailAddress"]["address"].lower() != draft.mailbox:
+            raise Wrong(403, "ErrorSendAsDenied")
+        named = recipients_of(draft.message)
+        if not named:
+            raise Wrong(400, "ErrorInvalidRecipients")
+        del self.drafts.open[draft.id]
+        content, request_id = written(draft), str(uuid.uuid4())
+        for address in named:
+            self.inboxes[address].append(content)
+        known = request.headers.get("client-request-id", "")
+        self.sent.append(Sent(draft.mailbox, named, content, known, request_id, draft))
+        return Response(202, {"request-id": request_id})
+
+    def _unauthorised(self, request: Request) -> Response | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer" or not self._entra.knows(token, f"{self.server.url}/.default"):
             return error(401, "InvalidAuthenticationToken", "Access token has expired or is not yet valid.")
+        return None
+
+    def _refusal(self, mailbox: str, request: Request) -> Response | None:
+        """What Graph says against the request; None when it will send."""
+        if request.method != "POST":
+            return error(405, "Request_BadRequest")
+        if refused := self._unauthorised(request):
+            return refused
         if request.headers.get("content-type") != "text/plain":
             return error(400, "BadRequest", "Content-Type must be text/plain for MIME.")
         if len(request.body) > LIMIT:

@@ -38,16 +38,16 @@ class Response:
 class Fault(Enum):
     """What a server does instead of answering."""
 
-    STALL = "read everything, never answer"
+    STALL = "read everything, never answer, until the client goes"
     CUT = "read everything, close without an answer"
-    CUT_IN_REPLY = "send the status line and headers of 202, promise a body, close"
+    CUT_IN_REPLY = "send the status line and headers of a success, promise a body, close"
 
 
 class BeforeBody(Enum):
-    """What a server does once it has the headers and before it reads the body."""
+    """What a server does once it has the headers and before it reads the body, or before it answers to TLS."""
 
     READ = "go on"
-    STALL = "read no more, never answer"
+    STALL = "never answer, until the client goes"
     CUT = "close"
 
 
@@ -57,7 +57,8 @@ Handler = Callable[[Request], Awaitable[Response | Fault]]
 class HttpServer:
     """`async with HttpServer(handler) as server:` listens on 127.0.0.1, any free port, until the block ends.
 
-    `before_body` may be set at any time; it holds for the requests that follow.
+    `before_body` and `before_tls` may be set at any time; they hold for the requests and connections that follow.
+    `stalled` counts the times the server fell silent; `success` is the status of a reply that is cut.
     """
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
@@ -65,6 +66,9 @@ class HttpServer:
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self.before_body = BeforeBody.READ
+        self.before_tls = BeforeBody.READ
+        self.stalled = 0
+        self.success = 202
         self.connections = 0
         self.open_connections = 0
         self.requests: list[Request] = []
@@ -77,7 +81,7 @@ class HttpServer:
         return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> HttpServer:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -97,12 +101,30 @@ class HttpServer:
         self.open_connections += 1
         number = self.connections
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                while await self._one(reader, writer, number):
+            with suppress(OSError, asyncio.IncompleteReadError):
+                while await self._secured(reader, writer) and await self._one(reader, writer, number):
                     pass
         finally:
             self.open_connections -= 1
             writer.close()
+
+    async def _secured(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """TLS where it is wanted and not there yet; True when requests may come. Nothing may be awaited before it:
+        the client speaks first.
+        """
+        if self._tls is None or writer.get_extra_info("ssl_object") is not None:
+            return True
+        if self.before_tls is BeforeBody.READ:
+            await writer.start_tls(self._tls)
+            return True
+        if self.before_tls is BeforeBody.STALL:
+            await self._fall_silent(reader)
+        return False
+
+    async def _fall_silent(self, reader: asyncio.StreamReader) -> None:
+        self.stalled += 1
+        while await reader.read(1 << 16):
+            pass
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
         """Serve one request; True when the connection goes on."""
@@ -112,7 +134,8 @@ class HttpServer:
         if self.before_body is BeforeBody.CUT:
             return False
         if self.before_body is BeforeBody.STALL:
-            await asyncio.Event().wait()
+            await self._fall_silent(reader)
+            return False
         try:
             request = await _request(head, reader, number)
         except ValueError as error:
@@ -122,7 +145,10 @@ class HttpServer:
         self.requests.append(request)
         answer = await self._handled(request)
         if isinstance(answer, Fault):
-            await _misbehave(answer, writer)
+            if answer is Fault.STALL:
+                await self._fall_silent(reader)
+            elif answer is Fault.CUT_IN_REPLY:
+                await _write_half(writer, self.success)
             return False
         _write(writer, answer)
         await writer.drain()
@@ -166,7 +192,7 @@ async def _content(method: str, headers: Mapping[str, str], reader: asyncio.Stre
         raise ValueError("Transfer-Encoding: this server wants Content-Length")
     length = headers.get("content-length")
     if length is None:
-        if method not in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD", "DELETE"):
             raise ValueError(f"{method} without Content-Length")
         return b""
     if not length.isdigit() or int(length) > BODY_LIMIT:
@@ -180,9 +206,6 @@ def _write(writer: asyncio.StreamWriter, response: Response) -> None:
     writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + response.body)
 
 
-async def _misbehave(fault: Fault, writer: asyncio.StreamWriter) -> None:
-    if fault is Fault.STALL:
-        await asyncio.Event().wait()
-    if fault is Fault.CUT_IN_REPLY:
-        writer.write(b"HTTP/1.1 202 Look-alike\r\nContent-Length: 100\r\n\r\nonly this")
-        await writer.drain()
+async def _write_half(writer: asyncio.StreamWriter, status: int) -> None:
+    writer.write(b"HTTP/1.1 %d Look-alike\r\nContent-Length: 100\r\n\r\nonly this" % status)
+    await writer.drain()

@@ -19,6 +19,7 @@ from tests.fakes.graph import FakeGraph, error
 from tests.fakes.http_server import BeforeBody, Fault, Response
 from upstreams.base import Host
 from upstreams.graph import KIND, REQUEST_LIMIT, Graph, GraphSettings
+from upstreams.graph_client import scope_of
 
 SECRET = "s3cr~et.Value+/=8Q"
 SENDER = "info@initech.nl"
@@ -73,7 +74,7 @@ async def opened(authority, *, tls=False, **changes):
             yield Place(entra, graph, way)
         finally:
             await way.close()
-        assert graph.server.problems == []
+        assert graph.server.problems + graph.drafts.uploads.problems + graph.drafts.problems == []
 
 
 def at(authority, story, **changes):
@@ -120,17 +121,27 @@ def test_one_token_and_kept_connections_serve_many_mails(authority):
     at(authority, story)
 
 
-def test_four_at_one_time_are_served_on_one_token_call(authority):
+def test_a_mailbox_gets_four_requests_at_one_time_on_one_token_call(authority):
     async def story(place):
-        assert (place.way.concurrency, place.way.recipients_limit) == (4, 500)
+        assert (place.way.concurrency, place.way.recipients_limit) == (12, 500)
         place.graph.open.clear()
-        under_way = [asyncio.create_task(place.sent()) for _ in range(4)]
+        own = [asyncio.create_task(place.sent()) for _ in range(9)]
         await place.until(lambda: place.graph.calls == 4)
-        fifth = await place.sent()
-        assert (fifth.word, fifth.wait, fifth.enhanced) == (Word.WAIT, 10.0, "ApplicationThrottled")
+        other = replace(MAIL, sender="o'neil#x@initech.nl", content=CONTENT.replace(b"<info@", b"<o'neil#x@"))
+        others = [asyncio.create_task(place.sent(other)) for _ in range(3)]
+        await place.until(lambda: place.graph.calls == 7)
         place.graph.open.set()
-        assert {outcome.word for outcome in await asyncio.gather(*under_way)} == {Word.SENT}
-        assert place.entra.token_calls == 1
+        assert {outcome.word for outcome in await asyncio.gather(*own, *others)} == {Word.SENT}
+        assert (place.entra.token_calls, place.graph.most) == (1, 4)
+
+    at(authority, story, concurrency=12)
+
+
+def test_being_throttled_says_for_how_long(authority):
+    async def story(place):
+        place.graph.parallel = 0
+        outcome = await place.sent()
+        assert (outcome.word, outcome.wait, outcome.enhanced) == (Word.WAIT, 10.0, "ApplicationThrottled")
 
     at(authority, story)
 
@@ -177,7 +188,7 @@ def test_a_token_refusal_is_not_asked_twice(authority):
         (error(403, "ErrorAccessDenied"), Word.CONFIG, 0),
         (error(413, ""), Word.REJECT, 0),
     ],
-    ids=str,
+    ids=["cut", "stall", "cut in reply", "200", "504", "503", "403", "413"],
 )
 def test_what_graph_does_instead_of_202(authority, answer, word, delivered):
     async def story(place):
@@ -309,7 +320,7 @@ def test_neither_secret_nor_token_nor_content_is_shown_anywhere(authority, caplo
         token = place.entra.given[0].token
         place.graph.script += [error(403, "X", f"your token {token}"), Fault.CUT, error(400, "BadRequest", token)]
         shown += [repr(await place.way.send(MAIL)) for _ in range(3)]
-        shown += [repr(vars(place.way)), repr(place.way._tokens._app)]
+        shown += [repr(vars(place.way)), repr(place.way._client._tokens._app)]
         return token, shown
 
     with caplog.at_level(logging.DEBUG):
@@ -334,9 +345,28 @@ def test_neither_secret_nor_token_nor_content_is_shown_anywhere(authority, caplo
         ({"base_url": "https://[broken/v1.0"}, "base_url"),
         ({"authority": "https://[broken"}, "authority"),
         ({"tenant": "common"}, "tenant"),
+        ({"base_url": "https://graph.microsoft.us/v1.0"}, "authority"),
+        ({"authority": "https://login.chinacloudapi.cn"}, "authority"),
     ],
 )
 def test_faults_name_their_key(changes, key):
     given = {"tenant": "initech.nl", "client_id": "00001111", "client_secret": Secret("env:X", SECRET)}
     assert list(GraphSettings(**given, mailbox="aaaabbbb-0000-cccc-1111-dddd2222eeee").faults()) == []
     assert [fault.key for fault in GraphSettings(**{**given, **changes}).faults()] == [key]
+
+
+@pytest.mark.parametrize(
+    ("graph", "login"),
+    [
+        ("graph.microsoft.com", "login.microsoftonline.com"),
+        ("graph.microsoft.us", "login.microsoftonline.us"),
+        ("dod-graph.microsoft.us", "login.microsoftonline.us"),
+        ("microsoftgraph.chinacloudapi.cn", "login.chinacloudapi.cn"),
+    ],
+)
+def test_each_cloud_has_its_own_hosts_and_the_token_is_for_its_graph(graph, login):
+    given = {"tenant": "initech.nl", "client_id": "00001111", "client_secret": Secret("env:X", SECRET)}
+    settings = GraphSettings(**given, base_url=f"https://{graph}/v1.0", authority=f"https://{login}")
+    assert list(settings.faults()) == []
+    assert scope_of(settings.base_url) == f"https://{graph}/.default"
+    assert scope_of(f"https://{graph.upper()}:443/v1.0/") == f"https://{graph}/.default"
