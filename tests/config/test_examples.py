@@ -21,7 +21,8 @@ SHAPES = {name: kind.settings for name, kind in KINDS.items()}
 def credentials(tmp_path, monkeypatch) -> None:
     """The secrets that the example refers to."""
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "umbrella-dkim").write_bytes(pem)
+    for name in ("umbrella-dkim", "callcenter-dkim"):
+        (tmp_path / name).write_bytes(pem)
     for name in ("acme-smtp", "initech-graph", "sendgrid", "mailgun", "campaign-monitor"):
         (tmp_path / name).write_text("not-a-real-one\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
@@ -44,10 +45,10 @@ def test_the_example_of_relay_yaml_says_the_defaults():
 def test_outside_the_unit_the_secrets_are_warnings(monkeypatch):
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     strict, looking = (check(EXAMPLES / "relay.yaml", SHAPES, outside_unit=flag) for flag in (False, True))
-    assert len(strict.errors) == 7
+    assert len(strict.errors) == 8
     assert strict.rules is None
     assert looking.good
-    assert len(looking.problems) == 7
+    assert len(looking.problems) == 8
 
 
 def test_outside_the_unit_what_a_secret_holds_is_not_judged(tmp_path, monkeypatch):

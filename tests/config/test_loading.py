@@ -198,6 +198,24 @@ def test_an_upstream_has_one_place_over_all_files(folder):
             "routes: {from: a.nl, via: out, pace: {per_day: 5}}",
             "routes[0].pace.per_day: is not built yet; leave it out; concurrency works",
         ),
+        (
+            "routes: {from: a.nl, via: out, sender: {address: hooli}}",
+            "routes[0].sender.address: hooli is not an address; write it like info@acme.nl",
+        ),
+        (
+            "routes: {from: a.nl, via: out, sender: {address: josé@b.nl}}",
+            "routes[0].sender.address: 'josé@b.nl' has letters before the @ that few servers take; "
+            "write those without accents",
+        ),
+        (
+            "routes: {from: a.nl, via: out, sender: {address: x@b.nl, reply_to: originial}}",
+            "routes[0].sender.reply_to: originial is not an address; write original, none, "
+            "or an address like info@acme.nl",
+        ),
+        (
+            "routes: {from: a.nl, via: out, sender: {address: x@b.nl, original_from: nee}}",
+            "routes[0].sender.original_from: is neither true nor false; write true or false, without quotes",
+        ),
         ("routes: x", "routes[0]: should be a block of keys; write `key: value` lines under it"),
         ("tests: {from: a@a.nl, via: oout}", "tests[0].via: there is no upstream 'oout'; did you mean out?"),
         (

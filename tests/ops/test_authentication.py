@@ -74,6 +74,7 @@ def test_our_own_server_without_a_signature(told: Told) -> None:
     assert "leaves by ours" in problem.wrong
     assert told(f"from: acme.nl, via: ours, {DKIM}") == ()
     assert told("from: acme.nl, via: [login, local]") == ()
+    assert told("from: <>, via: ours") == ()
 
 
 @pytest.mark.parametrize(
