@@ -10,6 +10,7 @@ from typing import Final
 
 from routing.headers import Field, fields
 from upstreams.graph_draft import HEADERS_LIMIT, carried_headers, draft_of, importance, message_id
+from upstreams.graph_message import graph_message
 from upstreams.mime_content import content_of
 from upstreams.mime_parts import Unsayable, take_apart
 
@@ -50,8 +51,9 @@ def by_mime(content: bytes) -> tuple[str, ...]:
 def by_draft(content: bytes, limit: int) -> tuple[str, ...]:
     """What a mail over the limit (in octets of a request) loses as a draft, or why it cannot be one."""
     try:
-        draft_of(content, limit)
-        return (*_ALWAYS, *_draft_content(content), *_draft_headers(fields(content)))
+        handed = graph_message(content, (_ANYBODY,)).content
+        draft_of(handed, limit)
+        return (*_ALWAYS, *_draft_content(handed), *_draft_headers(fields(content)))
     except Unsayable as reason:
         return (f"It is too large for one request, and a draft cannot hold it: {reason}. {_NEXT}",)
 
@@ -61,6 +63,7 @@ def by_next(length: int, limit: int) -> tuple[str, ...]:
     return (f"It is too large for one request ({length} octets in base64, at most {limit}). {_NEXT}",)
 
 
+_ANYBODY: Final = "somebody@example.org"
 _NEXT: Final = "The route's next upstream takes it; without one it is refused (5.3.4)."
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
+from upstreams import sendgrid_losses
 from upstreams.api_reply import is_key
 from upstreams.base import Host, Kind, Upstream
 from upstreams.sendgrid_api import ApiAccess, SendGridApi
@@ -119,7 +120,7 @@ def _build(name: str, settings: Settings, host: Host) -> Upstream:
         raise TypeError(f"{name}: {type(settings).__name__} are not the settings of sendgrid")
     if settings.method == "api":
         api = ApiAccess(settings.url, settings.api_key, settings.timeout, settings.connections, settings.recipients)
-        return SendGridApi(name, api, settings.tracking)
+        return SendGridApi(name, api, settings.tracking, host.trust)
     way = SmtpWay(
         settings.server, settings.port or _PORTS[settings.tls], settings.tls, PasswordLogin(USER, settings.api_key)
     )
@@ -127,4 +128,11 @@ def _build(name: str, settings: Settings, host: Host) -> Upstream:
     return SendGridSmtp(SmtpUpstream(name, host, way, limits, SENDGRID_REPLIES), settings.tracking)
 
 
-KIND: Final = Kind("sendgrid", "Twilio SendGrid, by SMTP or by its API.", SendGridSettings, _build)
+def _losses(settings: Settings, content: bytes) -> tuple[str, ...]:
+    """See `Kind.losses`."""
+    if isinstance(settings, SendGridSettings) and settings.method == "api":
+        return sendgrid_losses.by_api(content)
+    return sendgrid_losses.by_smtp(content)
+
+
+KIND: Final = Kind("sendgrid", "Twilio SendGrid, by SMTP or by its API.", SendGridSettings, _build, _losses)

@@ -22,6 +22,7 @@ from upstreams.base import Upstream
 from upstreams.http_client import HttpClient, Reply, retry_after
 from upstreams.mime_parts import Unsayable
 from upstreams.sendgrid_body import Prepared, prepare
+from upstreams.tls import Trust
 
 THREAD_SIZE: Final = 1 << 20
 """Octets above which a mail is taken apart in a thread, so that the event loop does not wait for it."""
@@ -65,14 +66,14 @@ class ApiAccess:
 class SendGridApi(Upstream):
     """The API as a way out."""
 
-    def __init__(self, name: str, access: ApiAccess, tracking: bool) -> None:
+    def __init__(self, name: str, access: ApiAccess, tracking: bool, trust: Trust) -> None:
         self.name = name
         self.concurrency = access.connections
         self.recipients_limit = access.recipients
         self._base_url = access.base_url.rstrip("/")
         self._key = access.key
         self._tracking = tracking
-        self._client = HttpClient(access.timeout, access.connections)
+        self._client = HttpClient(access.timeout, access.connections, trust)
 
     async def send(self, mail: Outgoing) -> Results:
         """Try once. Recipients whose address the API cannot hold are refused; the others go in one request."""

@@ -35,7 +35,7 @@ _SAID_ELSEWHERE: Final = frozenset({
     "mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id",
     "content-description", "content-length", "content-md5",
 })  # fmt: skip
-_NOT_CARRIED: Final = frozenset({
+NOT_CARRIED: Final = frozenset({
     "received", "return-path", "delivered-to", "dkim-signature", "domainkey-signature", "authentication-results",
     "arc-seal", "arc-message-signature", "arc-authentication-results", "received-spf", "resent-bcc",
     "x-sg-id", "x-sg-eid", "x-smtpapi",
@@ -152,7 +152,7 @@ def _headers(fields: tuple[Field, ...]) -> dict[str, str]:
     found: dict[str, tuple[str, str]] = {}
     for field in fields:
         key = field.name.lower()
-        if key in _SAID_ELSEWHERE or key in _NOT_CARRIED:
+        if key in _SAID_ELSEWHERE or key in NOT_CARRIED:
             continue
         text = _header_text(field.value)
         if key in found and found[key][1] != text:

@@ -24,7 +24,9 @@ from upstreams.graph_large import CHUNK
 STEPS = ("create", "attach", "session", "chunk", "send")
 
 
-def mail_with(*files: int, text: str = "Beste Jan,\r\n\u20ac 5\r\n", headers: Iterable[tuple[str, str]] = ()) -> bytes:
+def mail_with(
+    *files: int, text: str = "Beste Jan,\r\n\u20ac 5\r\n", html: str = "", headers: Iterable[tuple[str, str]] = ()
+) -> bytes:
     """A mail with files of these many octets, each different all the way."""
     mail = EmailMessage(policy=policy.SMTP)
     mail["From"] = "Initech <info@initech.nl>"
@@ -34,6 +36,8 @@ def mail_with(*files: int, text: str = "Beste Jan,\r\n\u20ac 5\r\n", headers: It
     for name, value in headers:
         mail[name] = value
     mail.set_content(text)
+    if html:
+        mail.add_alternative(html, subtype="html")
     for number, size in enumerate(files):
         mail.add_attachment(octets(size), maintype="application", subtype="pdf", filename=f"factuur-{number}.pdf")
     return mail.as_bytes()
