@@ -25,9 +25,11 @@ from upstreams.api_message import cannot_carry, unsayable_addresses
 from upstreams.api_reply import basic, is_key
 from upstreams.base import Host, Kind, Upstream
 from upstreams.campaign_monitor_body import RECIPIENTS_LIMIT, Letter, letter_of
+from upstreams.campaign_monitor_losses import losses_of
 from upstreams.campaign_monitor_replies import NOT_RECEIVED, OUR_BUG, refusal, results_of
 from upstreams.http_client import HttpClient, is_base_url
 from upstreams.mime_parts import Unsayable
+from upstreams.tls import Trust
 from upstreams.traits import Traits
 
 LOG: Final = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class CampaignMonitorSettings(Settings):
 class CampaignMonitor(Upstream):
     """One client's way to Campaign Monitor."""
 
-    def __init__(self, name: str, settings: CampaignMonitorSettings) -> None:
+    def __init__(self, name: str, settings: CampaignMonitorSettings, trust: Trust) -> None:
         self.name = name
         self.concurrency = settings.connections
         self.recipients_limit = RECIPIENTS_LIMIT
@@ -86,7 +88,7 @@ class CampaignMonitor(Upstream):
         self._client_id = settings.client_id
         self._group = settings.group
         self._key = settings.api_key
-        self._client = HttpClient(settings.timeout, settings.connections)
+        self._client = HttpClient(settings.timeout, settings.connections, trust)
 
     async def send(self, mail: Outgoing) -> Results:
         """One request for those whom To and Cc name and those hidden behind them; one for each recipient when none is
@@ -157,12 +159,16 @@ def _one_is_bad(outcome: Outcome) -> bool:
     return outcome.word is Word.REJECT and outcome.code == 400
 
 
-def _build(name: str, settings: Settings, _host: Host) -> Upstream:
+def _build(name: str, settings: Settings, host: Host) -> Upstream:
     if not isinstance(settings, CampaignMonitorSettings):
         raise TypeError(f"{name}: {type(settings).__name__} are not the settings of campaign_monitor")
-    return CampaignMonitor(name, settings)
+    return CampaignMonitor(name, settings, host.trust)
 
 
 KIND: Final = Kind(
-    "campaign_monitor", "Campaign Monitor's classic transactional send.", CampaignMonitorSettings, _build
+    "campaign_monitor",
+    "Campaign Monitor's classic transactional send.",
+    CampaignMonitorSettings,
+    _build,
+    lambda _settings, content: losses_of(content),
 )

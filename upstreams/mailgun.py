@@ -26,6 +26,7 @@ from upstreams.base import Host, Kind, Upstream
 from upstreams.http_client import HttpClient, Reply, is_base_url
 from upstreams.mailgun_replies import OUR_BUG, outcome_of
 from upstreams.mailgun_request import MESSAGE_LIMIT, RECIPIENTS_LIMIT, form, message_of, options
+from upstreams.tls import Trust
 from upstreams.traits import Traits
 
 LOG: Final = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class MailgunSettings(Settings):
 class Mailgun(Upstream):
     """One domain's way to Mailgun."""
 
-    def __init__(self, name: str, settings: MailgunSettings) -> None:
+    def __init__(self, name: str, settings: MailgunSettings, trust: Trust) -> None:
         self.name = name
         self.concurrency = settings.connections
         self.recipients_limit = settings.recipients
@@ -82,7 +83,7 @@ class Mailgun(Upstream):
         self._url = f"{base}/v3/{quote(names.domain(settings.domain), safe='')}/messages.mime"
         self._key = settings.api_key
         self._tracking = settings.tracking
-        self._client = HttpClient(settings.timeout, settings.connections)
+        self._client = HttpClient(settings.timeout, settings.connections, trust)
 
     async def send(self, mail: Outgoing) -> Results:
         """One request for all recipients, or several where Mailgun refuses it for one bad address (`api_groups`)."""
@@ -130,10 +131,10 @@ def _one_is_bad(outcome: Outcome) -> bool:
     return outcome.stage is Stage.RECIPIENT
 
 
-def _build(name: str, settings: Settings, _host: Host) -> Upstream:
+def _build(name: str, settings: Settings, host: Host) -> Upstream:
     if not isinstance(settings, MailgunSettings):
         raise TypeError(f"{name}: {type(settings).__name__} are not the settings of mailgun")
-    return Mailgun(name, settings)
+    return Mailgun(name, settings, host.trust)
 
 
 KIND: Final = Kind("mailgun", "Mailgun, the whole mail by its API.", MailgunSettings, _build)

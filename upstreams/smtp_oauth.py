@@ -124,7 +124,7 @@ class SmtpOauth(SmtpUpstream):
         super().__init__(name, host, self._bare, limits, SMTP_OAUTH_REPLIES)
         self._mailbox = settings.mailbox
         self._probed_mailbox = settings.mailbox
-        self._http = HttpClient(settings.timeout, 2)
+        self._http = HttpClient(settings.timeout, 2, host.trust)
         self._tokens = EntraTokens(settings, self._http, clock)
 
     async def send(self, mail: Outgoing) -> Results:
