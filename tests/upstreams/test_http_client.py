@@ -59,6 +59,28 @@ def test_no_answer_after_the_body_is_unknown():
         assert (result.word, result.stage) == (Word.UNKNOWN, Stage.REQUEST), fault
 
 
+def test_a_request_without_a_body_is_whole_once_its_headers_are_out():
+    async def run(**kwargs):
+        async with HttpServer(always(Fault.CUT)) as server:
+            server.before_body = BeforeBody.CUT
+            result = await HttpClient(5, 1).exchange("POST", server.url + "/send", {}, **kwargs)
+            return result.word, server.requests
+
+    assert asyncio.run(run()) == (Word.UNKNOWN, [])
+    assert asyncio.run(run(repeatable=True)) == (Word.RETRY, [])
+
+
+def test_what_is_no_url_is_our_own_bug():
+    with pytest.raises(ValueError, match="not a URL"):
+        asyncio.run(HttpClient(5, 1).exchange("GET", "https://x:port/", {}))
+
+
+def test_no_url_is_logged(caplog):
+    with caplog.at_level("DEBUG"):
+        asked(always(Response(202)), path="/secret-path?token=abc")
+    assert "secret-path" not in caplog.text + "".join(repr(record.args) for record in caplog.records)
+
+
 def test_no_answer_to_a_repeatable_request_is_retry():
     result, _ = asked(always(Fault.CUT), repeatable=True)
     assert (result.word, result.stage) == (Word.RETRY, Stage.REQUEST)
