@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,11 @@ from config.loading import load_relay
 from config.problems import ConfigInvalid
 from config.schema import relay_schema, routes_schema
 from ops.check import check
-from spool.contract import SpoolUnusable, id_number
-from spool.view import Filter, SpoolView
+from ops.queue_commands import Command, add_queue, open_view
+from spool.contract import SpoolUnusable
 from upstreams import KINDS
 
 _DEFAULT_CONFIG = "/etc/callpro-relay/relay.yaml"
-_Command = Callable[[argparse.Namespace], int]
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is returned."""
     parsed = _parser().parse_args(arguments)
-    command: _Command = parsed.command
+    command: Command = parsed.command
     try:
         return command(parsed)
     except (SpoolUnusable, ConfigInvalid, OSError) as error:
@@ -87,7 +86,7 @@ def send_mail(asked: argparse.Namespace) -> int:
 
     relay = load_relay(asked.config)
     host, _, port = relay.listen[0].address.rpartition(":")
-    sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: _view(asked), asked.wait)
+    sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: open_view(asked), asked.wait)
     if asked.json:
         print(json.dumps({"reply": sent.reply, "mail": json.loads(story_json(sent.story)) if sent.story else None}))
     else:
@@ -95,42 +94,6 @@ def send_mail(asked: argparse.Namespace) -> int:
         if sent.story:
             print(story_text(sent.story, time.time()), end="")
     return 0 if sent.delivered else 1
-
-
-def queue_list(asked: argparse.Namespace) -> int:
-    """`queue list`: what waits."""
-    from ops.queue_view import list_json, list_text
-
-    older = time.time() - asked.older_than if asked.older_than else None
-    which = Filter(asked.route, asked.sender, asked.recipient, older, asked.settled)
-    view = _view(asked)
-    try:
-        lines = view.list(which, asked.limit)
-    finally:
-        view.close()
-    print(list_json(lines) if asked.json else list_text(lines, time.time()), end="")
-    return 0
-
-
-def queue_show(asked: argparse.Namespace) -> int:
-    """`queue show`: the story of one mail."""
-    from ops.queue_view import story_json, story_text
-
-    try:
-        number = id_number(asked.id)
-    except ValueError as error:
-        print(f"callpro-relay: {error}", file=sys.stderr)
-        return 2
-    view = _view(asked)
-    try:
-        story = view.show(number)
-    finally:
-        view.close()
-    if story is None:
-        print(f"callpro-relay: no mail {asked.id}; its history may be over (spool.history)", file=sys.stderr)
-        return 1
-    print(story_json(story) if asked.json else story_text(story, time.time()), end="")
-    return 0
 
 
 def print_schema(asked: argparse.Namespace) -> int:
@@ -150,12 +113,6 @@ def _shapes() -> dict[str, type[Settings]]:
     return {name: kind.settings for name, kind in KINDS.items()}
 
 
-def _view(asked: argparse.Namespace) -> SpoolView:
-    from spool.sqlite_view import SqliteView
-
-    return SqliteView(load_relay(asked.config).spool.url)
-
-
 def _duration(text: str) -> float:
     from config.values import parse_duration
 
@@ -170,11 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_serving(commands)
     _add_asking(commands)
-    _add_queue(commands)
+    add_queue(commands, _add)
     return parser
 
 
-def _add(commands: Commands, name: str, command: _Command, words: str) -> argparse.ArgumentParser:
+def _add(commands: Commands, name: str, command: Command, words: str) -> argparse.ArgumentParser:
     made = commands.add_parser(name, help=words, description=words)
     made.set_defaults(command=command)
     made.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), help=f"default: {_DEFAULT_CONFIG}")
@@ -207,23 +164,6 @@ def _add_asking(commands: Commands) -> None:
     made.add_argument("file", choices=files, nargs="?", default="routes.yaml")
     made = _add(commands, "example", print_example, "print an annotated example file")
     made.add_argument("file", choices=files, nargs="?", default="routes.yaml")
-
-
-def _add_queue(commands: Commands) -> None:
-    queue = commands.add_parser("queue", help="what waits, and the story of a mail").add_subparsers(
-        metavar="ACTION", required=True
-    )
-    made = _add(queue, "list", queue_list, "list mail that waits, oldest first")
-    made.add_argument("--route", help="the route's name: its first `from`")
-    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--recipient", metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--older-than", type=_duration, metavar="AGE", help="such as 2h")
-    made.add_argument("--settled", action="store_true", help="mail that is done with, as far as history goes")
-    made.add_argument("--limit", type=int, default=50, help="default: 50")
-    made.add_argument("--json", action="store_true")
-    made = _add(queue, "show", queue_show, "tell the story of one mail")
-    made.add_argument("id", metavar="ID")
-    made.add_argument("--json", action="store_true")
 
 
 if __name__ == "__main__":
