@@ -10,7 +10,7 @@ from typing import Final
 
 _END: Final = b"\r\n.\r\n"
 _END_OF_LF_CLIENT: Final = re.compile(rb"\n\.\r?\n")
-_STUFFED: Final = re.compile(rb"\n\.(?!\r?\n)")
+_LONE_DOTS: Final = (b"\n.\n", b"\n.\r\n")
 
 
 class Content:
@@ -88,4 +88,7 @@ def _without_transparency_dots(wire: bytes) -> bytes:
     """
     if wire.startswith(b".") and not wire.startswith((b".\n", b".\r\n")):
         wire = wire[1:]
-    return _STUFFED.sub(b"\n", wire) if b"\n." in wire else wire
+    for lone in _LONE_DOTS:
+        for _ in range(2) if lone in wire else ():  # twice: two such lines in a row share a line ending
+            wire = wire.replace(lone, b"\n." + lone[1:])
+    return wire.replace(b"\n.", b"\n")

@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from config.rules import Limits, Route
 from intake.counters import Numbers
-from intake.repairs import repair, trace_header
+from intake.repairs import LARGEST_HEADER, repair, trace_header
 from routing.events import emit
 from routing.headers import header_end
 from routing.mail import NULL_SENDER, domain_of
@@ -103,6 +103,8 @@ class Handler:
         number, now = self._spool.next_id(), self._clock()
         queue_id = id_text(number)
         repaired = repair(envelope.content, now, self._hostname, queue_id)
+        if repaired is None:
+            return f"552 5.3.4 The header of this mail is larger than {LARGEST_HEADER} octets"
         header = repaired.content[: header_end(repaired.content)]
         if _goes_round(header, self._hostname):
             return "554 5.4.6 This mail goes round: too many servers passed it on (Received fields)"

@@ -19,15 +19,21 @@ from intake.raw_headers import encode_headers
 from routing.headers import append, field_line, fields, header_end, set_field, values
 
 _LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf|>?From (?![ \t]*:)[^\r\n]*\r\n)+")
-_FIELDS: Final = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*)*")
+_FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:")
 _NO_FIELD: Final = re.compile(rb"\n(?![ \t]|[!-9;-~]+[ \t]*:)")
 _DATE: Final = re.compile(rb"\ndate:[ \t]*[^ \t\r]")
 _MESSAGE_ID: Final = re.compile(rb"\nmessage-id:[ \t]*+([^ \t\r]++)")
 _MIME_VERSION: Final = re.compile(rb"\nmime-version:[ \t]*[^ \t\r]")
 _CR_RUN: Final = re.compile(rb"(?<!\r)\r++\n")
+
+LARGEST_HEADER: Final = 128 << 10
+"""Octets of a header block. 500 recipients take 40 KB; to read much more would keep every other client waiting."""
+
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _HELO: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+
+_Step = tuple[str, Callable[[bytes], bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +47,21 @@ class Repaired:
     message_id: str
 
 
-def repair(content: bytes, now: float, hostname: str, queue_id: str) -> Repaired:
+def repair(content: bytes, now: float, hostname: str, queue_id: str) -> Repaired | None:
     """The mail with CRLF line endings, a header block that parses, Date, Message-ID, MIME-Version, ASCII fields and
-    lines of at most 998 octets, as far as each can be had without loss.
+    lines of at most 998 octets, as far as each can be had without loss. None when its header is over LARGEST_HEADER.
 
     `now` in unix seconds is for a missing Date; `queue_id` and `hostname` make a missing Message-ID, so that it is the
     same at every delivery.
     """
     if (message_id := _conforming(content)) is not None:
-        return Repaired(content, (), message_id)
-    steps: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
+        return Repaired(content, (), message_id) if header_end(content) <= LARGEST_HEADER else None
+    frame: tuple[_Step, ...] = (
         ("line_endings", mend_line_endings),
         ("leading_bytes", drop_leading_bytes),
         ("blank_line", insert_blank_line),
+    )
+    inside: tuple[_Step, ...] = (
         ("date", lambda mail: _ensure(mail, "Date", date_text(now))),
         ("message_id", lambda mail: _ensure(mail, "Message-ID", f"<{queue_id}@{_domain_text(hostname)}>")),
         ("charset", name_charset),
@@ -62,13 +70,21 @@ def repair(content: bytes, now: float, hostname: str, queue_id: str) -> Repaired
         ("long_headers", fold_headers),
         ("long_lines", wrap_body),
     )
+    content, names = _mended(content, frame)
+    if header_end(content) > LARGEST_HEADER:
+        return None
+    content, more = _mended(content, inside)
+    return Repaired(content, names + more, _message_id(content))
+
+
+def _mended(content: bytes, steps: tuple[_Step, ...]) -> tuple[bytes, tuple[str, ...]]:
     names: list[str] = []
     for name, step in steps:
         mended = step(content)
         if mended != content:
             content = mended
             names.append(name)
-    return Repaired(content, tuple(names), _message_id(content))
+    return content, tuple(names)
 
 
 def _conforming(content: bytes) -> str | None:
@@ -114,7 +130,10 @@ def mend_line_endings(content: bytes) -> bytes:
         content += b"\r\n" if content[-1:] not in (b"\r", b"\n") else b""
     if only_crlf(content):
         return content
-    return _CR_RUN.sub(b"\n", content).replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    content = content.replace(b"\r\n", b"\n")  # most of the work, and a hundred times faster than the pattern
+    if b"\r\n" in content:
+        content = _CR_RUN.sub(b"\n", content)
+    return content.replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def drop_leading_bytes(content: bytes) -> bytes:
@@ -125,8 +144,8 @@ def drop_leading_bytes(content: bytes) -> bytes:
 
 def insert_blank_line(content: bytes) -> bytes:
     """The header block ends where the first line stands that is no field; an empty line is put there if none is."""
-    found = _FIELDS.match(content)
-    end = found.end() if found else 0
+    found = _NO_FIELD.search(content) if _FIELD.match(content) else None
+    end = found.start() + 1 if found else 0
     return content if content.startswith(b"\r\n", end) else content[:end] + b"\r\n" + content[end:]
 
 

@@ -42,7 +42,7 @@ LINE_TARGET: Final = 78
 """Lines are folded to this many octets where white space allows (RFC 5322 2.1.1)."""
 
 _NAME: Final = re.compile(r"[!-9;-~]+")
-_BREAK: Final = re.compile(rb"[ \t]+[^ \t]+")
+_BREAK: Final = re.compile(rb"(?<![ \t])[ \t]+[^ \t]+")
 _UNSAFE: Final = re.compile(rb"\r\n(?![ \t]+[^ \t\r\n])|\r(?!\n)|(?<!\r)\n|\x00")
 
 

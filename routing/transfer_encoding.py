@@ -16,6 +16,8 @@ from routing.headers import append, header_end, set_field, unfold, value
 
 _DEPTH_LIMIT: Final = 20
 _BOUNDARY: Final = re.compile(rb';\s*boundary\s*=\s*(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s;"]+))', re.IGNORECASE)
+_DELIMITER_LIMIT: Final = 20_000
+"""Lines that may begin a part. No mail has a hundredth of it, and each part takes time."""
 _SEALED: Final = (b"multipart/signed", b"multipart/encrypted")
 
 
@@ -32,6 +34,8 @@ def encode_leaves(content: bytes, unfit: Callable[[bytes], bool]) -> bytes:
     """The mail with each leaf part whose body is `unfit` in quoted-printable or base64. `unfit` must be true of a
     whole body when it is true of one of its parts.
     """
+    if content.count(b"\n--") > _DELIMITER_LIMIT:
+        return content
     encoded = _entity(content, unfit, _DEPTH_LIMIT)
     if encoded is content or value(encoded, "MIME-Version"):
         return encoded

@@ -117,6 +117,14 @@ def test_the_limit_counts_octets_without_transparency_dots(size: int) -> None:
         assert content.message() == expected
 
 
+@pytest.mark.parametrize("piece", [b"\r\n..", b"\n..\n", b"\n.\n", b"\n.\n..\n.\n"])
+def test_a_mail_of_dots_is_read_in_seconds(piece: bytes) -> None:
+    flood = piece * ((16 << 20) // len(piece))
+    content = Content(1 << 30)
+    assert in_chunks(content, flood + b"\r\n.\r\n", [1 << 18]) == b""
+    assert content.message() == flood.replace(b"..", b".") + b"\r\n"
+
+
 def test_what_is_over_the_limit_is_not_held() -> None:
     content = Content(1000)
     for _ in range(1000):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.long_lines import has_long_line
-from intake.repairs import only_crlf, repair, trace_header
+from intake.repairs import LARGEST_HEADER, only_crlf, repair, trace_header
 from routing.headers import decode, fields, mailboxes, split, value, values
 
 MAILS = Path(__file__).parents[1] / "cases" / "mails"
@@ -35,6 +35,7 @@ REPAIRS = {
 
 def mended(content: bytes) -> tuple[bytes, tuple[str, ...]]:
     done = repair(content, NOW, "relay.example", "01M8V6WXYZABC")
+    assert done is not None
     return done.content, done.repairs
 
 
@@ -247,6 +248,24 @@ def test_hostile_mail_is_mended_in_linear_time() -> None:
         mended(b"To: \xe9" + flood)
         mended(HEAD + b'Content-Type: multipart/mixed; boundary="b"\r\nX: \xe9 ' + flood + b"\r\n\r\n" + flood)
         mended(HEAD + b'Content-Type: x; \xe9="' + flood + b"\r\n\r\n" + b"x" * 1000)
+
+
+def test_white_space_without_end_is_folded_in_linear_time() -> None:
+    for name in (b"From", b"Subject", b"X-A"):
+        mended(HEAD + name + b":" + b" \t" * (LARGEST_HEADER // 2 - 200) + b"\r\n\r\nText.\r\n")
+
+
+def test_a_header_beyond_the_limit_is_not_read() -> None:
+    for piece in (b"X-A: \xe9\r\n", b"X-A: b\r\n", b"X-A: b\n"):
+        for flood, read in ((LARGEST_HEADER // 2, True), (LARGEST_HEADER + 8, False)):
+            content = HEAD + piece * ((flood - len(HEAD)) // len(piece)) + b"\r\nText.\r\n"
+            assert (repair(content, NOW, "relay.example", "1") is not None) is read
+
+
+def test_a_long_mail_of_short_lines_or_dots_is_mended_in_seconds() -> None:
+    for piece in (b".\r\n", b"\r\r\n", b"\n", b"--b\r\n\r\nx\r\n"):
+        flood = piece * ((8 << 20) // len(piece))
+        mended(HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + flood + b"y" * 1000)
 
 
 def traced(**changes: str) -> bytes:

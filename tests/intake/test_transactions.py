@@ -238,6 +238,19 @@ def test_too_large_by_its_word_and_in_fact() -> None:
     with_house(test, message_size=5000)
 
 
+def test_a_header_without_end_is_refused_and_the_next_mail_is_not() -> None:
+    async def test(house: House) -> None:
+        async with house.client() as client:
+            for flood in (b"X-Flood: " + b" " * 200_000, b"To: a@b.nl\r\n" * 20_000, b"x:" + b"y" * 200_000):
+                await client.begin()
+                assert (await client.say(flood + b"\r\n\r\nText\r\n.")).startswith("552 5.3.4 The header")
+            await client.begin()
+            assert (await client.say(MAIL + b".")).startswith("250 2.0.0")
+        assert len(house.spool.arrivals) == 1
+
+    with_house(test)
+
+
 def test_an_ordinary_client_with_a_large_attachment() -> None:
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = "info@acme.nl", "klant@example.org", "Offerte \u20ac 12"

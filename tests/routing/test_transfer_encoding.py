@@ -87,3 +87,9 @@ def test_a_reader_sees_the_same_bytes(body: bytes, kind: bytes) -> None:
     assert leaves(encoded) == [body + b"\r\n"]
     assert seven_bit(encoded) is encoded
     assert max(map(len, encoded.split(b"\r\n"))) <= 998 or max(map(len, content.split(b"\r\n"))) > 998
+
+
+def test_a_mail_of_nothing_but_parts_is_left_alone() -> None:
+    flood = b"--x\r\n\r\n\xe9\r\n" * 100_000
+    content = mail(b"Content-Type: multipart/mixed; boundary=x", b"", flood)
+    assert seven_bit(content) is content
