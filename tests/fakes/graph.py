@@ -164,6 +164,8 @@ class FakeGraph:
         if not self.writes and step != "send":
             raise Wrong(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
         draft = self.drafts.open.get(unquote(path[0])) if path else None
+        if path and unquote(path[0]) in self.drafts.sent:
+            self.drafts.problems.append(f"{step} of a mail that was sent: its id is immutable, so the copy is meant")
         if path and (draft is None or draft.mailbox != mailbox):
             raise Wrong(404, "ErrorItemNotFound")
         self.done.append(step)
@@ -188,6 +190,7 @@ class FakeGraph:
         named = recipients_of(draft.message)
         if not named:
             raise Wrong(400, "ErrorInvalidRecipients")
+        self.drafts.sent.add(draft.id)
         del self.drafts.open[draft.id]
         content, request_id = written(draft), str(uuid.uuid4())
         for address in named:

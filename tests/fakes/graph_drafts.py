@@ -74,6 +74,7 @@ class Drafts:
     def __init__(self, tls: Any, scripted: Callable[[str], Response | Fault | None]) -> None:
         self.open: dict[str, FakeDraft] = {}
         self.deleted: list[FakeDraft] = []
+        self.sent: set[str] = set()
         self.chunks: list[int] = []
         self.problems: list[str] = []
         self.uploads = HttpServer(self._put, tls)
