@@ -13,13 +13,12 @@ from urllib.parse import quote, urlsplit
 
 from spool.contract import SpoolUnusable
 
-VERSION: Final = 1
 _APPLICATION: Final = 0x43505253
 
 # `waiting` is small on purpose: all that asks about the backlog walks it or its two indexes, and never the history.
 # (domain, mail) finds a recipient by walking the mail for one domain; a new row goes to the end of its domain, where
 # an index by address would dirty a page of its own for every recipient.
-_TABLES: Final = f"""
+_FIRST: Final = f"""
 CREATE TABLE mail (
   id INTEGER PRIMARY KEY, route TEXT NOT NULL, sender TEXT NOT NULL, received_at REAL NOT NULL, size INTEGER NOT NULL,
   peer TEXT NOT NULL, helo TEXT NOT NULL, message_id TEXT, repairs TEXT NOT NULL,
@@ -40,8 +39,30 @@ CREATE TABLE event (
   upstream TEXT, seconds REAL, results TEXT) STRICT;
 CREATE INDEX event_by_mail ON event (mail);
 PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {VERSION};
 """
+# How much left by an account in each slot of time, so that a limit holds over a restart.
+# What a provider told of a mail stands among its events: `told` is the word, `source` the provider's id of the event.
+# A `seal` is the mark of one signed request.
+_PROVIDER_EVENTS: Final = """
+ALTER TABLE event ADD COLUMN told TEXT;
+ALTER TABLE event ADD COLUMN recipient TEXT;
+ALTER TABLE event ADD COLUMN source TEXT;
+CREATE UNIQUE INDEX event_by_source ON event (mail, source) WHERE source IS NOT NULL;
+CREATE TABLE seal (mark TEXT PRIMARY KEY, until REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX seal_by_until ON seal (until);
+"""
+# What people hold, see spool/holding.py. Failures have an index of their own, because they are few.
+_HOLDS: Final = """
+ALTER TABLE waiting ADD COLUMN released_at REAL NOT NULL DEFAULT 0;
+CREATE TABLE hold (
+  scope TEXT NOT NULL, subject TEXT NOT NULL, since REAL NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL,
+  PRIMARY KEY (scope, subject)) STRICT, WITHOUT ROWID;
+CREATE INDEX failure ON recipient (mail) WHERE state IN ('failed', 'expired', 'dropped');
+"""
+_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS)
+"""From an empty file to the present format; a released step is never changed, only followed by another."""
+
+VERSION: Final = len(_STEPS)
 
 
 def path_of(url: str) -> Path:
@@ -55,7 +76,8 @@ def path_of(url: str) -> Path:
 
 
 def prepare(path: Path) -> None:
-    """Make the file ready to be opened: create it when there is none, refuse what is not ours.
+    """Make the file ready to be opened: create it when there is none, bring an older one to the present format, refuse
+    what is not ours.
 
     Raises SpoolUnusable with what to do.
     """
@@ -90,7 +112,9 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     """A connection that cannot write, for another process. Raises SpoolUnusable."""
     try:
         connection = sqlite3.connect(_uri(path, "ro"), uri=True, isolation_level=None)
-        _refuse_strangers(path, _number(connection, "application_id"), _number(connection, "user_version"))
+        _refuse_strangers(path, *_format(connection))
+        if _format(connection)[1] < VERSION:
+            raise SpoolUnusable(f"the spool {path} was written by an older relay: restart the relay, then ask again")
     except sqlite3.OperationalError as error:
         raise SpoolUnusable(
             f"the spool {path} cannot be read ({error}); is the path right, may you read it?"
@@ -117,25 +141,29 @@ def _create_empty(path: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    application, version = _number(connection, "application_id"), _number(connection, "user_version")
-    if not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() and not version:
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-        return
-    _refuse_strangers(path, application, version)
+    application, version = _format(connection)
+    if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() or version:
+        _refuse_strangers(path, application, version)
+    if version < VERSION:
+        steps = "".join(_STEPS[version:])
+        connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 def _refuse_strangers(path: Path, application: int, version: int) -> None:
-    if application != _APPLICATION:
+    if application != _APPLICATION or version < 1:
         raise SpoolUnusable(f"{path} is a database, but not a spool of this relay; point spool.url at another file")
-    if version != VERSION:
+    if version > VERSION:
         raise SpoolUnusable(
             f"the spool {path} has format {version}, this relay knows format {VERSION}: start the relay version that "
             "wrote it and let it empty its queue, or point spool.url at another file"
         )
 
 
-def _number(connection: sqlite3.Connection, pragma: str) -> int:
-    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+def _format(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file it is, and in which format; (0, 0) when it is empty."""
+    names = ("application_id", "user_version")
+    application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    return int(application), int(version)
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> str:

@@ -93,7 +93,7 @@ def test_a_newer_format_is_refused_with_what_to_do(engine):
     with closing(sqlite3.connect(engine.file)) as connection:
         connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     assert "empty its queue" in refusal(engine)
-    with pytest.raises(SpoolUnusable, match="format 2"):
+    with pytest.raises(SpoolUnusable, match=f"format {schema.VERSION + 1}"):
         SqliteView(engine.url)
 
 
