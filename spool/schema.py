@@ -41,6 +41,11 @@ CREATE INDEX event_by_mail ON event (mail);
 PRAGMA application_id = {_APPLICATION};
 """
 # How much left by an account in each slot of time, so that a limit holds over a restart.
+_SPENT: Final = """
+CREATE TABLE spent (
+  account TEXT NOT NULL, slot INTEGER NOT NULL, mails INTEGER NOT NULL, recipients INTEGER NOT NULL,
+  PRIMARY KEY (account, slot)) STRICT, WITHOUT ROWID;
+"""
 # What a provider told of a mail stands among its events: `told` is the word, `source` the provider's id of the event.
 # A `seal` is the mark of one signed request.
 _PROVIDER_EVENTS: Final = """
