@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from routing.addresses import Mailbox, addresses, write_address
+from routing.addresses import Mailbox, addresses, clean_address, write_address
 from routing.encoded_words import text_of
 from routing.headers import Field
 from routing.outcome import Outcome, Results, Stage, Word
@@ -39,10 +39,12 @@ class Shown:
 def plain_address(address: str) -> str | None:
     """The address as an API takes it (ASCII, domain as A-labels), or None when it cannot be said there.
 
-    A quoted local part is such: a list of addresses may be cut apart at the comma in it.
+    A quoted local part is such: a list of addresses may be cut apart at the comma in it. So is one with signs that no
+    address has: without them it could be somebody else's.
     """
     written = text_of(write_address(address))
-    return written if len(written) <= 320 and _ADDRESS.fullmatch(written) else None
+    sayable = clean_address(address) == address and len(written) <= 320 and _ADDRESS.fullmatch(written)
+    return written if sayable else None
 
 
 class TooLarge(Unsayable):

@@ -79,6 +79,8 @@ class HttpClient:
             return await self._ask(request, reply_limit)
         except (TimeoutError, httpx.TransportError) as error:
             return _no_reply(error, progress, repeatable)
+        finally:
+            await progress.give_up()
 
     async def close(self) -> None:
         """Close every connection. The client may be used again afterwards, with new ones."""
@@ -136,24 +138,39 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 class _Progress:
-    """How far one request came, told by httpcore's trace events. One without a body is whole with its headers."""
+    """How far one request came, told by httpcore's trace events. One without a body is whole with its headers.
 
-    __slots__ = ("_bodiless", "body_begun", "stage")
+    It holds the connection until TLS is up: httpcore forgets it, still open, when it is cancelled there.
+    """
+
+    __slots__ = ("_bodiless", "_connection", "body_begun", "stage")
 
     def __init__(self, bodiless: bool) -> None:
         self.stage = Stage.CONNECT
         self.body_begun = False
         self._bodiless = bodiless
+        self._connection: Any = None
 
-    async def note(self, event: str, _info: Mapping[str, Any]) -> None:
+    async def note(self, event: str, info: Mapping[str, Any]) -> None:
         match event:
+            case "connection.connect_tcp.complete":
+                self._connection = info["return_value"]
+            case "connection.start_tls.complete":
+                self._connection = None
             case "connection.start_tls.started":
                 self.stage = Stage.TLS
             case "http11.send_request_headers.started":
+                self._connection = None
                 self.stage = Stage.REQUEST
                 self.body_begun = self._bodiless
             case "http11.send_request_body.started":
                 self.body_begun = True
+
+    async def give_up(self) -> None:
+        """Close a connection that came to nothing."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
 
 
 def _request(method: str, url: str, headers: Mapping[str, str], content: bytes, progress: _Progress) -> httpx.Request:

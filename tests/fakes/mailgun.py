@@ -65,6 +65,7 @@ class FakeMailgun(HttpLookAlike):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(tls)
+        self.http.success = 200
         self.key, self.domain, self.bad, self.trouble = key, domain, bad, trouble
         self.delivered: list[Delivery] = []
         self.swallowed: list[bytes] = []

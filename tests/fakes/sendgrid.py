@@ -59,7 +59,9 @@ class Wrong(Exception):
 
 
 class FakeSendGrid(HttpLookAlike):
-    """The server. `key` is the only key it knows; `scopes` what that key may do; `verified` the domains of From."""
+    """The server. `key` is the only key it knows; `scopes` what that key may do; `verified` the domains of From;
+    `bad` are addresses it takes for none.
+    """
 
     def __init__(
         self,
@@ -67,10 +69,11 @@ class FakeSendGrid(HttpLookAlike):
         key: str = "SG.look-alike.key",
         scopes: tuple[str, ...] = ("mail.send",),
         verified: tuple[str, ...] = (),
+        bad: tuple[str, ...] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(tls)
-        self.key, self.scopes, self.verified = key, scopes, verified
+        self.key, self.scopes, self.verified, self.bad = key, scopes, verified, bad
         self.delivered: list[Delivery] = []
         self.refused: list[str] = []
 
@@ -97,6 +100,7 @@ class FakeSendGrid(HttpLookAlike):
             return error(413, "content too large")
         try:
             mail = checked(request)
+            _all_good(mail, self.bad)
         except Wrong as wrong:
             self.refused.append(str(wrong.args[0]))
             return error(400, *wrong.args)
@@ -173,6 +177,15 @@ def _people(mail: dict[str, Any]) -> None:
         _custom_args(each.get("custom_args", {}), path)
     if len(seen) > 1000 or len(people) > 1000:
         raise Wrong("There is a limit of 1000 total recipients (to + cc + bcc) per request.", "personalizations")
+
+
+def _all_good(mail: dict[str, Any], bad: tuple[str, ...]) -> None:
+    for index, personalization in enumerate(mail["personalizations"]):
+        for name in ("to", "cc", "bcc"):
+            for place, person in enumerate(personalization.get(name, ())):
+                if person["email"] in bad:
+                    field = f"personalizations.{index}.{name}.{place}.email"
+                    raise Wrong("Does not contain a valid address.", field)
 
 
 def _custom_args(arguments: Any, path: str) -> None:

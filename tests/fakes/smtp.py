@@ -60,6 +60,8 @@ class FakeSmtp:
         """TLS handshakes that resumed an earlier session."""
         self.stalled = 0
         """Times a script said to stall."""
+        self.hearing = asyncio.Event()
+        """Set it to let those that were told to be deaf read on; they say nothing all the same."""
         self.logins: list[tuple[str, bool]] = []
         """Every login tried: the name and whether it was right."""
         self.commands: list[str] = []

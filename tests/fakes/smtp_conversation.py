@@ -125,7 +125,7 @@ class Conversation:
     async def _stall(self, stall: Stall) -> None:
         self.server.stalled += 1
         if stall.deaf:
-            await asyncio.Event().wait()
+            await self.server.hearing.wait()
         while True:
             await self._more()
 
