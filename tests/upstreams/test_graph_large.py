@@ -18,8 +18,11 @@ from routing.mail import Outgoing
 from routing.outcome import Stage, Word
 from tests.fakes.graph import error
 from tests.fakes.http_server import Fault, Response
+from tests.upstreams.test_entra import app
 from tests.upstreams.test_graph import MAIL, SENDER, at, opened
+from upstreams.graph_client import GraphClient
 from upstreams.graph_large import CHUNK
+from upstreams.tls import Trust
 
 STEPS = ("create", "attach", "session", "chunk", "send")
 
@@ -238,10 +241,24 @@ def test_an_upload_goes_only_where_and_when_it_should(authority, said):
         place.graph.steps["session"].append(Response(201, {}, said))
         outcome = await place.sent(LARGE)
         assert (outcome.word, outcome.stage) == (Word.RETRY, Stage.REQUEST)
+        assert "named no https address" in outcome.reply or "not the one expected next" in outcome.reply
         assert place.graph.drafts.uploads.requests == []
         await place.until(lambda: place.graph.drafts.deleted)
 
     by_draft(authority, story)
+
+
+def test_this_machine_takes_an_upload_only_when_graph_is_here_too():
+    async def put(base_url: str):
+        client = GraphClient(app(), base_url, 1, 1, Trust())
+        try:
+            return await client.put(SENDER, "http://127.0.0.1:9/x", {}, b"x")
+        finally:
+            await client.close()
+
+    assert asyncio.run(put("http://127.0.0.1:8/v1.0")).word is Word.RETRY
+    with pytest.raises(ValueError, match="https"):
+        asyncio.run(put("https://graph.microsoft.com/v1.0"))
 
 
 @pytest.mark.parametrize(
