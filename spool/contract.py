@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from routing.outcome import Results
+from routing.provider_events import ProviderEvent
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -135,6 +136,31 @@ class Backlog:
     next_due: float
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a provider told in one request about mails that `upstream` handed to it.
+
+    `routes` are the names of the routes that leave by it now: nothing is believed of another customer's mail. `seal`
+    makes the request unique until `until` (unix seconds), whoever sends it again.
+    """
+
+    upstream: str
+    routes: frozenset[str]
+    events: tuple[ProviderEvent, ...]
+    seal: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What became of one event: the route of its mail (None when it is no mail of that upstream that we know), and
+    whether it was news.
+    """
+
+    route: str | None
+    new: bool
+
+
 class Spool(ABC):
     """A store of mail, used from one event loop. Engines do their own I/O off the loop."""
 
@@ -157,6 +183,15 @@ class Spool(ABC):
     def settle(self, settlement: Settlement) -> Future[None]:
         """Record what became of a leased mail and give up the lease. May ride with the next commit (50 ms at most);
         the future ends when it is on disk. Need not be awaited; a failure to write is tried again by the engine.
+        """
+
+    @abstractmethod
+    async def note(self, notice: Notice) -> tuple[Noted, ...] | None:
+        """Put a provider's events on the timelines of their mails, each event of a mail once. One answer an event, in
+        order; None when the seal was seen before: then nothing is kept. Returns only after the commit is on disk.
+
+        An event is known when its mail is of one of `routes`, or was handed to `upstream` before. Raises SpoolFull or
+        SpoolUnavailable; then nothing was kept, the seal neither.
         """
 
     @abstractmethod

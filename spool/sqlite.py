@@ -18,11 +18,13 @@ from sqlite3 import Connection
 from typing import Final, TypeVar
 
 from routing.events import emit
-from spool import schema, statements
+from spool import notices, schema, statements
 from spool.contract import (
     Arrival,
     Backlog,
     Leased,
+    Noted,
+    Notice,
     Settlement,
     Spool,
     SpoolFull,
@@ -154,6 +156,9 @@ class SqliteSpool(Spool):
         self._flush_within(_SETTLE_WITHIN)
         return future
 
+    async def note(self, notice: Notice) -> tuple[Noted, ...] | None:
+        return await self._ask(partial(notices.note, notice=notice, now=self._clock()), _same, grows=True)
+
     async def next_due(self, route: str) -> float | None:
         shelf = self._shelves.of(route)
         known = shelf.next_due()
@@ -235,10 +240,12 @@ class SqliteSpool(Spool):
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
-    def _ask(self, question: Callable[[Connection], Answer], then: Callable[[Answer], Told]) -> Future[Told]:
+    def _ask(
+        self, question: Callable[[Connection], Answer], then: Callable[[Answer], Told], *, grows: bool = False
+    ) -> Future[Told]:
         """Ask the database. `then` runs on the loop before any later commit is told, so that it may change shelves."""
         future: Future[Told] = self._loop.create_future()
-        self._writer.call(Call(question, then, future))
+        self._writer.call(Call(question, then, future, grows))
         return future
 
     def _look(self) -> None:

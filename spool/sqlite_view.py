@@ -16,6 +16,7 @@ from spool.records import last_outcomes, read_results
 from spool.schema import connect_for_reading, path_of
 from spool.view import Filter, MailLine, RecipientLine, SpoolView, Story, TimelineEntry
 
+_Event = tuple[float, str, str | None, float | None, str | None, str | None, str | None]
 _OF_MAIL: Final = "SELECT mail.id, mail.route, mail.sender, mail.received_at, mail.attempts, mail.size"
 _WAITING: Final = f"{_OF_MAIL}, waiting.due_at, waiting.leased FROM waiting JOIN mail ON mail.id = waiting.id"
 _SETTLED: Final = f"{_OF_MAIL}, NULL, 0 FROM mail"
@@ -60,7 +61,7 @@ class SqliteView(SpoolView):
 
     def _line(self, row: tuple[int, str, str, float, int, int, float | None, int | None]) -> MailLine:
         number, route, sender, received_at, attempts, size, due_at, leased = row
-        last = last_outcomes(results for _, _, _, _, results in self._events(number) if results)
+        last = last_outcomes(row[4] for row in self._events(number) if row[4])
         recipients = tuple(
             RecipientLine(address, state, last.get(address))
             for address, state in self._connection.execute(
@@ -76,15 +77,16 @@ class SqliteView(SpoolView):
         entries = [TimelineEntry(line.received_at, "received", f"from {peer} ({helo}), {line.size} octets")]
         if repairs:
             entries.append(TimelineEntry(line.received_at, "repaired", ", ".join(repairs.split("\n"))))
-        for at, text, upstream, seconds, results in self._events(line.id):
+        for at, text, upstream, seconds, results, told, recipient in self._events(line.id):
             outcomes = tuple(read_results(results)) if results else ()
-            event = "note" if upstream is None else "attempt"
-            entries.append(TimelineEntry(at, event, text, upstream, seconds, outcomes))
+            event = told or ("note" if upstream is None else "attempt")
+            entries.append(TimelineEntry(at, event, text, upstream, seconds, outcomes, recipient))
         return Story(line, message_id, peer, helo, tuple(entries))
 
-    def _events(self, number: int) -> Sequence[tuple[float, str, str | None, float | None, str | None]]:
+    def _events(self, number: int) -> Sequence[_Event]:
         return self._connection.execute(
-            "SELECT at, text, upstream, seconds, results FROM event WHERE mail = ? ORDER BY number", (number,)
+            "SELECT at, text, upstream, seconds, results, told, recipient FROM event WHERE mail = ? ORDER BY number",
+            (number,),
         ).fetchall()
 
 

@@ -46,7 +46,9 @@ class MailLine:
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """One thing that happened. `event`: received, repaired, attempt or note; `outcomes`: by recipient."""
+    """One thing that happened. `event`: received, repaired, attempt or note, with `outcomes` by recipient; or what the
+    provider told later (a `routing.provider_events.Told` word) of one `recipient`, with its words as `text`.
+    """
 
     at: float
     event: str
@@ -54,11 +56,12 @@ class TimelineEntry:
     upstream: str | None = None
     seconds: float | None = None
     outcomes: tuple[tuple[str, Outcome], ...] = ()
+    recipient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A mail and all that happened to it, oldest first."""
+    """A mail and all that happened to it, in the order in which we came to know."""
 
     mail: MailLine
     message_id: str | None

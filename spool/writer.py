@@ -42,11 +42,15 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """A question to the database; `then` is called with the answer on the loop, before any later commit is told."""
+    """A question to the database; `then` is called with the answer on the loop, before any later commit is told.
+
+    One that `grows` the file is refused like new mail when the disk is nearly full.
+    """
 
     question: Question
     then: Callable[[Any], Any]
     future: Future[Any]
+    grows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,9 @@ class Writer:
                 self._tell(_fail, settle.future, error)
 
     def _answer(self, call: Call) -> None:
+        if call.grows and (refusal := self._nearly_full()):
+            self._tell(_fail, call.future, refusal)
+            return
         try:
             connection = self._opened()
             connection.execute("BEGIN")

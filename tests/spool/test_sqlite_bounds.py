@@ -73,7 +73,7 @@ def test_a_long_backlog_costs_no_memory_and_no_time_at_open(engine):
     with closing(sqlite3.connect(engine.file)) as connection:
         for table, row in (
             ("mail", "i, 'acme.nl', 'a@acme.nl', 1, 9, '', '', NULL, '', 0, NULL"),
-            ("waiting", "i, 'acme.nl', 1, 9, 0"),
+            ("waiting", "i, 'acme.nl', 1, 9, 0, 0"),
             ("content", "i, x'414243'"),
             ("recipient", "i, 'b@x.nl', 'x.nl', 'waiting', 0"),
         ):

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from spool.contract import SpoolFull, SpoolUnavailable
+from spool.contract import Notice, SpoolFull, SpoolUnavailable
 from spool.sqlite import SqliteSpool
 from tests.spool.engines import RETRY, Sqlite, arrival, put_all, settlement
 
@@ -42,6 +42,8 @@ def test_mail_leaves_room_on_the_disk_to_write_down_what_became_of_it(engine):
         spool = await SqliteSpool.open(engine.url, size_limit=1 << 30, reserve=2 * free, clock=engine.clock)
         with pytest.raises(SpoolFull, match="stay free"):
             await spool.put(arrival(spool, engine.clock))
+        with pytest.raises(SpoolFull, match="stay free"):
+            await spool.note(Notice("acme-login", frozenset(), (), "seal", engine.clock.now))
         (leased,) = await spool.lease("acme.nl", 2, engine.clock.now)
         await spool.settle(settlement(leased))
         await spool.close()
