@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from asyncio import Future
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from routing.outcome import Results
 from routing.provider_events import ProviderEvent
+from spool.holding import Held, Hold, Key
+from spool.view import Filter
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -85,7 +88,8 @@ class Pending:
 class Leased:
     """A mail taken for an attempt. Nobody else is handed it until it is settled or this process is gone.
 
-    `attempts` counts earlier settlements. `recipients` are only those not settled yet.
+    `attempts` counts earlier settlements. `recipients` are only those not settled yet. `released_at` is when people
+    last let it go from a hold of theirs (unix seconds, 0 when never): its expiry runs from there.
     """
 
     id: int
@@ -95,6 +99,7 @@ class Leased:
     content: bytes
     received_at: float
     attempts: int
+    released_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +134,36 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits on a route: mails not leased, when the oldest came, when the first is due."""
+    """What waits on a route: mails not leased, when the oldest came, when the first is due (`inf`: all are on hold)."""
 
     waiting: int
     oldest: float
     next_due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Of the mails that were asked for: those it was `done` to, and those `left` alone (under way, or on hold)."""
+
+    done: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was sent on one account, as `pace:` counts it: `mails` handed to the upstream and their `recipients`.
+
+    `at` is unix seconds. Negative numbers take back what was counted at that time and not sent after all.
+    """
+
+    account: str
+    at: float
+    mails: int
+    recipients: int
+
+
+SPENT_SLOT: Final = 600.0
+"""Seconds that a spool may tell as one: see `Spool.spent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +207,7 @@ class Spool(ABC):
 
     @abstractmethod
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
-        """Up to `limit` mails of the route that are due, the longest due first."""
+        """Up to `limit` mails of the route that are due, the longest due first. Never one that people hold."""
 
     @abstractmethod
     def settle(self, settlement: Settlement) -> Future[None]:
@@ -204,7 +234,9 @@ class Spool(ABC):
 
     @abstractmethod
     async def wake(self, route: str, now: float) -> None:
-        """Make all unleased mail of the route due now (a released hold, a corrected rule)."""
+        """Make all unleased mail of the route due now (a way that works again, a corrected rule), but not what people
+        hold.
+        """
 
     @abstractmethod
     async def reroute(self, match: Callable[[str], str | None]) -> int:
@@ -215,6 +247,46 @@ class Spool(ABC):
     @abstractmethod
     def on_arrival(self, callback: Callable[[str], None]) -> None:
         """Call `callback(route)` on the loop whenever new mail of a route can be leased."""
+
+    @property
+    @abstractmethod
+    def held(self) -> Held:
+        """What people hold, just now."""
+
+    @abstractmethod
+    async def hold(self, hold: Hold, note: str | None = None) -> None:
+        """From now on lease no mail that it covers, also after a restart; one that is leased stays so. A second hold on
+        the same subject replaces the first. `note` goes on the timeline of a mail that is held by its id.
+        """
+
+    @abstractmethod
+    async def release(self, key: Key, now: float, note: str | None = None) -> Hold | None:
+        """End a hold: its mail is due at once, in the order in which it came, unless another hold covers it. Returns
+        the hold; None when there was none. `note` as for `hold`.
+        """
+
+    @abstractmethod
+    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
+        """Make waiting mail due now, but not what people hold. `note` goes on the timeline of mail that `which` names
+        by id.
+        """
+
+    @abstractmethod
+    async def drop(self, which: Filter, note: str, now: float) -> Tally:
+        """Settle waiting mail as dropped: nobody is told, `note` goes on its timeline, its content is gone."""
+
+    @abstractmethod
+    async def spend(self, spent: Sequence[Spent]) -> None:
+        """Count what is about to be sent; returns only after the commit is on disk, so a crash cannot uncount it.
+
+        Raises SpoolFull or SpoolUnavailable; then nothing was counted.
+        """
+
+    @abstractmethod
+    async def spent(self, since: float) -> list[Spent]:
+        """What was counted from `since` on, and may be a little before. What falls into the same `SPENT_SLOT` may be
+        one entry, whose `at` is the end of that slot. Entries two days old may be forgotten.
+        """
 
     @abstractmethod
     async def prune(self, before: float) -> int:

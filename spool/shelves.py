@@ -137,6 +137,21 @@ class Shelves:
         shelf.due_by(settlement.due_at)
         return route
 
+    def dropped(self, sizes: Mapping[int, int]) -> None:
+        """Leased mails are gone; `sizes` are the octets of each."""
+        for number, size in sizes.items():
+            shelf = self.of(self.leased.pop(number))
+            shelf.leased -= 1
+            shelf.waiting -= 1
+            self.octets -= size
+
+    def read_again(self, route: str) -> None:
+        """The disk knows more of this route's mail than we do now."""
+        shelf = self.of(route)
+        for number in tuple(shelf.fresh):
+            self._drop_fresh(shelf, number)
+        shelf.due_on_disk = None
+
     def moved(self, ids: Collection[int], old: str, new: str) -> None:
         """Waiting mails have another route now."""
         source, target = self.of(old), self.of(new)

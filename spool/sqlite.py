@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 from routing.events import emit
 from spool import notices, schema, statements
+from spool.by_hand import ByHand
 from spool.contract import (
     Arrival,
     Backlog,
@@ -26,17 +27,21 @@ from spool.contract import (
     Noted,
     Notice,
     Settlement,
+    Spent,
     Spool,
     SpoolFull,
     SpoolUnavailable,
     SpoolUnusable,
+    Tally,
     id_text,
 )
+from spool.holding import Held, Hold, Key
 from spool.ids import Numbers, first_number
 from spool.marks import LeaseMarks
 from spool.ownership import Ownership
 from spool.shelves import Shelves
 from spool.statements import Count, Due, Unreadable
+from spool.view import Filter
 from spool.writer import Call, Put, Settle, Writer
 
 Answer = TypeVar("Answer")
@@ -75,6 +80,7 @@ class SqliteSpool(Spool):
         self._flush_due = False
         self._settling: set[int] = set()
         self._writer = Writer(path, self._loop, self, clock, reserve)
+        self._by_hand = ByHand(self._shelves, self._ask, self._arrived)
         self._marks = LeaseMarks(self._shelves.leased, self._ask)
         self._next_look = self._loop.call_later(_LOOK_EVERY, self._look)
 
@@ -105,6 +111,7 @@ class SqliteSpool(Spool):
             raise
         try:
             await spool._ask(statements.begin, spool._numbers.skip_to)
+            await spool._by_hand.load()
         except SpoolUnavailable as error:
             await spool.close()
             raise SpoolUnusable(f"the spool cannot be read: {error}") from error
@@ -124,6 +131,12 @@ class SqliteSpool(Spool):
 
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """See `Spool.lease`. Raises SpoolUnavailable when mail on disk cannot be read just now."""
+        if self.held.route(route):
+            return []
+        mails = await self._take(route, limit, now)
+        return mails if self.held.nothing else await self._by_hand.keep_back(route, mails)
+
+    async def _take(self, route: str, limit: int, now: float) -> list[Leased]:
         shelf = self._shelves.of(route)
         if not shelf.has_due_on_disk(now):
             return self._shelves.take_fresh(route, limit)
@@ -160,6 +173,8 @@ class SqliteSpool(Spool):
         return await self._ask(partial(notices.note, notice=notice, now=self._clock()), _same, grows=True)
 
     async def next_due(self, route: str) -> float | None:
+        if self.held.route(route):
+            return None
         shelf = self._shelves.of(route)
         known = shelf.next_due()
         if known is None:
@@ -188,6 +203,29 @@ class SqliteSpool(Spool):
 
     def on_arrival(self, callback: Callable[[str], None]) -> None:
         self._callbacks.append(callback)
+
+    async def spend(self, spent: Sequence[Spent]) -> None:
+        if spent:
+            await self._ask(partial(statements.spend, spent=spent), _same)
+
+    async def spent(self, since: float) -> list[Spent]:
+        return await self._ask(partial(statements.spent, since=since), _same)
+
+    @property
+    def held(self) -> Held:
+        return self._by_hand.held
+
+    async def hold(self, hold: Hold, note: str | None = None) -> None:
+        await self._by_hand.hold(hold, note)
+
+    async def release(self, key: Key, now: float, note: str | None = None) -> Hold | None:
+        return await self._by_hand.release(key, note, now)
+
+    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
+        return await self._by_hand.hurry(which, note, now)
+
+    async def drop(self, which: Filter, note: str, now: float) -> Tally:
+        return await self._by_hand.drop(which, note, now)
 
     async def prune(self, before: float) -> int:
         question = partial(statements.forget, first_kept=first_number(before), before=before, limit=_CHUNK)
@@ -223,6 +261,8 @@ class SqliteSpool(Spool):
             route = self._shelves.settled(settle.settlement)
             if route is not None:
                 routes.add(route)
+            else:
+                self._by_hand.settled(settle.settlement.mail.id)
             if not settle.future.done():
                 settle.future.set_result(None)
         for route in routes:
@@ -289,6 +329,7 @@ class SqliteSpool(Spool):
         shelf = self._shelves.of(route)
         if oldest is None or next_due is None:
             return None
+        next_due = inf if self.held.route(route) else next_due
         return Backlog(shelf.waiting - shelf.leased, oldest, next_due)
 
     async def _reroute_from(self, old: str, match: Callable[[str], str | None]) -> int:

@@ -6,23 +6,50 @@ Everything it asks is answered from an index or by walking mail in the order it 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Final
 
-from routing.mail import domain_of
-from spool.contract import SpoolUnusable
+from routing.outcome import Outcome
+from spool.contract import SpoolUnusable, id_text
+from spool.filtering import Values, conditions
+from spool.holding import Hold, Scope, keys_of
 from spool.records import last_outcomes, read_results
 from spool.schema import connect_for_reading, path_of
-from spool.view import Filter, MailLine, RecipientLine, SpoolView, Story, TimelineEntry
+from spool.view import FailureLine, Filter, MailLine, RecipientLine, SpoolView, Story, TimelineEntry
 
 _Event = tuple[float, str, str | None, float | None, str | None, str | None, str | None]
+_Failed = tuple[int, float | None, str, str, str, str]
 _OF_MAIL: Final = "SELECT mail.id, mail.route, mail.sender, mail.received_at, mail.attempts, mail.size"
-_WAITING: Final = f"{_OF_MAIL}, waiting.due_at, waiting.leased FROM waiting JOIN mail ON mail.id = waiting.id"
-_SETTLED: Final = f"{_OF_MAIL}, NULL, 0 FROM mail"
-_ANY: Final = f"{_OF_MAIL}, waiting.due_at, waiting.leased FROM mail LEFT JOIN waiting ON waiting.id = mail.id"
-_TO_DOMAIN: Final = "(SELECT mail FROM recipient WHERE domain = :domain AND mail > :after)"
-_TO_ADDRESS: Final = _TO_DOMAIN.replace(")", " AND address = :recipient COLLATE NOCASE)")
+_DUE: Final = "waiting.due_at, waiting.leased"
+_SOURCES: Final[Mapping[bool | None, tuple[str, str]]] = MappingProxyType(
+    {
+        False: (f"{_DUE} FROM waiting JOIN mail ON mail.id = waiting.id", "waiting"),
+        True: ("NULL, 0 FROM mail", "mail"),
+        None: (f"{_DUE} FROM mail LEFT JOIN waiting ON waiting.id = mail.id", "mail"),
+    }
+)
+"""By `Filter.settled`: where the columns of a list come from, and the table that is walked."""
+FAILURES: Final = """
+SELECT recipient.mail, mail.settled_at, mail.route, mail.sender, recipient.address, recipient.state
+FROM recipient INDEXED BY failure CROSS JOIN mail ON mail.id = recipient.mail
+WHERE recipient.state IN ('failed', 'expired', 'dropped') AND coalesce(mail.settled_at, :since) >= :since
+ORDER BY recipient.mail"""
+_HOLD: Final = "SELECT scope, subject, since, who, reason FROM hold"
+
+
+def _hold(row: tuple[str, str, float, str, str]) -> Hold:
+    return Hold(Scope(row[0]), *row[1:])
+
+
+def _failure(row: _Failed, told: Mapping[str, tuple[float, Outcome]]) -> FailureLine:
+    """A mail is settled with its last recipient: this one may have failed days before, at its own last attempt."""
+    number, settled_at, route, sender, address, how = row
+    at, last = told.get(address, (settled_at or 0.0, None))
+    return FailureLine(number, settled_at or at if how == "dropped" else at, route, sender, address, how, last)
 
 
 class SqliteView(SpoolView):
@@ -32,17 +59,40 @@ class SqliteView(SpoolView):
         self._path = path_of(url)
         self._connection = connect_for_reading(self._path)
 
-    def list(self, which: Filter, limit: int, after: int = 0) -> Sequence[MailLine]:
-        """Waiting mail, or with `which.settled` the mail that is settled. Raises SpoolUnusable."""
-        statement, values = list_statement(which, limit, after)
+    def list(self, which: Filter, limit: int, after: int = 0, *, newest_first: bool = False) -> Sequence[MailLine]:
+        """See `SpoolView.list`. Raises SpoolUnusable."""
+        statement, values = list_statement(which, limit, after, newest_first=newest_first)
         with self._reading():
             return [self._line(row) for row in self._connection.execute(statement, values).fetchall()]
 
     def show(self, number: int) -> Story | None:
         """See `SpoolView.show`. Raises SpoolUnusable."""
         with self._reading():
-            row = self._connection.execute(f"{_ANY} WHERE mail.id = ?", (number,)).fetchone()
+            statement, values = list_statement(Filter(settled=None, ids=(number,)), 1, 0)
+            row = self._connection.execute(statement, values).fetchone()
             return None if row is None else self._story(self._line(row))
+
+    def count(self, which: Filter) -> int:
+        """See `SpoolView.count`. Raises SpoolUnusable."""
+        with self._reading():
+            return int(self._connection.execute(*count_statement(which)).fetchone()[0])
+
+    def holds(self) -> Sequence[Hold]:
+        """See `SpoolView.holds`. Raises SpoolUnusable."""
+        with self._reading():
+            rows = self._connection.execute(f"{_HOLD} ORDER BY since, scope, subject").fetchall()
+        return [_hold(row) for row in rows]
+
+    def failures(self, since: float) -> Iterator[FailureLine]:
+        """See `SpoolView.failures`. Raises SpoolUnusable."""
+        with self._reading():
+            rows = self._connection.execute(FAILURES, {"since": since})
+            for number, failures in groupby(rows, itemgetter(0)):
+                told = self._told(number)
+                for row in failures:
+                    line = _failure(row, told)
+                    if line.at >= since:
+                        yield line
 
     def close(self) -> None:
         self._connection.close()
@@ -68,7 +118,23 @@ class SqliteView(SpoolView):
                 "SELECT address, state FROM recipient WHERE mail = ? ORDER BY address", (number,)
             )
         )
-        return MailLine(number, route, sender, recipients, received_at, due_at, attempts, size, bool(leased))
+        hold = None if due_at is None else self._hold_on(number, route, sender)
+        return MailLine(number, route, sender, recipients, received_at, due_at, attempts, size, bool(leased), hold)
+
+    def _hold_on(self, number: int, route: str, sender: str) -> Hold | None:
+        for key in keys_of(id_text(number), route, sender):
+            row = self._connection.execute(f"{_HOLD} WHERE scope = ? AND subject = ?", key).fetchone()
+            if row is not None:
+                return _hold(row)
+        return None
+
+    def _told(self, number: int) -> dict[str, tuple[float, Outcome]]:
+        """The newest outcome of each recipient of a mail, and when it came."""
+        newest: dict[str, tuple[float, Outcome]] = {}
+        for event in self._events(number):
+            for address, outcome in read_results(event[4]) if event[4] else ():
+                newest[address] = event[0] + (event[3] or 0.0), outcome
+        return newest
 
     def _story(self, line: MailLine) -> Story:
         message_id, peer, helo, repairs = self._connection.execute(
@@ -90,35 +156,17 @@ class SqliteView(SpoolView):
         ).fetchall()
 
 
-def list_statement(which: Filter, limit: int, after: int) -> tuple[str, dict[str, object]]:
-    """The query behind `SqliteView.list`: text made of constants, values apart."""
-    first = "mail" if which.settled else "waiting"
-    where = [f"{first}.id > :after"]
-    if which.settled:
-        where.append("mail.settled_at IS NOT NULL")
-    if which.route is not None:
-        where.append(f"{first}.route = :route")
-    if which.older_than is not None:
-        where.append("mail.received_at < :older_than")
-    if which.sender is not None:
-        pattern = "mail.sender = :sender COLLATE NOCASE"
-        where.append("mail.sender LIKE :sender_domain ESCAPE '\\'" if which.sender.startswith("@") else pattern)
-    if which.recipient is not None:
-        where.append(f"{first}.id IN {_TO_DOMAIN if which.recipient.startswith('@') else _TO_ADDRESS}")
-    source = _SETTLED if which.settled else _WAITING
-    values: dict[str, object] = {
-        "after": after,
-        "route": which.route,
-        "older_than": which.older_than,
-        "sender": which.sender,
-        "sender_domain": "%" + _literal(which.sender or ""),
-        "recipient": which.recipient,
-        "domain": domain_of(which.recipient or ""),
-        "limit": limit,
-    }
-    return f"{source} WHERE {' AND '.join(where)} ORDER BY {first}.id LIMIT :limit", values
+def list_statement(which: Filter, limit: int, after: int, *, newest_first: bool = False) -> tuple[str, Values]:
+    """The query behind `SqliteView.list`."""
+    source, first = _SOURCES[which.settled]
+    where, values = conditions(which, first, after)
+    order = f"{first}.id DESC" if newest_first else f"{first}.id"
+    return f"{_OF_MAIL}, {source} WHERE {where} ORDER BY {order} LIMIT :limit", {**values, "limit": limit}
 
 
-def _literal(text: str) -> str:
-    """`text` as a LIKE pattern that stands for itself."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+def count_statement(which: Filter) -> tuple[str, Values]:
+    """The query behind `SqliteView.count`."""
+    source, first = _SOURCES[which.settled]
+    where, values = conditions(which, first, 0)
+    tables = source.partition(" FROM ")[2]
+    return f"SELECT count(*) FROM {tables} WHERE {where}", values  # noqa: S608 (constants only)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from routing.mail import domain_of
-from spool.contract import Arrival, Leased, Pending, Settlement
+from spool.contract import SPENT_SLOT, Arrival, Leased, Pending, Settlement, Spent
 from spool.records import message_id_of, results_text
 from spool.rows import Rows
 
@@ -34,10 +34,14 @@ FIRST_DUE: Final = "SELECT id, due_at FROM waiting WHERE route = ? ORDER BY due_
 OLDEST: Final = "SELECT id FROM waiting WHERE route = ? ORDER BY id LIMIT ?"
 WAKE: Final = """
 UPDATE waiting SET due_at = ?1 WHERE id IN (
-  SELECT id FROM waiting WHERE route = ?2 AND due_at > ?1 ORDER BY due_at LIMIT ?3)"""
+  SELECT id FROM waiting WHERE route = ?2 AND due_at > ?1 AND due_at < 9e999 ORDER BY due_at LIMIT ?3)"""
 SENDERS: Final = """
 SELECT waiting.id, mail.sender FROM waiting JOIN mail ON mail.id = waiting.id
 WHERE waiting.route = ? AND waiting.id > ? ORDER BY waiting.id LIMIT ?"""
+_SPEND: Final = """
+INSERT INTO spent (account, slot, mails, recipients) VALUES (?, ?, ?, ?) ON CONFLICT (account, slot)
+DO UPDATE SET mails = max(0, mails + excluded.mails), recipients = max(0, recipients + excluded.recipients)"""
+_SPENT_KEPT: Final = 2 * 86400.0
 FORGOTTEN: Final = "SELECT id FROM mail WHERE id < ? AND settled_at < ? ORDER BY id LIMIT ?"
 
 
@@ -147,18 +151,18 @@ def load(connection: sqlite3.Connection, ids: Iterable[int]) -> list[Leased | Un
 
 def _load(connection: sqlite3.Connection, number: int) -> Leased:
     row = connection.execute(
-        "SELECT waiting.route, sender, received_at, attempts, bytes FROM mail JOIN waiting USING (id) "
+        "SELECT waiting.route, sender, received_at, attempts, released_at, bytes FROM mail JOIN waiting USING (id) "
         "JOIN content ON content.mail = mail.id WHERE mail.id = ?",
         (number,),
     ).fetchone()
     if row is None:
         raise sqlite3.DatabaseError("a part of the mail is missing")
-    route, sender, received_at, attempts, content = row
+    route, sender, received_at, attempts, released_at, content = row
     recipients = connection.execute(
         "SELECT address, doubts FROM recipient WHERE mail = ? AND state = 'waiting' ORDER BY address", (number,)
     )
     pending = tuple(Pending(address, doubts) for address, doubts in recipients)
-    return Leased(number, route, sender, pending, content, received_at, attempts)
+    return Leased(number, route, sender, pending, content, received_at, attempts, released_at)
 
 
 def wake(connection: sqlite3.Connection, route: str, now: float, limit: int) -> int:
@@ -191,6 +195,26 @@ def forget(connection: sqlite3.Connection, first_kept: int, before: float, limit
     for table, column in (("event", "mail"), ("recipient", "mail"), ("mail", "id")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)  # noqa: S608 (names from this line)
     return len(rows)
+
+
+def spend(connection: sqlite3.Connection, spent: Sequence[Spent]) -> None:
+    """Count what is sent, by account and slot; what is two days older is forgotten."""
+    rows = [(one.account, _slot(one.at), one.mails, one.recipients) for one in spent]
+    connection.executemany(_SPEND, rows)
+    old = _slot(max(one.at for one in spent) - _SPENT_KEPT)
+    connection.executemany("DELETE FROM spent WHERE account = ? AND slot < ?", {(one.account, old) for one in spent})
+
+
+def spent(connection: sqlite3.Connection, since: float) -> list[Spent]:
+    """All that was counted from the slot of `since` on; the oldest first."""
+    rows = connection.execute(
+        "SELECT account, slot, mails, recipients FROM spent WHERE slot >= ? ORDER BY slot", (_slot(since),)
+    )
+    return [Spent(account, (slot + 1) * SPENT_SLOT, mails, recipients) for account, slot, mails, recipients in rows]
+
+
+def _slot(at: float) -> int:
+    return int(at // SPENT_SLOT)
 
 
 def _mail_row(a: Arrival) -> tuple[object, ...]:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from routing.outcome import Outcome
+from spool.holding import Hold
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which mails to list. Times are unix seconds; `sender`/`recipient` are an address or `@domain`."""
+    """Which mails. Times are unix seconds; `sender`/`recipient` are an address or `@domain`; `ids`, when there are any,
+    are the only ones. `settled` mail, mail that waits, or with None both.
+    """
 
     route: str | None = None
     sender: str | None = None
     recipient: str | None = None
     older_than: float | None = None
-    settled: bool = False
+    settled: bool | None = False
+    ids: tuple[int, ...] = ()
+
+    @property
+    def says_something(self) -> bool:
+        """False when it stands for all mail."""
+        return bool(self.ids) or (self.route, self.sender, self.recipient, self.older_than) != (None,) * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class RecipientLine:
 
 @dataclass(frozen=True, slots=True)
 class MailLine:
-    """A mail in a list. `due_at` is None when settled; `size` in octets."""
+    """A mail in a list. `due_at` is None when settled and means nothing under a `hold`; `size` in octets."""
 
     id: int
     route: str
@@ -42,6 +51,7 @@ class MailLine:
     attempts: int
     size: int
     leased: bool
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +80,39 @@ class Story:
     entries: tuple[TimelineEntry, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FailureLine:
+    """A recipient that did not get its mail: `how` is failed, expired or dropped, `at` is when (unix seconds), `last`
+    what the upstream said last.
+    """
+
+    mail: int
+    at: float
+    route: str
+    sender: str
+    recipient: str
+    how: str
+    last: Outcome | None
+
+
 class SpoolView(ABC):
     """Reads beside a running relay, from another process."""
 
     @abstractmethod
-    def list(self, which: Filter, limit: int, after: int = 0) -> Sequence[MailLine]:
-        """Mails by arrival, oldest first, from the id behind `after`."""
+    def list(self, which: Filter, limit: int, after: int = 0, *, newest_first: bool = False) -> Sequence[MailLine]:
+        """Mails by arrival, oldest first, from the id behind `after`; or the newest of all first."""
+
+    @abstractmethod
+    def count(self, which: Filter) -> int:
+        """How many mails `list` would give."""
+
+    @abstractmethod
+    def holds(self) -> Sequence[Hold]:
+        """What people hold, the oldest hold first."""
+
+    @abstractmethod
+    def failures(self, since: float) -> Iterator[FailureLine]:
+        """Recipients that did not get their mail since then, the oldest mail first."""
 
     @abstractmethod
     def show(self, number: int) -> Story | None:

@@ -33,7 +33,7 @@ def plan(engine: Sqlite, statement: str, values: object) -> str:
         (statements.FIRST_DUE, ("r", 1), "waiting_by_due (route=?)"),
         (statements.OLDEST, ("r", 1), "waiting_by_route (route=?)"),
         (statements.SENDERS, ("r", 0, 1), "waiting_by_route (route=? AND rowid>?)"),
-        (statements.WAKE, (0, "r", 1), "waiting_by_due (route=? AND due_at>?)"),
+        (statements.WAKE, (0, "r", 1), "waiting_by_due (route=? AND due_at>? AND due_at<?)"),
         (statements.FORGOTTEN, (0, 0, 1), "INTEGER PRIMARY KEY (rowid<?)"),
         (*list_statement(Filter(route="r"), 1, 0), "waiting_by_route (route=? AND rowid>?)"),
         (*list_statement(Filter(route="r", settled=True), 1, 0), "settled_by_route (route=? AND rowid>?)"),

@@ -1,0 +1,204 @@
+"""What people do to waiting mail in the SQLite spool: hold it, let it go, hurry it, drop it.
+
+A hold counts from before the disk knows it. Mail that is leased is never touched: its attempt ends as it began. All
+goes in chunks, so that new mail waits for no more than one of them.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from sqlite3 import Connection
+from typing import Any, Final, Protocol
+
+from spool import hand_statements as statements
+from spool.contract import Leased, Tally, id_number, id_text
+from spool.hand_statements import Row
+from spool.holding import Held, Hold, Key, Scope
+from spool.shelves import Shelves
+from spool.statements import Due
+from spool.view import Filter
+
+_CHUNK: Final = 1000
+
+
+class Ask(Protocol):
+    def __call__(self, question: Callable[[Connection], Any], then: Callable[[Any], Any], /) -> Future[Any]: ...
+
+
+class ByHand:
+    """`ask` puts a question to the database, `arrived` tells that a route may have mail that can be leased."""
+
+    def __init__(self, shelves: Shelves, ask: Ask, arrived: Callable[[str], None]) -> None:
+        self._shelves = shelves
+        self._ask = ask
+        self._arrived = arrived
+        self.held = Held()
+
+    async def load(self) -> None:
+        """Take up the holds of earlier processes."""
+        self.held = Held(await self._ask(statements.holds, _same))
+
+    async def hold(self, hold: Hold, note: str | None) -> None:
+        before, self.held = self.held, self.held.plus(hold)
+        try:
+            await self._ask(partial(_keep, hold=hold, note=note), _same)
+        except BaseException:
+            self.held = before
+            raise
+        if hold.scope is not Scope.ROUTE:
+            async for rows in self._chunks(_covered(hold.key)):
+                await self._ask(partial(statements.park_held, rows=rows, held=self.held), _same)
+        self._look_again()
+
+    async def release(self, key: Key, note: str | None, now: float) -> Hold | None:
+        """The mails first and the hold last: after a crash in between it is still there, and can be ended again."""
+        hold = self.held.get(key)
+        if hold is None:
+            return None
+        self.held = self.held.minus(key)
+        try:
+            async for rows in self._chunks(_covered(key)):
+                await self._ask(partial(_let_go, rows=rows, scope=hold.scope, held=self.held, now=now), _same)
+            await self._ask(partial(_forget, key=key, note=note, now=now), _same)
+        except BaseException:
+            self.held = self.held.plus(hold)
+            raise
+        self._look_again()
+        return hold
+
+    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
+        done = left = 0
+        async for rows in self._chunks(which):
+            free = [row for row in rows if not (row.parked or self.held.route(row.route))]
+            idle = [row for row in free if row.id not in self._shelves.leased]
+            await self._ask(partial(_hurry, rows=idle, note=note if which.ids else None, now=now), _same)
+            done, left = done + len(idle), left + len(rows) - len(idle)
+        self._look_again()
+        return Tally(done, left)
+
+    async def drop(self, which: Filter, note: str, now: float) -> Tally:
+        """Each chunk is taken as a lease would take it, so that nobody else can."""
+        done = left = after = 0
+        while True:
+            question = partial(statements.select, which=which, after=after, limit=_CHUNK)
+            rows, taken = await self._ask(question, self._take)
+            if not rows:
+                return Tally(done, left)
+            try:
+                await self._ask(partial(statements.drop, rows=taken, text=note, now=now), _same)
+            except BaseException:
+                self._shelves.give_back(row.id for row in taken)
+                raise
+            self._shelves.dropped({row.id: row.size for row in taken})
+            for row in taken:
+                self._end(row.id)
+            after, done, left = rows[-1].id, done + len(taken), left + len(rows) - len(taken)
+
+    async def keep_back(self, route: str, mails: list[Leased]) -> list[Leased]:
+        """Of mails just leased those that may go. The others are given back; those held for themselves or for their
+        sender are due no more.
+        """
+        while mails:
+            whole = self.held.route(route) is not None
+            held = mails if whole else [mail for mail in mails if self.held.mail(id_text(mail.id), mail.sender)]
+            if not held:
+                break
+            ids = {mail.id for mail in held}
+            try:
+                if not whole:
+                    await self._ask(partial(statements.park, ids=ids), _same)
+            except BaseException:
+                self._shelves.give_back(mail.id for mail in mails)
+                raise
+            self._shelves.give_back(ids)
+            mails = [mail for mail in mails if mail.id not in ids]
+            self._arrived(route)  # there may be others behind them
+        return mails
+
+    def settled(self, number: int) -> None:
+        """A mail is finished; a hold of its own, which came too late, goes with it."""
+        if self.held.mails and self._end(number):
+            forgotten = self._ask(partial(statements.forget_hold, key=(Scope.MAIL, id_text(number))), _same)
+            forgotten.add_done_callback(_read)
+
+    def _end(self, number: int) -> bool:
+        key = (Scope.MAIL, id_text(number))
+        found = self.held.get(key)
+        if found is not None:
+            self.held = self.held.minus(key)
+        return found is not None
+
+    async def _chunks(self, which: Filter) -> AsyncIterator[list[Row]]:
+        after = 0
+        while rows := await self._ask(partial(statements.select, which=which, after=after, limit=_CHUNK), _same):
+            yield rows
+            after = rows[-1].id
+
+    def _take(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        """All, and those that nobody had and nobody can have now."""
+        taken: list[Row] = []
+        for route, group in groupby(rows, attrgetter("route")):
+            asked = list(group)
+            claimed = self._shelves.claim(route, Due(tuple(row.id for row in asked), None), len(asked))
+            ids = {mail if isinstance(mail, int) else mail.id for mail in claimed}
+            taken += [row for row in asked if row.id in ids]
+        return rows, taken
+
+    def _look_again(self) -> None:
+        for route in self._shelves.routes():
+            self._shelves.read_again(route)
+            self._arrived(route)
+
+
+def _covered(key: Key) -> Filter:
+    """Where mail under a hold is looked for. Senders are told apart as the hold does it, so all mail is looked at."""
+    scope, subject = key
+    match scope:
+        case Scope.MAIL:
+            return Filter(ids=(id_number(subject),))
+        case Scope.ROUTE:
+            return Filter(route=subject)
+        case Scope.SENDER:
+            return Filter()
+
+
+def _keep(connection: Connection, hold: Hold, note: str | None) -> None:
+    statements.keep_hold(connection, hold)
+    _write_note(connection, hold.key, note, hold.since)
+
+
+def _forget(connection: Connection, key: Key, note: str | None, now: float) -> None:
+    statements.forget_hold(connection, key)
+    _write_note(connection, key, note, now)
+
+
+def _write_note(connection: Connection, key: Key, note: str | None, now: float) -> None:
+    if note is not None and key[0] is Scope.MAIL:
+        statements.note(connection, [id_number(key[1])], note, now)
+
+
+def _let_go(connection: Connection, rows: list[Row], scope: Scope, held: Held, now: float) -> None:
+    if scope is Scope.ROUTE:
+        statements.release_route(connection, rows, now)
+    else:
+        statements.unpark(connection, rows, held, now)
+
+
+def _hurry(connection: Connection, rows: list[Row], note: str | None, now: float) -> None:
+    statements.hurry(connection, rows, now)
+    if note is not None:
+        statements.note(connection, [row.id for row in rows], note, now)
+
+
+def _same(answer: Any) -> Any:
+    return answer
+
+
+def _read(forgotten: Future[Any]) -> None:
+    """A hold on a mail that is gone does no harm, and the writer has logged why it is still there."""
+    if not forgotten.cancelled():
+        forgotten.exception()
