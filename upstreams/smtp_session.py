@@ -11,8 +11,9 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import aiosmtplib
 
@@ -104,7 +105,7 @@ class Opener:
             self._tls = self._tls or context
         opening = _Opening(way, self._host.hostname, self._timeout, self._tls)
         try:
-            return await opening.run()
+            return await _obeying(opening.run())
         except _Stopped as stopped:
             return stopped.outcome
         except aiosmtplib.SMTPResponseException as refusal:
@@ -119,6 +120,23 @@ class Opener:
         tls = session.wire.transport.get_extra_info("ssl_object")
         if tls is not None and self._tls is not None:
             self._tls.remember(way.host, tls)
+
+
+async def _obeying(opening: Coroutine[Any, Any, Session]) -> Session:
+    """The session, unless we are cancelled. aiosmtplib waits by `asyncio.wait_for`, which in Python 3.11 forgets a
+    cancellation that comes together with what it waits for, so it is told again until it listens.
+    """
+    task = asyncio.get_running_loop().create_task(opening)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.01)
+        if not task.cancelled() and task.exception() is None:
+            task.result().wire.abort()
+        raise
+    return task.result()
 
 
 class _Opening:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from routing.outcome import Word
-from tests.conformance.case import Documented, Step, Trouble
+from tests.conformance.case import Documented, Place, Step, Trouble
 from tests.fakes.entra import ERRORS, FakeEntra, aadsts
 from tests.fakes.http_server import Fault, Response
 
@@ -22,26 +22,28 @@ TOKEN_REPLIES = (
 )
 
 
-class TokenStep:
-    """What a place does with the step `token`."""
+class AfterEntra(Place):
+    """Goes in front of another place: the step `token` is here, the others there."""
 
-    def __init__(self, entra: FakeEntra) -> None:
-        self._entra = entra
+    entra: FakeEntra
 
-    def script(self, said: Any) -> None:
-        match said:
-            case Trouble.STALL:
-                self._entra.before_answer.clear()
-            case Trouble.CUT:
-                self._entra.script.append(Fault.CUT)
+    def script(self, step: str, said: Any) -> None:
+        match step, said:
+            case "token", Trouble.STALL:
+                self.entra.before_answer.clear()
+            case "token", Trouble.CUT:
+                self.entra.script.append(Fault.CUT)
+            case "token", _:
+                self.entra.script += [said, said]
             case _:
-                self._entra.script += [said, said]
+                super().script(step, said)
 
     def stalled(self) -> bool:
-        return not self._entra.before_answer.is_set() and self._entra.token_calls > 0
+        return (not self.entra.before_answer.is_set() and self.entra.token_calls > 0) or super().stalled()
 
     def release(self) -> None:
-        self._entra.before_answer.set()
+        self.entra.before_answer.set()
+        super().release()
 
 
 def quoted_by_entra(text: str) -> Response:

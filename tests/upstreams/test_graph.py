@@ -16,7 +16,7 @@ from routing.mail import Outgoing
 from routing.outcome import Stage, Word
 from tests.fakes.entra import FakeEntra, aadsts
 from tests.fakes.graph import FakeGraph, error
-from tests.fakes.http_server import BeforeBody, Fault, Response
+from tests.fakes.http_server import Fault, Response
 from upstreams.base import Host
 from upstreams.graph import KIND, REQUEST_LIMIT, Graph, GraphSettings
 from upstreams.graph_client import scope_of
@@ -201,25 +201,6 @@ def test_what_graph_does_instead_of_202(authority, answer, word, delivered):
     at(authority, story, timeout=Duration(1) if answer is Fault.STALL else Duration(5))
 
 
-@pytest.mark.parametrize("before", [BeforeBody.CUT, BeforeBody.STALL])
-def test_a_request_that_was_not_read_to_its_end_is_in_doubt(authority, before):
-    async def story(place):
-        place.graph.server.before_body = before
-        assert (await place.sent()).word is Word.UNKNOWN
-        assert place.graph.sent == []
-
-    at(authority, story, timeout=Duration(1))
-
-
-def test_nobody_listening_is_retry_before_anything_was_said(authority):
-    async def story(place):
-        outcome = await place.sent()
-        assert (outcome.word, outcome.stage) == (Word.RETRY, Stage.CONNECT)
-        assert (await place.way.probe()).word is Word.RETRY
-
-    at(authority, story, base_url="http://127.0.0.1:9/v1.0")
-
-
 def test_a_mailbox_of_its_own_sends_and_is_quoted(authority):
     async def story(place):
         content = CONTENT.replace(b"info@initech.nl>\r\nTo", b"o'neil#x@initech.nl>\r\nTo")
@@ -270,20 +251,6 @@ def test_an_address_no_header_can_say_does_not_stop_the_others(authority):
         assert set(place.graph.inboxes) == {"jan@example.nl"}
         alone = await place.sent(replace(MAIL, recipients=("andré@example.nl",)))
         assert (alone.word, alone.enhanced, place.graph.calls) == (Word.REJECT, "5.1.3", 1)
-
-    at(authority, story)
-
-
-def test_a_cancelled_send_leaves_the_way_usable(authority):
-    async def story(place):
-        place.graph.open.clear()
-        sending = asyncio.create_task(place.sent())
-        await place.until(lambda: place.graph.calls == 1)
-        sending.cancel()
-        assert isinstance((await asyncio.gather(sending, return_exceptions=True))[0], asyncio.CancelledError)
-        place.graph.open.set()
-        await place.until(lambda: place.graph.server.open_connections == 0)
-        assert (await place.sent()).word is Word.SENT
 
     at(authority, story)
 

@@ -1,4 +1,4 @@
-"""The kind `smtp_oauth`: trouble at each step, cancellation, secrets that stay secret, and settings."""
+"""The kind `smtp_oauth`: TLS and XOAUTH2 or nothing, tokens that are quoted, and settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import logging
 import pytest
 
 from config.credentials import Secret
-from config.fields import Duration
 from routing.outcome import Stage, Word
-from tests.fakes.smtp import CUT, STALL
 from tests.upstreams.smtp_oauth_kit import INFO, MAIL, SECRET, at
 from upstreams.base import Host
 from upstreams.smtp_oauth import KIND, SmtpOauthSettings, XoauthLogin
@@ -31,52 +29,6 @@ def test_the_token_is_said_over_tls_and_by_xoauth2_or_not_at_all(authority, fake
         assert "AUTH ***" not in place.server.commands
 
     at(authority, story, fake=fake)
-
-
-@pytest.mark.parametrize("stage", ["CONNECT", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "."])
-@pytest.mark.parametrize("what", [CUT, STALL, "421 4.3.2 Service not available"], ids=["cut", "stall", "421"])
-def test_trouble_at_any_step_is_retry_and_in_doubt_only_after_the_final_dot(authority, stage, what):
-    async def story(place):
-        place.server.script({stage: [what]})
-        doubtful = stage == "." and not isinstance(what, str)
-        assert (await place.sent()).word is (Word.UNKNOWN if doubtful else Word.RETRY)
-        assert (await place.sent()).word is Word.SENT
-
-    impatient = {"timeout": Duration(0.3)} if what is STALL else {}
-    if (what, stage) != (STALL, "."):  # the reply to the final dot has a longer time of its own
-        at(authority, story, **impatient)
-
-
-def test_a_refused_recipient_is_alone(authority):
-    async def story(place):
-        place.server.script({"RCPT c@x.nl": "550 5.1.1 no such user"})
-        results = await place.way.send(MAIL)
-        assert {recipient: outcome.word for recipient, outcome in results.items()} == {
-            "b@x.nl": Word.SENT,
-            "c@x.nl": Word.REJECT,
-        }
-
-    at(authority, story)
-
-
-@pytest.mark.parametrize("step", ["token", "CONNECT", "STARTTLS", "AUTH", "MAIL", "."])
-def test_a_cancelled_send_leaves_no_connection(authority, step):
-    async def story(place):
-        if step == "token":
-            place.entra.before_answer.clear()
-        else:
-            place.server.script({step: [STALL]})
-        sending = asyncio.create_task(place.sent())
-        await place.until(lambda: place.server.stalled or (step == "token" and place.entra.token_calls))
-        sending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await sending
-        place.entra.before_answer.set()
-        await place.until(lambda: not place.server.open_connections)
-        assert (await place.sent()).word is Word.SENT
-        assert (place.entra.token_calls, len(place.server.received), place.way._pool._busy) == (1, 1, 0)
-
-    at(authority, story)
 
 
 # ---- secrets

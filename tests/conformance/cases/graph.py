@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from config.credentials import Secret
 from config.fields import Duration
 from routing.outcome import Word
 from tests.conformance.case import Case, Documented, Place, Setting
-from tests.conformance.entra_step import TOKEN_REPLIES, TOKEN_STEP, TokenStep, quoted_by_entra
+from tests.conformance.entra_step import TOKEN_REPLIES, TOKEN_STEP, AfterEntra, quoted_by_entra
 from tests.conformance.harness import SENDER
 from tests.conformance.http_place import HttpPlace, http_steps
 from tests.fakes.entra import FakeEntra
@@ -22,29 +21,18 @@ from upstreams.graph import KIND, GraphSettings
 SECRET = "s3cr~et.Value+/=8Q"
 
 
-class GraphPlace(HttpPlace):
+class GraphPlace(AfterEntra, HttpPlace):
     """Graph, with Entra before it."""
 
     def __init__(self, entra: FakeEntra, graph: FakeGraph, upstream: Upstream) -> None:
         super().__init__(graph.server, upstream, graph.script.append)
-        self._entra, self._graph = entra, graph
-        self._token = TokenStep(entra)
-
-    def script(self, step: str, said: Any) -> None:
-        self._token.script(said) if step == "token" else super().script(step, said)
-
-    def stalled(self) -> bool:
-        return self._token.stalled() or super().stalled()
-
-    def release(self) -> None:
-        self._token.release()
-        super().release()
+        self.entra, self._graph = entra, graph
 
     def delivered(self) -> list[str]:
         return [recipient for sent in self._graph.sent for recipient in sorted(sent.recipients)]
 
     def secrets(self, step: str) -> tuple[str, ...]:
-        return (SECRET,) if step == "token" else tuple(given.token for given in self._entra.given[:1])
+        return (SECRET,) if step == "token" else tuple(given.token for given in self.entra.given[:1])
 
 
 @asynccontextmanager

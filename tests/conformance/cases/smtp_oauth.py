@@ -4,39 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from config.fields import Duration
 from routing.outcome import Word
 from tests.conformance.case import Case, Place, Setting
-from tests.conformance.entra_step import TOKEN_REPLIES, TOKEN_STEP, TokenStep, quoted_by_entra
+from tests.conformance.entra_step import TOKEN_REPLIES, TOKEN_STEP, AfterEntra, quoted_by_entra
 from tests.conformance.harness import SENDER
 from tests.conformance.smtp_place import SmtpPlace, login_secrets, quoted_at_login, said, smtp_steps
 from tests.upstreams import smtp_oauth_kit as kit
 
 
-class OauthPlace(SmtpPlace):
+class OauthPlace(AfterEntra, SmtpPlace):
     """The SMTP server, with Entra before it."""
 
     def __init__(self, made: kit.Place) -> None:
         super().__init__(made.server, made.way)
-        self._entra = made.entra
-        self._token = TokenStep(made.entra)
-
-    def script(self, step: str, said: Any) -> None:
-        self._token.script(said) if step == "token" else super().script(step, said)
-
-    def stalled(self) -> bool:
-        return self._token.stalled() or super().stalled()
-
-    def release(self) -> None:
-        self._token.release()
-        super().release()
+        self.entra = made.entra
 
     def secrets(self, step: str) -> tuple[str, ...]:
         if step == "token":
             return (kit.SECRET,)
-        given = [each.token for each in self._entra.given[:1]]
+        given = [each.token for each in self.entra.given[:1]]
         return login_secrets(given[0], f"user={SENDER}\x01auth=Bearer {given[0]}\x01\x01") if given else ()
 
 
