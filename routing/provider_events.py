@@ -67,6 +67,12 @@ EventReader = Callable[[Mapping[str, str], bytes, float], Post | Refusal]
 anything the other side sends."""
 
 
+def moment(value: object, now: float) -> float:
+    """A JSON number as unix seconds; `now` for anything that is none of this millennium."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 3e10
+    return float(value) if usable and isinstance(value, int | float) else now
+
+
 def words(value: object, longest: int = 1000) -> str:
     """A JSON string as text that can be kept: cut to `longest` characters, and readable where it is broken Unicode.
     Anything but a string is "".

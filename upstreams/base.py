@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from config.fields import Settings
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results
+from routing.provider_events import EventReader
 from upstreams.tls import Trust
 
 
@@ -60,6 +61,9 @@ class Kind:
 
     `losses` is for kinds that cannot carry every mail as it is: handed settings and a whole mail (CRLF), it says what
     this mail would lose on the way, a plain sentence each. Pure, and names header fields, never their contents.
+
+    `events` is for kinds whose provider tells later what became of a mail: handed settings, it makes the reader of what
+    is posted to us, or None when ops did not give the key that proves it.
     """
 
     name: str
@@ -67,3 +71,4 @@ class Kind:
     settings: type[Settings]
     build: Callable[[str, Settings, Host], Upstream]
     losses: Callable[[Settings, bytes], tuple[str, ...]] | None = None
+    events: Callable[[Settings], EventReader | None] | None = None

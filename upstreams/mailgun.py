@@ -19,11 +19,13 @@ from config.fields import Duration, Fault, Settings, setting
 from routing.events import emit
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
+from routing.provider_events import EventReader
 from upstreams.api_groups import Group, ask_in_groups
 from upstreams.api_message import TooLarge, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import basic, is_key
 from upstreams.base import Host, Kind, Upstream
 from upstreams.http_client import HttpClient, Reply, is_base_url
+from upstreams.mailgun_events import reader
 from upstreams.mailgun_replies import OUR_BUG, outcome_of
 from upstreams.mailgun_request import MESSAGE_LIMIT, RECIPIENTS_LIMIT, form, message_of, options
 from upstreams.tls import Trust
@@ -56,11 +58,18 @@ class MailgunSettings(Settings):
     tracking: bool = setting(
         default=False, doc="false: no links rewritten, no pixel added; true: as the domain is set."
     )
+    webhook_signing_key: Secret | None = setting(
+        default=None,
+        doc="The account's HTTP webhook signing key (not the sending key), by reference.",
+        example="systemd:mailgun-webhooks",
+    )
 
     def faults(self) -> Iterator[Fault]:
         """See `Settings.faults`."""
         if not is_key(self.api_key):
             yield Fault("api_key", "does not look like an API key", "give the key alone: one word")
+        if self.webhook_signing_key is not None and not is_key(self.webhook_signing_key):
+            yield Fault("webhook_signing_key", "does not look like a key", "give the key alone: one word")
         if self.base_url is not None and not is_base_url(self.base_url):
             yield Fault("base_url", "is no HTTPS address", "write one such as https://api.eu.mailgun.net")
         elif self.base_url is not None and self.base_url.rstrip("/").endswith("/v3"):
@@ -137,4 +146,10 @@ def _build(name: str, settings: Settings, host: Host) -> Upstream:
     return Mailgun(name, settings, host.trust)
 
 
-KIND: Final = Kind("mailgun", "Mailgun, the whole mail by its API.", MailgunSettings, _build)
+def _events(settings: Settings) -> EventReader | None:
+    """See `Kind.events`."""
+    key = settings.webhook_signing_key if isinstance(settings, MailgunSettings) else None
+    return reader(key) if key is not None and key.reveal() else None
+
+
+KIND: Final = Kind("mailgun", "Mailgun, the whole mail by its API.", MailgunSettings, _build, events=_events)

@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
+from routing.provider_events import EventReader
 from upstreams import sendgrid_losses
 from upstreams.api_reply import is_key
 from upstreams.base import Host, Kind, Upstream
 from upstreams.sendgrid_api import ApiAccess, SendGridApi
 from upstreams.sendgrid_body import RECIPIENTS_LIMIT
+from upstreams.sendgrid_events import reader, verification_key
 from upstreams.sendgrid_smtp import SENDGRID_REPLIES, SendGridSmtp
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import PasswordLogin
@@ -64,6 +66,12 @@ class SendGridSettings(Settings):
     )
     tracking: bool = setting(
         default=False, doc="false: no links rewritten, no pixel or footer added; true: as the account is set."
+    )
+    webhook_key: str | None = setting(
+        default=None,
+        doc="The verification key that SendGrid shows for its signed event webhook; it is public.",
+        example="MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE...",
+        check=verification_key,
     )
 
     def faults(self) -> Iterator[Fault]:
@@ -135,4 +143,9 @@ def _losses(settings: Settings, content: bytes) -> tuple[str, ...]:
     return sendgrid_losses.by_smtp(content)
 
 
-KIND: Final = Kind("sendgrid", "Twilio SendGrid, by SMTP or by its API.", SendGridSettings, _build, _losses)
+def _events(settings: Settings) -> EventReader | None:
+    """See `Kind.events`."""
+    return reader(settings.webhook_key) if isinstance(settings, SendGridSettings) and settings.webhook_key else None
+
+
+KIND: Final = Kind("sendgrid", "Twilio SendGrid, by SMTP or by its API.", SendGridSettings, _build, _losses, _events)
