@@ -16,7 +16,7 @@ from config.fields import Mistake, Settings
 from config.nodes import Block, Entry, Node, Scalar, join, parse
 from config.problems import Problem, Problems
 from config.reading import Reader, mend_word
-from config.rules import Place, PlacedTest, Relay, Route, RouteSettings, RouteTest, Rules, UpstreamRule
+from config.rules import Place, PlacedTest, Rate, Relay, Route, RouteSettings, RouteTest, Rules, UpstreamRule
 from config.values import is_yes_no
 
 ROUTES_FILE: Final = "routes.yaml"
@@ -182,9 +182,11 @@ class _RulesReader:
         kind = self._kind(block, entry.key.place, path)
         if kind is None:
             return
-        settings = self._reader.block(self._kinds[kind], block, path, frozenset(("type",)))
-        if settings is not None:
-            self._upstreams[name] = UpstreamRule(name, kind, settings, entry.key.place)
+        settings = self._reader.block(self._kinds[kind], block, path, frozenset(("type", "pace")))
+        entered = block.entries.get("pace")
+        pace = self._reader.block(Rate, entered.value, join(path, "pace")) if entered else Rate()
+        if settings is not None and pace is not None:
+            self._upstreams[name] = UpstreamRule(name, kind, settings, entry.key.place, pace)
 
     def _kind(self, block: Block, place: Place, path: str) -> str | None:
         where = join(path, "type")

@@ -160,10 +160,6 @@ def _selector(text: str) -> None:
         raise Mistake(f"{text!a} is not a selector", "write letters, digits, - and . only") from None
 
 
-def _not_built(_value: int) -> None:
-    raise Mistake(NOT_BUILT, "leave it out; concurrency works")
-
-
 def _sender(text: str) -> None:
     if text != names.NULL_PATTERN:
         names.address(text)
@@ -205,11 +201,22 @@ class Dkim(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace(Settings):
-    """How fast mail of this route may leave."""
+class Rate(Settings):
+    """How much may be sent in any stretch of time, as providers count it: short ones in mails, long ones in recipients.
 
-    per_minute: int | None = setting(default=None, doc="Most mails started in any minute.", minimum=1, check=_not_built)
-    per_day: int | None = setting(default=None, doc="Most recipients in any 24 hours.", minimum=1, check=_not_built)
+    A transaction with an upstream is a mail: a mail that is split for its many recipients is several.
+    """
+
+    per_second: int | None = setting(default=None, doc="Most mails in any second.", minimum=1)
+    per_minute: int | None = setting(default=None, doc="Most mails in any minute.", minimum=1)
+    per_hour: int | None = setting(default=None, doc="Most recipients in any hour.", minimum=1)
+    per_day: int | None = setting(default=None, doc="Most recipients in any 24 hours.", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace(Rate):
+    """How fast mail of a route may leave."""
+
     concurrency: int | None = setting(default=None, doc="Most mails under way at one time.", minimum=1)
 
 
@@ -225,6 +232,12 @@ class RouteSettings(Settings):
     sender: Sender | None = setting(default=None, doc="Send from another mailbox.")
     dkim: tuple[Dkim, ...] = setting(default=(), doc="Sign with DKIM.")
     pace: Pace | None = setting(default=None, doc="Limits on speed.")
+    spill_after: Duration | None = setting(
+        default=None,
+        doc="Use the next upstream in `via` when the pace of the one before would make a mail wait longer than this; "
+        "left out: never.",
+        example="10m",
+    )
     unknown: Literal["retry_once", "retry", "stop"] = setting(
         default="retry_once", doc="What to do with a mail that may have been delivered: try once more, go on, or stop."
     )
@@ -233,6 +246,8 @@ class RouteSettings(Settings):
         for number, upstream in enumerate(self.via):
             if upstream in self.via[:number]:
                 yield Fault(f"via[{number}]", f"{upstream} stands here twice", "name each upstream once")
+        if self.spill_after is not None and len(self.via) == 1:
+            yield Fault("spill_after", "has no upstream to spill to", "name a second one in `via`, or leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,12 +274,13 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRule:
-    """An `upstreams:` entry: the settings are of the class that its kind brought."""
+    """An `upstreams:` entry: the settings are of the class that its kind brought, `pace` is what ops wrote beside."""
 
     name: str
     kind: str
     settings: Settings
     place: Place
+    pace: Rate = Rate()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from config.credentials import Secret
 from config.fields import Duration, Settings, Size
-from config.rules import Relay, RouteSettings, RouteTest
+from config.rules import Rate, Relay, RouteSettings, RouteTest
 from config.shapes import Shape, shapes_of
 
 Schema = dict[str, Any]
@@ -49,7 +49,9 @@ def routes_schema(kinds: Mapping[str, type[Settings]]) -> Schema:
 
 def _upstream(name: str, settings: type[Settings]) -> Schema:
     block = _block(settings)
-    block["properties"] = {"type": {"const": name, "description": "The kind of upstream."}, **block["properties"]}
+    kind = {"const": name, "description": "The kind of upstream."}
+    pace = {"description": "Most that may be sent by it, for all routes together.", **_block(Rate)}
+    block["properties"] = {"type": kind, **block["properties"], "pace": pace}
     block["required"] = ["type", *block.get("required", ())]
     return block
 

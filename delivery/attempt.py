@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final as Constant
 
 from config.rules import Route
+from delivery.accounts import Fare, Ledger
 from delivery.choice import next_upstream
 from delivery.lanes import standings
 from delivery.plan import Plan
@@ -20,9 +21,11 @@ from delivery.ways import Way
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from routing.rewrite import rewrite
-from spool.contract import Attempt, Leased, id_text
+from spool.contract import Attempt, Leased, SpoolFull, SpoolUnavailable, id_text
 
 _log = logging.getLogger("delivery.attempt")
+
+_BEFORE_MAIL: Constant = frozenset((Stage.CONNECT, Stage.TLS, Stage.LOGIN))
 
 _NOT_NOW: Constant = frozenset((Word.RETRY, Word.WAIT, Word.CONFIG))
 
@@ -33,7 +36,7 @@ class Errand:
     `tried` is, by recipient, the outcome at each upstream that was asked, the last one last.
     """
 
-    __slots__ = ("attempts", "fault", "holds", "id", "mail", "route", "tried", "ways")
+    __slots__ = ("attempts", "fault", "holds", "id", "mail", "route", "tried", "untried", "ways")
 
     def __init__(self, mail: Leased, route: Route, ways: tuple[Way, ...]) -> None:
         self.mail = mail
@@ -44,6 +47,8 @@ class Errand:
         self.tried: dict[str, dict[str, Outcome]] = {pending.address: {} for pending in mail.recipients}
         self.fault: Outcome | None = None
         """Set when a bug of ours ended the attempt before anything was sent."""
+        self.untried: Outcome | None = None
+        """What is known to come of a send to an upstream that is not there, so that none was made."""
         self.holds = mail.sender != NULL_SENDER or set(route.settings.from_) == {"<>"}
         """Whether `config` for this mail says something of the route: a report of ours on a customer's way does not."""
 
@@ -69,37 +74,44 @@ class Errand:
 
 
 class Attempts:
-    """Makes attempts by one plan. `on_hold` and `on_leave` are called when a way closes and when a slot comes free."""
+    """Makes attempts by one plan. `on_hold`, `on_broken` and `on_leave` are called when a way closes, when an upstream
+    is not there any more, and when a slot comes free.
+    """
 
-    __slots__ = ("_fallback_after", "_now", "_on_hold", "_on_leave", "plan")
+    __slots__ = ("_fallback_after", "_ledger", "_now", "_on_broken", "_on_hold", "_on_leave", "plan")
 
     def __init__(
         self,
         plan: Plan,
         fallback_after: float,
         now: Callable[[], float],
+        ledger: Ledger,
         on_hold: Callable[[Way, Leased], None],
+        on_broken: Callable[[Way], None],
         on_leave: Callable[[Way], None],
     ) -> None:
         self.plan = plan
+        self._ledger = ledger
+        self._on_broken = on_broken
         self._fallback_after = fallback_after
         self._now = now
         self._on_hold = on_hold
         self._on_leave = on_leave
 
-    async def carry(self, errand: Errand, way: Way) -> None:
-        """Try `way`, whose slot the caller has taken, and those behind it. The slot is given back here.
+    async def carry(self, errand: Errand, way: Way, fare: Fare) -> None:
+        """Try `way`, which the caller has taken for `fare`, and those behind it. Both are given back here.
 
         The mail waits for a slot of the next upstream only after it left the one before: two routes with each other's
-        upstreams as fallbacks cannot block each other.
+        upstreams as fallbacks cannot block each other. It does not wait for the pace of the next: it comes back.
         """
         sender, content = errand.mail.sender, b""
         while True:
             try:
                 if not content:
                     sender, content = self._prepare(errand)
-                await self._send(errand, way, sender, self._signed(errand, way, content))
+                await self._send(errand, way, fare, sender, self._signed(errand, way, content))
             finally:
+                self._ledger.take_back(fare.end(self._now(), counted=False))
                 way.leave()
                 self._on_leave(way)
             entered = None
@@ -107,9 +119,11 @@ class Attempts:
                 following = self._next(errand)
                 if following is None:
                     return
-                if await following.enter():
-                    entered = following
-            way = entered
+                entered = await following.enter(len(self._going_to(errand, following)), self._now())
+                if entered is None and not following.closed:
+                    return
+                way = following
+            fare = entered
 
     def _prepare(self, errand: Errand) -> tuple[str, bytes]:
         """The envelope sender and the content as they leave, but for signatures."""
@@ -125,16 +139,25 @@ class Attempts:
         signer = self.plan.signers.get((errand.route.name, way.name))
         return signer.sign(content, self._now()) if signer else content
 
-    async def _send(self, errand: Errand, way: Way, sender: str, content: bytes) -> None:
-        """One upstream, for every recipient that goes there now, in as many sends as it needs."""
+    async def _send(self, errand: Errand, way: Way, fare: Fare, sender: str, content: bytes) -> None:
+        """One upstream, for every recipient that goes there now, in as many sends as it needs and its pace lets."""
         addresses = self._going_to(errand, way)
+        if way.gate.broken and way.gate.trouble is not None:
+            errand.untried = way.gate.trouble
+            for address in addresses:
+                errand.tried[address][way.name] = way.gate.trouble
+            return
         results: Results = {}
         started = self._now()
         try:
             while addresses:
-                for part in _parts(addresses, way.gate.upstream.recipients_limit):
+                for part in _parts(addresses, way.widest):
+                    if fare.ended:
+                        if way.turn(len(part), self._now()).at > self._now():
+                            return
+                        fare = way.fare(len(part), self._now())
                     mail = Outgoing(errand.id, errand.route.name, sender, part, content)
-                    answered = await self._send_part(way, mail)
+                    answered = await self._send_part(way, fare, mail)
                     results.update(answered)
                     stop = _same_for_all(answered)
                     if stop is not None:
@@ -143,15 +166,38 @@ class Attempts:
                 addresses = tuple(address for address in addresses if results[address].next_transaction)
         finally:
             if results:
-                now = self._now()
-                errand.attempts.append(Attempt(way.name, started, max(0.0, now - started), results))
-                for address, outcome in results.items():
-                    errand.tried[address][way.name] = outcome
-                if way.learn(errand.mail.id, results, now, errand.holds):
-                    self._on_hold(way, errand.mail)
+                self._note(errand, way, started, results)
 
-    async def _send_part(self, way: Way, mail: Outgoing) -> Results:
-        """One send. Our own bug becomes a `retry`, loudly: mail is never lost by it."""
+    def _note(self, errand: Errand, way: Way, started: float, results: Results) -> None:
+        """Keep what came of it, and what it says of the way."""
+        now = self._now()
+        errand.attempts.append(Attempt(way.name, started, max(0.0, now - started), results))
+        for address, outcome in results.items():
+            errand.tried[address][way.name] = outcome
+        if way.learn(errand.mail.id, results, now, errand.holds):
+            self._on_hold(way, errand.mail)
+        if way.gate.broken:
+            self._on_broken(way)
+
+    async def _send_part(self, way: Way, fare: Fare, mail: Outgoing) -> Results:
+        """One send, counted. Without a note of it on disk it is not made."""
+        if fare.meters:
+            try:
+                await self._ledger.write(fare)
+            except (SpoolFull, SpoolUnavailable) as error:
+                fare.end(self._now(), counted=False)
+                reply = f"not sent, for the spool cannot note it for the pace: {error}"
+                return dict.fromkeys(mail.recipients, Outcome(Word.RETRY, reply, Stage.PREPARE))
+        said = True
+        try:
+            answered = await self._send_once(way, mail)
+            said = any(_may_count(outcome) for outcome in answered.values())
+            return answered
+        finally:
+            self._ledger.take_back(fare.end(self._now(), counted=said))
+
+    async def _send_once(self, way: Way, mail: Outgoing) -> Results:
+        """Our own bug becomes a `retry`, loudly: mail is never lost by it."""
         try:
             answered = await way.gate.upstream.send(mail)
         except Exception as error:
@@ -164,7 +210,7 @@ class Attempts:
         return {address: answered.get(address, missing) for address in mail.recipients}
 
     def _going_to(self, errand: Errand, way: Way) -> tuple[str, ...]:
-        if not errand.attempts:
+        if not any(errand.tried.values()):
             return tuple(errand.tried)
         return tuple(address for address, name in self._choices(errand) if name == way.name)
 
@@ -174,12 +220,20 @@ class Attempts:
         return next((way for way in errand.ways if way.name in wanted), None)
 
     def _choices(self, errand: Errand) -> Iterator[tuple[str, str | None]]:
-        if len(errand.ways) == 1 and errand.attempts:
+        if len(errand.ways) == 1:
             return
-        via, known, now = [way.name for way in errand.ways], standings(errand.ways), self._now()
+        now = self._now()
+        via, known = [way.name for way in errand.ways], standings(errand.ways, now)
         for address, outcomes in errand.tried.items():
             if outcomes:  # the others were cut off by a hold or a reload: they come back
                 yield address, next_upstream(via, known, outcomes, now, self._fallback_after)
+
+
+def _may_count(outcome: Outcome) -> bool:
+    """False when nothing of a mail was said to the provider. A bug of ours may have come at any moment."""
+    if outcome.word in (Word.SENT, Word.UNKNOWN):
+        return True
+    return outcome.stage not in _BEFORE_MAIL and not (outcome.stage is Stage.PREPARE and outcome.word is not Word.RETRY)
 
 
 def our_fault(error: Exception) -> Outcome:

@@ -15,16 +15,21 @@ from routing.outcome import Outcome, Stage, Word
 class Standing:
     """How an upstream stands for one route: `held` after `config`, `unreachable_since` in unix seconds.
 
-    `gone` means that a reload took it away.
+    `gone` means that a reload took it away, `full` that its pace would make mail wait longer than the route wants.
     """
 
     held: bool = False
     unreachable_since: float | None = None
     gone: bool = False
+    full: bool = False
+
+    def away(self, now: float, after: float) -> bool:
+        """True when it has been unreachable for `after` seconds or more."""
+        return self.unreachable_since is not None and now - self.unreachable_since >= after
 
     def avoided(self, now: float, after: float) -> bool:
-        """True when mail goes round it: unreachable for `after` seconds or more."""
-        return self.unreachable_since is not None and now - self.unreachable_since >= after
+        """True when mail goes round it."""
+        return self.full or self.away(now, after)
 
 
 def unreached(outcome: Outcome) -> bool:
@@ -41,8 +46,8 @@ def next_upstream(
 ) -> str | None:
     """The upstream to use now for a recipient, or None when this attempt is over for it.
 
-    `tried` holds its outcomes in this attempt. A held upstream is never used. One that has been unreachable for
-    `fallback_after` seconds is used only when every other one is held or unreachable too.
+    `tried` holds its outcomes in this attempt. A held upstream is never used. One that is full, or has been unreachable
+    for `fallback_after` seconds, is used only when every other one is held, full or unreachable too.
     """
     if any(not _passes_on(outcome, standings[name], now, fallback_after) for name, outcome in tried.items()):
         return None
@@ -57,4 +62,4 @@ def _passes_on(outcome: Outcome, standing: Standing, now: float, fallback_after:
     """Whether the next upstream may be asked after this outcome of the one before."""
     if outcome.word is Word.CONFIG or outcome.too_large:
         return True
-    return unreached(outcome) and standing.avoided(now, fallback_after)
+    return unreached(outcome) and standing.away(now, fallback_after)

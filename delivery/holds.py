@@ -16,11 +16,14 @@ from spool.contract import Leased
 
 
 class Holds:
-    """All holds of a scheduler. `released(way)` is called when mail may use a way again."""
+    """All holds of a scheduler. `released(way)` is called when mail may use a way again, `reached(gate)` when an
+    upstream that could not be reached answers again.
+    """
 
-    def __init__(self, clock: Clock, released: Callable[[Way], None]) -> None:
+    def __init__(self, clock: Clock, released: Callable[[Way], None], reached: Callable[[Gate], None]) -> None:
         self._clock = clock
         self._released = released
+        self._when_reached = reached
         self._probers: dict[Gate, Prober] = {}
         self._watches: dict[Way | Gate, Watch] = {}
 
@@ -48,7 +51,7 @@ class Holds:
         self._released(way)
 
     def go_round(self, gate: Gate) -> None:
-        """Probe an upstream that mail goes round because it cannot be reached."""
+        """Probe an upstream that mail goes round, or is not tried at, because it cannot be reached."""
         if gate not in self._watches:
             watch = Watch(self._prober(gate), self._clock, partial(self._reached, gate), upstream=gate.name)
             self._watches[gate] = watch
@@ -70,7 +73,8 @@ class Holds:
 
     def _reached(self, gate: Gate) -> None:
         self._watches.pop(gate, None)
-        gate.unreachable_since = None
+        gate.answered()
+        self._when_reached(gate)
 
     def _prober(self, gate: Gate) -> Prober:
         return self._probers.setdefault(gate, Prober(gate.upstream, self._clock))

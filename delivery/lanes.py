@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.rules import Route
+from delivery.accounts import Meters
 from delivery.choice import Standing, next_upstream
 from delivery.clock import Timer
 from delivery.ways import Gate, Way
@@ -48,7 +49,8 @@ class Lane:
     """What the scheduler keeps of one route. `route` is None when the rules do not have it any more.
 
     `more` says that the spool may have mail that is due, `leasing` that we are asking, `queued` that the lane stands in
-    the ring of a gate, `rang` that its timer went off and the next due time must be asked for.
+    the ring of a gate, `rang` that its timer went off and the next due time must be asked for. `pause` is set while its
+    pace makes it wait; it keeps one mail at hand then.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Lane:
         "limit",
         "more",
         "name",
+        "pause",
         "queued",
         "rang",
         "route",
@@ -79,16 +82,19 @@ class Lane:
         self.in_flight = 0
         self.leasing = self.more = self.queued = self.rang = False
         self.timer: Timer | None = None
+        self.pause: Timer | None = None
         self.timer_at = 0.0
         self.largest = 0
         self.delivered = self.deferred = self.failed = 0
 
-    def follow(self, route: Route | None, gates: Mapping[str, Gate]) -> bool:
+    def follow(self, route: Route | None, gates: Mapping[str, Gate], meters: Meters) -> bool:
         """Go by new rules. Ways that did not change keep what is known of them. True when anything changed."""
         same = route is not None and self.route is not None and route.settings == self.route.settings
         old = {id(way.gate): way for way in self.ways} if same else {}
         via = dict.fromkeys(route.settings.via) if route else ()
-        ways = tuple(old.get(id(gates[name])) or Way(self.name, gates[name]) for name in via)
+        spill_after = route.settings.spill_after if route else None
+        meter = meters.routes.get(self.name)
+        ways = tuple(old.get(id(gates[name])) or Way(self.name, gates[name], meter, spill_after) for name in via)
         changed = ways != self.ways or not same
         self.route, self.ways = route, ways
         pace = route.settings.pace if route else None
@@ -97,12 +103,18 @@ class Lane:
         return changed
 
     def first(self, now: float, fallback_after: float) -> Way | None:
-        """The way that a mail takes now; None while all are on hold."""
+        """The way that its next mail takes now; None while all are on hold."""
         ways = self.ways
         if len(ways) == 1:
             return None if ways[0].closed else ways[0]
-        name = next_upstream([way.name for way in ways], standings(ways), {}, now, fallback_after)
+        standing = standings(ways, now, self.recipients)
+        name = next_upstream([way.name for way in ways], standing, {}, now, fallback_after)
         return next((way for way in ways if way.name == name), None)
+
+    @property
+    def recipients(self) -> int:
+        """How many the next mail is for."""
+        return len(self.buffer[0].recipients) if self.buffer else 1
 
     def keep(self, mails: list[Leased]) -> None:
         """Mails that were leased. `largest` forgets slowly, so that after a big mail the batches stay small a while."""
@@ -113,7 +125,7 @@ class Lane:
     def wanted(self, room: int) -> int:
         """How many mails to lease now, when `room` octets more may be in memory. An idle lane always gets one."""
         ahead = min(self.limit, BATCH)
-        if len(self.buffer) > ahead // 2:
+        if len(self.buffer) > ahead // 2 or self.pause is not None:
             return 0
         if not self.largest:
             return 1  # nothing is known of its sizes yet
@@ -126,13 +138,16 @@ class Lane:
         return RouteNumbers(self.in_flight, self.delivered, self.deferred, self.failed, tuple(notes))
 
 
-def standings(ways: tuple[Way, ...]) -> dict[str, Standing]:
-    return {way.name: way.standing() for way in ways}
+def standings(ways: tuple[Way, ...], now: float, recipients: int = 1) -> dict[str, Standing]:
+    return {way.name: way.standing(now, recipients) for way in ways}
 
 
-def gates_for(upstreams: Mapping[str, Upstream], old: Mapping[str, Gate]) -> dict[str, Gate]:
+def gates_for(upstreams: Mapping[str, Upstream], old: Mapping[str, Gate], meters: Meters) -> dict[str, Gate]:
     """A gate for every upstream; those of upstreams that are used on stay, with who is inside and who waits."""
-    return {
+    gates = {
         name: old[name] if name in old and old[name].upstream is upstream else Gate(upstream)
         for name, upstream in upstreams.items()
     }
+    for name, gate in gates.items():
+        gate.meter = meters.upstreams.get(name)
+    return gates

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from delivery.backoff import PROBE_WAITS, probe_wait
+from delivery.choice import unreached
 from delivery.clock import Clock, Timer
 from routing.events import emit
 from routing.outcome import Outcome, Stage, Word
@@ -100,7 +101,8 @@ class Watch:
         if outcome.word is Word.SENT:
             self._ready()
             return
-        self.failures += 1
+        if not unreached(outcome) or not self.failures:
+            self.failures += 1  # only what may lock an account is asked more and more seldom
         when = self.start(outcome.wait)
         wait = when - self._clock.now()
         emit(_log, "probed", logging.INFO, **self._fields, reply=outcome.reply, code=outcome.code, next=wait)

@@ -57,6 +57,8 @@ class Settling:
             random=self._random,
         )
         note = errand.fault.reply if errand.fault else None
+        if errand.untried and not errand.attempts:
+            note = f"not tried: the upstream could not be reached before ({errand.untried.reply}), and is probed"
         if verdict.failures and reportable(mail):
             verdict, note = await self._reported(errand, verdict, plan, now)
         written = Written(verdict, self._settle(errand, verdict, note))

@@ -11,7 +11,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from delivery.accounts import Fare
 from delivery.choice import Standing, unreached
+from delivery.pace import Meter, Turn
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Upstream
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from delivery.lanes import Lane
 
 _BEHIND_LOGIN: Final = frozenset((Stage.SENDER, Stage.RECIPIENT, Stage.CONTENT, Stage.REQUEST))
+BROKEN_AFTER: Final = 3
+"""Failed connects in a row after which an upstream is asked by probes alone, until one succeeds."""
 _ANSWERED: Final = _BEHIND_LOGIN | {Stage.LOGIN}
 
 
@@ -26,33 +30,65 @@ class Gate:
     """The door of one upstream: how many sends are under way, who waits, and since when nobody answers behind it.
 
     `ring` holds the lanes with mail for this upstream: each takes one mail in turn. `waiting` holds mails that have
-    been elsewhere before (`via: [a, b]`); they go first.
+    been elsewhere before (`via: [a, b]`); they go first. `meter` counts for its account, if that has a limit.
     """
 
-    __slots__ = ("busy", "limit", "ring", "unreachable_since", "upstream", "waiting")
+    __slots__ = ("_failures", "busy", "limit", "meter", "ring", "trouble", "unreachable_since", "upstream", "waiting")
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
+        self.meter: Meter | None = None
         self.limit = max(1, upstream.concurrency)
         self.busy = 0
         self.ring: deque[Lane] = deque()
-        self.waiting: deque[tuple[Way, Future[bool]]] = deque()
+        self.waiting: deque[Entry] = deque()
         self.unreachable_since: float | None = None
+        self.trouble: Outcome | None = None
+        self._failures = 0
 
     @property
     def name(self) -> str:
         return self.upstream.name
 
-    def serve_waiting(self) -> None:
-        """Let those in who may enter now, and tell those who never can."""
+    @property
+    def free(self) -> bool:
+        """True when one more send may start; while nobody answers, one at a time."""
+        return self.busy < self.limit and (self.unreachable_since is None or not self.busy)
+
+    @property
+    def broken(self) -> bool:
+        """True when no mail is tried: what would come of it is known, and stands in `trouble`."""
+        return self._failures >= BROKEN_AFTER
+
+    def answered(self) -> None:
+        """Somebody is there."""
+        self.unreachable_since, self.trouble, self._failures = None, None, 0
+
+    def unanswered(self, outcome: Outcome, now: float) -> None:
+        """A connect failed."""
+        self.trouble = outcome
+        self._failures += 1
+        if self.unreachable_since is None:
+            self.unreachable_since = now
+
+    def serve_waiting(self, now: float) -> None:
+        """Let those in who may enter now, and tell those who never can, or not by their pace."""
         for entry in tuple(self.waiting):
-            way, entered = entry
-            if entered.done() or way.closed or way.free:
+            if entry.entered.done():
                 self.waiting.remove(entry)
-                if not entered.done():
-                    if not way.closed:
-                        way.take()
-                    entered.set_result(not way.closed)
+            elif entry.way.closed or entry.way.free:
+                self.waiting.remove(entry)
+                late = entry.way.closed or entry.way.turn(entry.recipients, now).at > now
+                entry.entered.set_result(None if late else entry.way.take(entry.recipients, now))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A mail that waits to go through a gate, to so many recipients."""
+
+    way: Way
+    recipients: int
+    entered: Future[Fare | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +107,8 @@ class Way:
     every mail that waits.
 
     `failures` counts holds and failed probes in a row since a mail was delivered, so that a probe that succeeds while
-    the mail does not cannot open and close the way every minute. `gone`: a reload or the stop took it away.
+    the mail does not cannot open and close the way every minute. `gone`: a reload or the stop took it away. `meter`
+    counts for the route, if that has a limit; after `spill_after` seconds of waiting for the pace it counts as full.
     """
 
     __slots__ = (
@@ -82,14 +119,18 @@ class Way:
         "gate",
         "gone",
         "held",
+        "meter",
         "proven",
         "released_at",
         "route",
+        "spill_after",
     )
 
-    def __init__(self, route: str, gate: Gate) -> None:
+    def __init__(self, route: str, gate: Gate, meter: Meter | None = None, spill_after: float | None = None) -> None:
         self.route = route
         self.gate = gate
+        self.meter = meter
+        self.spill_after = spill_after
         self.busy = 0
         self.gone = False
         self.proven = False
@@ -110,31 +151,58 @@ class Way:
 
     @property
     def free(self) -> bool:
-        """True when one more send may start now."""
-        return self.gate.busy < self.gate.limit and (self.proven or not self.busy)
+        """True when one more send may start now, as far as it is not the pace that says when."""
+        return self.gate.free and (self.proven or not self.busy)
 
-    def standing(self) -> Standing:
-        return Standing(self.held is not None, self.gate.unreachable_since, self.gone)
+    @property
+    def widest(self) -> int:
+        """Most recipients of one send."""
+        limits = [meter.largest for meter in self._meters()]
+        return min([self.gate.upstream.recipients_limit, *[limit for limit in limits if limit is not None]])
 
-    def take(self) -> None:
+    def standing(self, now: float, recipients: int = 1) -> Standing:
+        """How it stands for a mail to so many recipients."""
+        full = self.spill_after is not None and self.turn(recipients, now).at - now > self.spill_after
+        return Standing(self.held is not None, self.gate.unreachable_since, self.gone, full)
+
+    def turn(self, recipients: int, now: float) -> Turn:
+        """When its pace lets a mail to so many recipients, or the first part of it, start."""
+        if self.meter is None and self.gate.meter is None:
+            return Turn(now)
+        turns = [meter.turn(self.route, min(recipients, self.widest), now) for meter in self._meters()]
+        return max(turns, key=lambda turn: turn.at)
+
+    def take(self, recipients: int, now: float) -> Fare:
+        """Go through the gate with a mail to so many. The caller gives back both, the fare and the way (`leave`)."""
         self.busy += 1
         self.gate.busy += 1
+        return self.fare(recipients, now)
+
+    def fare(self, recipients: int, now: float) -> Fare:
+        """Begin one send, of a whole mail or its first part."""
+        meters = self._meters()
+        return Fare(meters, self.route, min(recipients, self.widest) if meters else recipients, now)
 
     def leave(self) -> None:
         self.busy -= 1
         self.gate.busy -= 1
 
-    async def enter(self) -> bool:
-        """Wait for a turn and take it. False when the way closed meanwhile."""
-        entered: Future[bool] = get_running_loop().create_future()
-        self.gate.waiting.append((self, entered))
-        self.gate.serve_waiting()
+    async def enter(self, recipients: int, now: float) -> Fare | None:
+        """Wait for a turn and take it. None when the way closed meanwhile, or its pace has no room."""
+        entered: Future[Fare | None] = get_running_loop().create_future()
+        self.gate.waiting.append(Entry(self, recipients, entered))
+        self.gate.serve_waiting(now)
         try:
             return await entered
         except BaseException:
-            if entered.done() and not entered.cancelled() and entered.result():
+            fare = entered.result() if entered.done() and not entered.cancelled() else None
+            if fare is not None:
+                fare.end(now, counted=False)
                 self.leave()
             raise
+
+    def _meters(self) -> tuple[Meter, ...]:
+        return tuple([meter for meter in (self.meter, self.gate.meter) if meter is not None])
 
     def learn(self, mail: int, results: Results, now: float, holds: bool) -> bool:
         """Take in what a send showed. True when it put the way on hold.
@@ -144,8 +212,11 @@ class Way:
         backs off alone.
         """
         trouble = None
+        away = next((outcome for outcome in results.values() if unreached(outcome)), None)
+        if away is not None:
+            self.gate.unanswered(away, now)
         for outcome in results.values():
-            self._learn_one(mail, outcome, now)
+            self._learn_one(mail, outcome)
             if outcome.word is Word.CONFIG:
                 trouble = outcome
         if trouble is None or not holds:
@@ -162,14 +233,12 @@ class Way:
         """Open again, for one mail at a time."""
         self.held, self.released_at, self.proven = None, now, False
 
-    def _learn_one(self, mail: int, outcome: Outcome, now: float) -> None:
+    def _learn_one(self, mail: int, outcome: Outcome) -> None:
         sent = outcome.word is Word.SENT
         if sent or outcome.stage in _ANSWERED:
-            self.gate.unreachable_since = None
+            self.gate.answered()
         elif unreached(outcome):
             self.proven = False
-            if self.gate.unreachable_since is None:
-                self.gate.unreachable_since = now
         if self.held is not None:
             return  # a send that had begun before the hold says nothing about what comes after it
         if sent:

@@ -90,7 +90,7 @@ class GraphSettings(EntraApp):
 
     def traits(self) -> Traits:
         """See `HasTraits.traits`."""
-        return mailbox_traits(self.mailbox)
+        return mailbox_traits(self.tenant, self.mailbox)
 
     def _cloud_faults(self) -> Iterator[Fault]:
         """A token of one cloud is refused by the Graph of another."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from config.rules import Rate
 from routing.mail import domain_of
 from upstreams.traits import MAIL_FROM_DOMAIN, Traits
 
 TENANT_SIGNS: Final = "the customer's tenant signs, if DKIM is switched on there for the From domain"
 MAILBOX_VOLUME: Final = "a mailbox may send 30 mails a minute and to 10,000 recipients a day"
 TENANT_VOLUME: Final = "all of a tenant with one licence may send to 10,000 outside recipients a day"
+MAILBOX_RATE: Final = Rate(per_minute=30, per_day=10_000)
 _SUBMISSION: Final = ("office365.com", "outlook.com")
 """The domains over the hosts that take a login."""
 
@@ -24,10 +26,17 @@ def is_microsoft(host: str) -> bool:
     return any(name == domain or name.endswith(f".{domain}") for domain in _SUBMISSION)
 
 
-def mailbox_traits(mailbox: str | None) -> Traits:
-    """Of a kind that sends as a mailbox: `mailbox`, an address or an object id, or the envelope sender's own.
+def mailbox_traits(tenant: str, mailbox: str | None) -> Traits:
+    """Of a kind that sends as a mailbox of `tenant`: `mailbox`, an address or object id, or the envelope sender's own.
 
-    Exchange takes the mail into its store and writes it anew.
+    Exchange takes the mail into its store and writes it anew. It counts for each mailbox, whether mail came by Graph or
+    by SMTP; without `mailbox` all senders of the tenant are counted as one, which is never too little.
     """
-    return_path = domain_of(mailbox or "") or MAIL_FROM_DOMAIN
-    return Traits(signing="rebuilt", signer=TENANT_SIGNS, return_path=return_path, volume=MAILBOX_VOLUME)
+    return Traits(
+        signing="rebuilt",
+        signer=TENANT_SIGNS,
+        return_path=domain_of(mailbox or "") or MAIL_FROM_DOMAIN,
+        volume=MAILBOX_VOLUME,
+        rate=MAILBOX_RATE,
+        account=f"exchange {tenant} {mailbox or '*'}".lower(),
+    )

@@ -82,7 +82,7 @@ class SmtpOauthSettings(EntraApp):
 
     def traits(self) -> Traits:
         """See `HasTraits.traits`."""
-        return mailbox_traits(self.mailbox)
+        return mailbox_traits(self.tenant, self.mailbox)
 
 
 _WORLDWIDE: Final = "https://login.microsoftonline.com"

@@ -1,6 +1,7 @@
-"""What a way out does to a mail's authentication: who signs, and which return path it gets (dns-authentication.md 5).
+"""What is known of a way out beforehand: who signs, which return path a mail gets (dns-authentication.md 5), how much
+an account may send.
 
-Facts that each kind tells of its settings, for `dkim:`, `check` and `route`. Must never ask anybody, nor promise what
+Facts that each kind tells of its settings, for `dkim:`, `pace:`, `check` and `route`. Must never ask anybody, nor promise what
 only the DNS or the provider can.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, runtime_checkable
 
 from config.fields import Settings
+from config.rules import Rate
 
 FROM_DOMAIN: Final = "{from}"
 """Stands for the domain of the From field in `signs_as` and `return_path`."""
@@ -28,7 +30,8 @@ class Traits:
     ours can live. `signer` is who signs then, with the condition, in words that follow "DKIM: ".
     `signs_as` is the d= they sign with. `return_path` is the domain SPF is checked for, "" for one of theirs that never
     aligns. `own_server`: nobody behind it signs, unless ops know better. `volume` is what one mailbox or tenant may
-    send, where that is little, in words that follow "where".
+    send, where that is little, in words that follow "where". `rate` is what the provider is known to allow an account,
+    and `account` names it where several upstreams may send as the same one.
     """
 
     signing: Signing = "ours"
@@ -37,6 +40,8 @@ class Traits:
     return_path: str = MAIL_FROM_DOMAIN
     own_server: bool = False
     volume: str = ""
+    rate: Rate = Rate()
+    account: str = ""
 
     def takes_signature(self, *, always: bool) -> bool:
         """Whether a `dkim:` block of the route is applied here; `always` is that block's own word."""

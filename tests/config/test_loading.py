@@ -195,8 +195,8 @@ def test_an_upstream_has_one_place_over_all_files(folder):
         ("routes: {from: a.nl, via: no}", 'routes[0].via: no without quotes means yes or no in YAML; write "no"'),
         ("routes: {from: [a.nl, 'b c'], via: out}", f"routes[0].from[1]: b c is {LIST}"),
         (
-            "routes: {from: a.nl, via: out, pace: {per_day: 5}}",
-            "routes[0].pace.per_day: is not built yet; leave it out; concurrency works",
+            "routes: {from: a.nl, via: out, pace: {per_day: 0}}",
+            "routes[0].pace.per_day: is too small; write at least 1",
         ),
         (
             "routes: {from: a.nl, via: out, sender: {address: hooli}}",
