@@ -166,7 +166,7 @@ def test_a_cut_or_a_stall_is_only_in_doubt_at_send(authority, step, fault):
             assert "delete" not in place.graph.done
         assert (await place.sent(MIXED)).word is Word.SENT
 
-    by_draft(authority, story, timeout=Duration(1) if fault is Fault.STALL else Duration(20))
+    by_draft(authority, story, timeout=Duration(3) if fault is Fault.STALL else Duration(20))
 
 
 ANSWERS = (
