@@ -31,6 +31,10 @@ _BUFFER_OCTETS: Final = 1 << 16
 _SMALL_OCTETS: Final = 1 << 18
 """Content up to this size may be in memory for every connection; larger content needs one of `Common.places`."""
 
+_MOST_SLIPS: Final = 20
+"""Commands that are no SMTP, in a row: by then a client talks of something else, and each one is a line in the log."""
+_SLIPS: Final = ("500", "501", "502", "503", "555")
+
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
 _HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
 _COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
@@ -65,6 +69,7 @@ class Dialogue(SMTP):
         self._leaving = False
         self._keeping = False
         self._silent_until = 0.0
+        self._slips = 0
         super().__init__(
             common.handler,
             data_size_limit=self._size_limit,
@@ -177,7 +182,18 @@ class Dialogue(SMTP):
         if reply[0] in "45":
             self._log_refusal(reply)
         await self._say(reply)
+        if reply.startswith(_SLIPS):
+            await self._count_slip()
         self._leave_when_idle()
+
+    async def _count_slip(self) -> None:
+        self._slips += 1
+        if self._slips >= _MOST_SLIPS:
+            reply = "421 4.7.0 Too many commands that are no SMTP, goodbye"
+            self._log_refusal(reply)
+            await self._say(reply)
+            self._writer.close()
+            raise ConnectionResetError("turned out")
 
     async def _say(self, reply: str) -> None:
         if self.transport is None or self.transport.is_closing():
@@ -266,6 +282,7 @@ class Dialogue(SMTP):
             self._argument = None
             await self._say("354 End data with <CR><LF>.<CR><LF>")
             reply = await self._take_mail()
+            self._slips = 0
             if reply[0] in "45":
                 self._log_refusal(reply)
             self._set_post_data_state()

@@ -6,6 +6,10 @@ Must never lose or reorder an octet between the two: what a chunk holds beyond t
 from __future__ import annotations
 
 import asyncio
+from typing import Final
+
+_LINES_A_TURN: Final = 20
+"""Command lines of one client in a row; then the others have their turn, however much it sends ahead."""
 
 
 class Inbound:
@@ -14,15 +18,19 @@ class Inbound:
     `crlf_seen` says whether any command line so far ended in CRLF, as RFC 5321 2.3.8 asks of every line.
     """
 
-    __slots__ = ("_ahead", "_reader", "crlf_seen")
+    __slots__ = ("_ahead", "_lines", "_reader", "crlf_seen")
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
         self._ahead = bytearray()
+        self._lines = 0
         self.crlf_seen = False
 
     async def readuntil(self) -> bytes:
         """The next command line with its line ending. Raises LimitOverrunError as StreamReader does."""
+        self._lines += 1
+        if self._lines % _LINES_A_TURN == 0:
+            await asyncio.sleep(0)
         end = self._ahead.find(b"\n") + 1 if self._ahead else 0
         if end:
             line = bytes(self._ahead[:end])

@@ -6,8 +6,11 @@ Must never be reachable by a client outside `listen[].allow`, and never drop a m
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import Callable
+from typing import Final
 
 from config.network import host_port, network
 from config.rules import Listen, Relay, Route
@@ -19,6 +22,17 @@ from spool.contract import Spool
 
 _BACKLOG = 1024
 """Connections the kernel holds for us: a burst must not see its SYN dropped and wait a second."""
+_MENDS: Final = {
+    errno.EADDRINUSE: "another program listens there (`ss -ltnp` shows which): stop it, or change `listen`",
+    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE, which our systemd unit gives",
+    errno.EADDRNOTAVAIL: "this machine has no such address (`ip address` shows those it has)",
+}
+
+
+def _why(error: OSError) -> str:
+    """What the system said, and what to do. asyncio puts words of its own around it, so the number counts."""
+    said = os.strerror(error.errno) if error.errno else str(error)
+    return f"{said}; {_MENDS[error.errno]}" if error.errno in _MENDS else said
 
 
 class Intake:
@@ -67,7 +81,7 @@ class Intake:
                 reuse_port=self._relay.workers > 1 or None,
             )
         except OSError as error:
-            raise OSError(error.errno, f"cannot listen on {listen.address}: {error.strerror or error}") from error
+            raise OSError(f"cannot listen on {listen.address}: {_why(error)}") from error
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from config.rules import Limits, Listen, Relay
+from intake.inbound import Inbound
 from intake.server import Intake
 from tests.intake.house import MAIL, Client, House, events, match, running, until, with_house
 
@@ -53,7 +54,7 @@ def test_an_address_that_is_taken_is_named() -> None:
         taken = f"127.0.0.1:{house.port}"
         relay = Relay(listen=(Listen(address="127.0.0.1:0"), Listen(address=taken)), limits=Limits())
         second = Intake(relay, house.spool, match, "relay.test")
-        with pytest.raises(OSError, match=f"cannot listen on {taken}: "):
+        with pytest.raises(OSError, match=f"cannot listen on {taken}: Address already in use; another program"):
             await second.start()
 
     with_house(test)
@@ -155,6 +156,52 @@ def test_only_a_few_large_mails_are_in_memory_and_the_others_wait_their_turn() -
             assert {len(arrival.content) > 1_400_000 for arrival in house.spool.arrivals[1:]} == {True}
 
     asyncio.run(run())
+
+
+def test_a_client_that_sends_far_ahead_leaves_the_others_their_turn() -> None:
+    async def test() -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"NOOP\r\n" * 1000)
+        inbound, turns = Inbound(reader), 0
+
+        async def somebody_else() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(somebody_else())
+        for _ in range(1000):
+            assert await inbound.readuntil() == b"NOOP\r\n"
+        other.cancel()
+        assert turns >= 50
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("slip", ["", "\x00\xff", "RCPT TO:<jan@example.nl>", "DATA", "MAIL"])
+def test_a_client_that_speaks_no_smtp_is_turned_out_and_cannot_fill_the_log(slip: str) -> None:
+    async def test(house: House) -> None:
+        async with house.client() as client:
+            client.send((slip + "\r\n").encode("latin-1") * 1000)
+            replies = [await client.reply() for _ in range(21)]
+            assert {reply[0] for reply in replies[:20]} == {"5"}
+            assert replies[20].startswith("421 4.7.0 Too many")
+            assert await client.reply() == ""
+
+    with_house(test)
+
+
+def test_slips_are_forgotten_after_a_mail() -> None:
+    async def test(house: House) -> None:
+        async with house.client() as client:
+            for _ in range(3):
+                for _ in range(15):
+                    assert (await client.say("")).startswith("500 ")
+                await client.begin()
+                assert (await client.say("From: a@acme.nl\r\n\r\nText\r\n.")).startswith("250 2.0.0")
+
+    with_house(test)
 
 
 def test_stop_says_goodbye_to_the_idle_and_lets_a_mail_end() -> None:
