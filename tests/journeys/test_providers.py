@@ -208,3 +208,40 @@ def test_campaign_monitor_says_what_it_can_and_refuses_the_rest(authority: Autho
                 assert "a picture inside the text" in str(failed["reply"])
 
     asyncio.run(journey())
+
+
+def test_a_mail_too_large_for_graph_leaves_by_smtp_with_oauth(authority: Authority, tmp_path: Path) -> None:
+    """One Entra app, two rights: the small mail goes by Graph, the one with 8 MB by SMTP, and neither waits."""
+
+    async def journey() -> None:
+        tls = authority.server_context()
+        scope = "https://outlook.office365.com/.default"
+        async with (
+            FakeEntra(tls, secret=SECRETS["ENTRA_SECRET"]) as entra,
+            FakeGraph(entra, {"info@initech.nl"}, tls=tls) as graph,
+            FakeSmtp(
+                starttls=tls, mechanisms=("XOAUTH2",), bearer=lambda _mailbox, token: entra.knows(token, scope)
+            ) as outlook,
+        ):
+            app = (
+                f"tenant: {entra.tenant}, client_id: {entra.client_id}, authority: '{entra.authority}',"
+                " client_secret: 'env:ENTRA_SECRET'"
+            )
+            routes = (
+                f"upstreams:\n  graph: {{type: graph, {app}, base_url: '{graph.base_url}'}}\n"
+                f"  oauth: {{type: smtp_oauth, {app}, host: localhost, port: {outlook.port}}}\n"
+                "routes:\n  - {from: initech.nl, via: [graph, oauth]}\n"
+            )
+            async with RelayProcess(tmp_path / "relay", routes, environment=SECRETS) as relay:
+                large = mails.large("info@initech.nl", TO, 8 << 20)
+                for content in (large, mails.rich("info@initech.nl", TO)):
+                    said = await clients.smtplib(relay.port, "info@initech.nl", [TO, BCC], content)
+                    assert said.code == 0, said.text
+                await relay.event("delivered", upstream="oauth")
+                await relay.event("delivered", upstream="graph")
+                assert [mail.recipients for mail in graph.sent] == [{TO, BCC}]
+                (mail,) = outlook.received
+                assert mails.without_trace(mail.content) == large
+                assert not {"failed", "held", "deferred"} & {str(event["event"]) for event in relay.events}
+
+    asyncio.run(journey())
