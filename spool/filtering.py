@@ -10,10 +10,15 @@ from typing import Final
 from routing.mail import domain_of
 from spool.view import Filter
 
+PART: Final = (
+    "coalesce(unicode(lower(substr({0}, instr({0}, '@') - 1, 1)))"
+    " + unicode(lower(substr({0}, instr({0}, '@') - 2, 1))), 0) % 8"
+)
+"""One of eight parts of a domain that an address belongs to, by the last two characters before the @."""
+
+_IN_PART: Final = f"{PART.format('address')} = {PART.format(':recipient')} AND address = :recipient COLLATE NOCASE"
 _TO_DOMAIN: Final = "(SELECT mail FROM recipient WHERE domain = :domain AND mail > :after)"
-_TO_ADDRESS: Final = _TO_DOMAIN.replace(")", " AND address = :recipient COLLATE NOCASE)")
-
-
+_TO_ADDRESS: Final = _TO_DOMAIN.replace(":domain", f":domain AND {_IN_PART}")
 Values = dict[str, object]
 
 

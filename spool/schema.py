@@ -12,12 +12,11 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from spool.contract import SpoolUnusable
+from spool.filtering import PART
 
 _APPLICATION: Final = 0x43505253
 
 # `waiting` is small on purpose: all that asks about the backlog walks it or its two indexes, and never the history.
-# (domain, mail) finds a recipient by walking the mail for one domain; a new row goes to the end of its domain, where
-# an index by address would dirty a page of its own for every recipient.
 _FIRST: Final = f"""
 CREATE TABLE mail (
   id INTEGER PRIMARY KEY, route TEXT NOT NULL, sender TEXT NOT NULL, received_at REAL NOT NULL, size INTEGER NOT NULL,
@@ -64,7 +63,13 @@ CREATE TABLE hold (
   PRIMARY KEY (scope, subject)) STRICT, WITHOUT ROWID;
 CREATE INDEX failure ON recipient (mail) WHERE state IN ('failed', 'expired', 'dropped');
 """
-_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS)
+# A recipient is found by walking an eighth of the mail for one domain; a new row goes to the end of its eighth, where
+# an index by address would dirty a page of its own for every recipient.
+_FINDING: Final = f"""
+DROP INDEX recipient_by_domain;
+CREATE INDEX recipient_by_part ON recipient (domain, {PART.format("address")}, mail);
+"""
+_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING)
 """From an empty file to the present format; a released step is never changed, only followed by another."""
 
 VERSION: Final = len(_STEPS)

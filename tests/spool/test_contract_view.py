@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from routing.outcome import Outcome, Stage, Word
 from spool.contract import Settled, Settlement
 from spool.view import Filter
@@ -110,5 +112,20 @@ def test_an_unknown_number_has_no_story(engine):
     async def test(spool):
         with engine.view() as view:
             assert view.show(12345) is None
+
+    engine.run(test)
+
+
+@pytest.mark.parametrize("address", ["a@x.nl", "Ab@x.nl", '"x@y"@z.nl', "postmaster", "zoë@x.nl", "@x.nl.", "9@X.NL"])
+def test_every_recipient_is_found_in_any_case(engine, address):
+    async def test(spool):
+        mail = arrival(spool, engine.clock, recipients=(address, "other@y.nl"))
+        await spool.put(mail)
+        with engine.view() as view:
+            for text in (address, address.swapcase()) if address.isascii() else (address,):
+                if not text.startswith("@"):
+                    (found,) = view.list(Filter(recipient=text, settled=None), 5)
+                    assert found.id == mail.id
+            assert view.list(Filter(recipient=f"x{address}", settled=None), 5) == []
 
     engine.run(test)

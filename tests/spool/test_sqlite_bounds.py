@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from spool import statements
-from spool.sqlite_view import list_statement
+from spool.hand_statements import select_statement
+from spool.sqlite_view import FAILURES, list_statement
 from spool.view import Filter
 from tests.spool.engines import RETRY, Sqlite, arrival, nothing, put_all, settlement
+
+PART = "COVERING INDEX recipient_by_part (domain=? AND <expr>=? AND mail>?)"
 
 
 @pytest.fixture
@@ -37,8 +40,16 @@ def plan(engine: Sqlite, statement: str, values: object) -> str:
         (statements.FORGOTTEN, (0, 0, 1), "INTEGER PRIMARY KEY (rowid<?)"),
         (*list_statement(Filter(route="r"), 1, 0), "waiting_by_route (route=? AND rowid>?)"),
         (*list_statement(Filter(route="r", settled=True), 1, 0), "settled_by_route (route=? AND rowid>?)"),
-        (*list_statement(Filter(recipient="a@b.c"), 1, 0), "recipient_by_domain (domain=? AND mail>?)"),
-        (*list_statement(Filter(recipient="@b.c", settled=True), 1, 0), "recipient_by_domain (domain=? AND mail>?)"),
+        (*list_statement(Filter(route="r", settled=True), 1, 0, newest_first=True), "settled_by_route (route=? AND"),
+        (*list_statement(Filter(recipient="a@b.c"), 1, 0), PART),
+        (*list_statement(Filter(recipient="a@b.c", settled=None), 1, 0, newest_first=True), PART),
+        (*list_statement(Filter(recipient="@b.c", settled=True), 1, 0), "INDEX recipient_by_part (domain=?)"),
+        (*list_statement(Filter(ids=(1, 2), settled=None), 1, 0), "mail USING INTEGER PRIMARY KEY (rowid=?)"),
+        (*select_statement(Filter(ids=(1, 2)), 0, 1), "waiting USING INTEGER PRIMARY KEY (rowid=?)"),
+        (*select_statement(Filter(route="r"), 0, 1), "waiting_by_route (route=? AND rowid>?)"),
+        (*select_statement(Filter(recipient="a@b.c"), 0, 1), PART),
+        (*select_statement(Filter(), 0, 1), "waiting USING INTEGER PRIMARY KEY (rowid>?)"),
+        (FAILURES, {"since": 0}, "SCAN recipient USING INDEX failure"),
         (*list_statement(Filter(), 1, 0), "waiting USING INTEGER PRIMARY KEY (rowid>?)"),
     ],
 )

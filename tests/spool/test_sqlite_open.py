@@ -15,6 +15,7 @@ import pytest
 
 from spool import schema
 from spool.contract import SpoolUnusable
+from spool.holding import Hold, Scope
 from spool.sqlite import SqliteSpool
 from spool.sqlite_view import SqliteView
 from spool.view import Filter
@@ -95,6 +96,47 @@ def test_a_newer_format_is_refused_with_what_to_do(engine):
     assert "empty its queue" in refusal(engine)
     with pytest.raises(SpoolUnusable, match=f"format {schema.VERSION + 1}"):
         SqliteView(engine.url)
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_file_of_an_older_format_opens_with_all_that_is_in_it(engine, version):
+    with closing(sqlite3.connect(engine.file)) as connection:
+        connection.executescript("".join(schema._STEPS[:version]) + f"PRAGMA user_version = {version};")
+        connection.executescript(_OLD_MAIL)
+    with pytest.raises(SpoolUnusable, match="older relay"):
+        SqliteView(engine.url)
+
+    async def test(spool):
+        (mail,) = await spool.lease("acme.nl", 5, engine.clock.now)
+        assert (mail.id, mail.sender, mail.content, mail.released_at) == (7, "info@acme.nl", b"Dag", 0.0)
+        with engine.view() as view:
+            (waits,) = view.list(Filter(recipient="jan@x.nl"), 5)
+            assert waits.id == 7
+            (failed,) = view.failures(0)
+            assert (failed.recipient, failed.how) == ("piet@x.nl", "failed")
+        await spool.hold(Hold(Scope.ROUTE, "acme.nl", 1.0, "jan", "why"))
+
+    engine.run(test)
+    engine.run(nothing)
+
+
+def test_an_upgrade_that_breaks_off_leaves_the_file_as_it_was(engine):
+    with closing(sqlite3.connect(engine.file)) as connection:
+        connection.executescript(schema._STEPS[0] + "PRAGMA user_version = 1; CREATE TABLE hold (theirs);")
+    assert "damaged" in refusal(engine)
+    with closing(sqlite3.connect(engine.file)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'spent'").fetchone()
+
+
+_OLD_MAIL = """
+INSERT INTO mail (id, route, sender, received_at, size, peer, helo, repairs)
+  VALUES (7, 'acme.nl', 'info@acme.nl', 1, 3, '', '', '');
+INSERT INTO waiting (id, route, due_at, size) VALUES (7, 'acme.nl', 1, 3);
+INSERT INTO content VALUES (7, x'446167');
+INSERT INTO recipient (mail, address, domain, state)
+  VALUES (7, 'jan@x.nl', 'x.nl', 'waiting'), (7, 'piet@x.nl', 'x.nl', 'failed');
+"""
 
 
 def test_a_second_relay_is_told_who_has_the_spool(engine):
