@@ -160,7 +160,7 @@ class Writer:
         return settles
 
     def _write(self, puts: list[Put], settles: list[Settle]) -> None:
-        if puts and (refusal := self._nearly_full()):
+        if puts and (refusal := self._no_room()):
             self._tell(self._listener.refused, puts, refusal)
             puts = []
         if not puts and not settles:
@@ -173,7 +173,8 @@ class Writer:
             else:
                 self._failed(puts, settles, error)
         else:
-            self._report(None)
+            if puts or (self._trouble and not self._no_room()):
+                self._report(None)
             self._tell(self._listener.kept, puts, settles)
 
     def _write_one_by_one(self, puts: list[Put], settles: list[Settle]) -> None:
@@ -209,7 +210,7 @@ class Writer:
                 self._tell(_fail, settle.future, error)
 
     def _answer(self, call: Call) -> None:
-        if call.grows and (refusal := self._nearly_full()):
+        if call.grows and (refusal := self._no_room()):
             self._tell(_fail, call.future, refusal)
             return
         try:
@@ -236,20 +237,23 @@ class Writer:
         self._close()
         return SpoolUnavailable(f"{self._path}: {error}")
 
-    def _nearly_full(self) -> SpoolFull | None:
+    def _no_room(self) -> Exception | None:
         """Mail must not take the last room: what became of it has to be written down too, or it goes out twice.
 
         Room that delivered mail left inside the file counts, but a part must be free on the disk for the log.
         """
-        disk = os.statvfs(self._path.parent)
-        free = disk.f_bavail * disk.f_frsize
-        if free >= self._reserve or (
-            free >= self._reserve // 4
-            and self._connection is not None
-            and free + statements.free_octets(self._connection) >= self._reserve
-        ):
-            return None
-        self._report(f"the disk of {self._path} is nearly full")
+        try:
+            disk = os.statvfs(self._path.parent)
+            free = disk.f_bavail * disk.f_frsize
+            if free >= self._reserve or (
+                free >= self._reserve // 4
+                and self._connection is not None
+                and free + statements.free_octets(self._connection) >= self._reserve
+            ):
+                return None
+        except (OSError, sqlite3.Error) as error:
+            return self._refusal(error)
+        self._report(f"less than {self._reserve >> 20} MB is free on its disk: new mail is refused until there is more")
         return SpoolFull(f"{free} octets are free on the disk of {self._path}; {self._reserve} stay free")
 
     def _report(self, trouble: str | None) -> None:

@@ -34,7 +34,7 @@ def test_a_full_disk_refuses_mail_and_heals_by_itself(engine):
     engine.run(test)
 
 
-def test_mail_leaves_room_on_the_disk_to_write_down_what_became_of_it(engine):
+def test_mail_leaves_room_on_the_disk_to_write_down_what_became_of_it(engine, caplog):
     async def test() -> None:
         async with engine.spool() as spool:
             await spool.put(arrival(spool, engine.clock))
@@ -49,6 +49,19 @@ def test_mail_leaves_room_on_the_disk_to_write_down_what_became_of_it(engine):
         await spool.close()
 
     asyncio.run(test())
+    assert "spool.recovered" not in caplog.text, "what is written down of old mail makes no room for new mail"
+
+
+def test_a_folder_that_is_gone_refuses_mail_and_heals_when_it_is_back(engine):
+    async def test(spool):
+        away = engine.folder.with_name("away")
+        engine.folder.rename(away)
+        with pytest.raises(SpoolUnavailable):
+            await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 10)
+        away.rename(engine.folder)
+        await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 10)
+
+    engine.run(test)
 
 
 def test_trouble_is_logged_when_it_begins_and_when_it_ends(engine, caplog):
