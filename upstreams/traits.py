@@ -1,8 +1,8 @@
 """What is known of a way out beforehand: who signs, which return path a mail gets (dns-authentication.md 5), how much
 an account may send.
 
-Facts that each kind tells of its settings, for `dkim:`, `pace:`, `check` and `route`. Must never ask anybody, nor promise what
-only the DNS or the provider can.
+Facts that each kind tells of its settings, for `dkim:`, `pace:`, `check` and `route`. Must never ask anybody, nor
+promise what only the DNS or the provider can.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from random import Random
 from typing import Any
 
 from config.fields import Settings, setting
-from config.rules import Delivery, Place, Route, RouteSettings, Rules, UpstreamRule
+from config.rules import Delivery, Place, Rate, Route, RouteSettings, Rules, UpstreamRule
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from routing.mail import Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
-from spool.contract import Arrival, Leased, Settlement, id_number
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
+from spool.contract import Arrival, Leased, Settlement, Spent, id_number
 from spool.sqlite import SqliteSpool
 from upstreams.base import Host, Kind, Upstream
 
@@ -30,7 +30,8 @@ SENT = Outcome(Word.SENT, "250 2.0.0 queued as 7", Stage.CONTENT, 250, "2.0.0", 
 DOWN = Outcome(Word.RETRY, "Connection refused", Stage.CONNECT)
 BUSY = Outcome(Word.RETRY, "451 4.3.2 try later", Stage.SENDER, 451, "4.3.2")
 NO_USER = Outcome(Word.REJECT, "550 5.1.1 no such user", Stage.RECIPIENT, 550, "5.1.1")
-BAD_LOGIN = Outcome(Word.CONFIG, "535 5.7.8 bad password", Stage.LOGIN, 535, "5.7.8", hint="Give us the new password.")
+ASK = Hint(Who.CUSTOMER, "Give us the new password.", "Geef ons het nieuwe wachtwoord.")
+BAD_LOGIN = Outcome(Word.CONFIG, "535 5.7.8 bad password", Stage.LOGIN, 535, "5.7.8", hint=ASK)
 NOT_YOURS = Outcome(Word.CONFIG, "550 5.7.60 this sender is not permitted", Stage.CONTENT, 550, "5.7.60")
 DOUBT = Outcome(Word.UNKNOWN, "connection lost after the final dot", Stage.CONTENT)
 
@@ -38,8 +39,8 @@ DOUBT = Outcome(Word.UNKNOWN, "connection lost after the final dot", Stage.CONTE
 class HeldClock:
     """Stands still until `advance`."""
 
-    def __init__(self) -> None:
-        self.at = START
+    def __init__(self, at: float = START) -> None:
+        self.at = at
         self.quiet: Callable[[], Awaitable[None]] = _nothing
         self._calls: list[tuple[float, int, _Call]] = []
         self._count = itertools.count()
@@ -98,6 +99,7 @@ class Scripted(Upstream):
         self.answers: list[Answer] = list(answers) or [SENT]
         self.probe_answer: Outcome | Exception = SENT
         self.mails: list[Outgoing] = []
+        self.sent_at: list[float] = []
         self.probes: list[float] = []
         self.under_way = self.most = 0
         self.opened = asyncio.Event()
@@ -111,6 +113,7 @@ class Scripted(Upstream):
         assert len(set(mail.recipients)) == len(mail.recipients)
         assert mail.content.endswith(b"\r\n")
         self.mails.append(mail)
+        self.sent_at.append(self.now() - START)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         assert self.under_way <= self.concurrency
@@ -141,12 +144,18 @@ def route(*senders: str, via: str | tuple[str, ...], **settings: object) -> Rout
     return Route(senders[0], RouteSettings(from_=senders, via=names, **settings), Place("routes.yaml", 1))  # type: ignore[arg-type]
 
 
-def rules(routes: tuple[Route, ...], passwords: Mapping[str, str] | None = None) -> Rules:
+def rules(
+    routes: tuple[Route, ...], passwords: Mapping[str, str] | None = None, paces: Mapping[str, Rate] | None = None
+) -> Rules:
     """Rules whose upstreams are all that the routes name."""
     names = dict.fromkeys(name for one in routes for name in one.settings.via)
     entries = {
         name: UpstreamRule(
-            name, "scripted", ScriptedSettings(password=(passwords or {}).get(name, "one")), Place("r", 1)
+            name,
+            "scripted",
+            ScriptedSettings(password=(passwords or {}).get(name, "one")),
+            Place("r", 1),
+            (paces or {}).get(name, Rate()),
         )
         for name in names
     }
@@ -190,6 +199,9 @@ class WatchedSpool(SqliteSpool):
     async def next_due(self, route: str) -> float | None:
         return await self._watched(super().next_due(route))
 
+    async def spend(self, spent: Sequence[Spent]) -> None:
+        await self._watched(super().spend(spent))
+
     async def wake(self, route: str, now: float) -> None:
         await self._watched(super().wake(route, now))
 
@@ -232,15 +244,21 @@ class Room:
 
 @asynccontextmanager
 async def room(
-    folder: Path, routes: tuple[Route, ...], *upstreams: Scripted, start: bool = True, **settings: object
+    folder: Path,
+    routes: tuple[Route, ...],
+    *upstreams: Scripted,
+    start: bool = True,
+    paces: Mapping[str, Rate] | None = None,
+    at: float = START,
+    **settings: object,
 ) -> AsyncIterator[Room]:
-    """A scheduler on a spool in `folder`, stopped and closed at the end."""
-    clock = HeldClock()
+    """A scheduler on a spool in `folder`, stopped and closed at the end. `at` is when it begins."""
+    clock = HeldClock(at)
     for upstream in upstreams:
         upstream.now = clock.now
     spool = await WatchedSpool.open(str(folder / "spool.db"), size_limit=1 << 30, clock=clock.now)
     try:
-        plan = build_plan(rules(routes), kinds(*upstreams), Host("relay.callcenter.nl"), None)
+        plan = build_plan(rules(routes, paces=paces), kinds(*upstreams), Host("relay.callcenter.nl"), None)
         scheduler = Scheduler(spool, plan, Delivery(**settings), clock, Random(7))  # type: ignore[arg-type]
         if start:
             await scheduler.start()

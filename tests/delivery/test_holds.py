@@ -29,7 +29,11 @@ def test_one_wrong_password_is_one_login_however_much_mail_waits(tmp_path, caplo
             assert one.probes == []
             (held,) = events(caplog, "held")
             assert (held["level"], held["route"], held["upstream"]) == ("ERROR", "acme.nl", "one")
-            assert (held["reply"], held["hint"]) == (BAD_LOGIN.reply, BAD_LOGIN.hint)
+            assert (held["reply"], held["hint"], held["who"]) == (
+                BAD_LOGIN.reply,
+                "Give us the new password.",
+                "customer",
+            )
             assert await r.waiting() == {"acme.nl": 31}
             numbers = r.scheduler.routes()["acme.nl"]
             assert [(note.upstream, note.reply) for note in numbers.held] == [("one", BAD_LOGIN.reply)]

@@ -1,0 +1,294 @@
+"""Pace through the scheduler: limits kept, turns fair, restarts and outages survived, nothing polled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from config.rules import Pace, Rate
+from delivery.plan import build_plan
+from routing.mail import Outgoing
+from spool.contract import Leased, Spent, SpoolUnavailable
+from tests.delivery.room import DOWN, SENT, START, Scripted, events, numbers_of, room, route, rules
+from tests.delivery.room import kinds as kinds_of
+from upstreams.base import Host
+
+ACME = route("acme.nl", via="one")
+
+
+def most_in(times: list[float], length: float) -> int:
+    """The most of `times` in any window of that length."""
+    return max((sum(end - length < at <= end for at in times) for end in times), default=0)
+
+
+def test_a_routes_pace_is_kept_to_the_mail_and_used_in_full(tmp_path):
+    async def scenario():
+        one = Scripted("one")
+        async with room(tmp_path, (route("acme.nl", via="one", pace=Pace(per_minute=5)),), one) as r:
+            for _ in range(23):
+                await r.put()
+            await r.clock.advance(0)
+            assert len(one.mails) == 5
+            await r.clock.advance(59)
+            assert len(one.mails) == 5
+            await r.clock.advance(185)
+            assert len(one.mails) == 23
+            assert most_in(one.sent_at, 60.0) == 5
+            assert await r.waiting() == {}
+            assert numbers_of(one.mails) == sorted(numbers_of(one.mails))
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_that_waits_for_its_pace_has_one_mail_at_hand_and_one_timer(tmp_path):
+    async def scenario():
+        one = Scripted("one")
+        async with room(tmp_path, (route("acme.nl", via="one", pace=Pace(per_day=3)),), one) as r:
+            for _ in range(40):
+                await r.put()
+            await r.clock.advance(3600)
+            assert len(one.mails) == 3
+            assert r.scheduler.octets == len(one.mails[0].content)
+            assert len(r.clock.timers) == 1
+            assert r.clock.timers[0] == START + 86400
+            assert len(asyncio.all_tasks()) == 1
+            await r.put()
+            await r.quiet()
+            assert len(r.clock.timers) == 1
+            assert (await r.waiting())["acme.nl"] == 37
+
+    asyncio.run(scenario())
+
+
+def test_an_accounts_pace_is_shared_and_a_campaign_leaves_the_others_room(tmp_path):
+    async def scenario():
+        shared = Scripted("shared")
+        routes = tuple(route(name, via="shared") for name in ("acme.nl", "globex.nl", "hooli.nl"))
+        async with room(tmp_path, routes, shared, paces={"shared": Rate(per_minute=10, per_day=100)}) as r:
+            for _ in range(300):
+                await r.put()
+            for _ in range(5):
+                await r.clock.advance(301)
+                before = len(shared.mails)
+                number = await r.put("info@globex.nl", route="globex.nl")
+                await r.clock.advance(0)
+                assert number in numbers_of(shared.mails[before:]), "the single mail goes at once"
+            await r.clock.advance(3600)
+            number = await r.put("info@hooli.nl", route="hooli.nl")
+            await r.clock.advance(0)
+            assert number in numbers_of(shared.mails), "though the campaign has had all it may of the day"
+            assert len(shared.mails) < 100
+            assert most_in(shared.sent_at, 60.0) <= 10
+            await r.clock.advance(86400)
+            assert most_in(shared.sent_at, 86400.0) <= 100
+
+    asyncio.run(scenario())
+
+
+def test_one_route_at_its_pace_does_not_hold_up_another_on_the_same_upstream(tmp_path):
+    async def scenario():
+        shared = Scripted("shared", concurrency=1)
+        routes = (route("acme.nl", via="shared", pace=Pace(per_minute=1)), route("globex.nl", via="shared"))
+        async with room(tmp_path, routes, shared) as r:
+            for _ in range(20):
+                await r.put()
+                await r.put("info@globex.nl", route="globex.nl")
+            await r.clock.advance(0)
+            assert [mail.route for mail in shared.mails].count("globex.nl") == 20
+            assert [mail.route for mail in shared.mails].count("acme.nl") == 1
+            await r.clock.advance(20 * 61)
+            assert len(shared.mails) == 40
+
+    asyncio.run(scenario())
+
+
+def test_recipients_count_for_the_day_and_a_mail_that_is_split_comes_back_for_its_rest(tmp_path):
+    async def scenario():
+        one = Scripted("one", recipients_limit=4)
+        async with room(tmp_path, (route("acme.nl", via="one", pace=Pace(per_day=10)),), one) as r:
+            await r.put("info@acme.nl", *[f"x{number}@example.org" for number in range(25)])
+            await r.clock.advance(86400 * 4)
+            assert [len(mail.recipients) for mail in one.mails][:2] == [4, 4]
+            reached = [to for mail in one.mails for to in mail.recipients]
+            assert sorted(reached) == sorted({f"x{number}@example.org" for number in range(25)})
+            for end in one.sent_at:
+                pairs = zip(one.sent_at, one.mails, strict=True)
+                assert sum(len(mail.recipients) for at, mail in pairs if end - 86400 < at <= end) <= 10
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_forgets_nothing_of_the_day(tmp_path):
+    async def scenario():
+        total = 0
+        for days in range(3):
+            one = Scripted("one")
+            at = START + days * 1000
+            async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_day=7)}, at=at) as r:
+                for _ in range(4):
+                    await r.put()
+                await r.clock.advance(900)
+                total += len(one.mails)
+        assert total == 7
+
+    asyncio.run(scenario())
+
+
+def test_what_is_sent_was_on_disk_before(tmp_path):
+    async def scenario():
+        seen: list[int] = []
+
+        async with room(tmp_path, (ACME,), one := Scripted("one"), paces={"one": Rate(per_day=100)}) as r:
+
+            def look(mail: Outgoing):
+                seen.append(sum(spent.recipients for spent in noted))
+                return dict.fromkeys(mail.recipients, SENT)
+
+            noted: list[Spent] = []
+            spend = r.spool.spend
+
+            async def watched(spent: list[Spent]) -> None:
+                await spend(spent)
+                noted.extend(spent)
+
+            r.spool.spend = watched
+            one.answers = [look]
+            for _ in range(5):
+                await r.put("info@acme.nl", "a@example.org", "b@example.org")
+            await r.clock.advance(0)
+            assert len(seen) == 5
+            assert all(on_disk >= 2 * number for number, on_disk in enumerate(seen, 1))
+            stored = await r.spool.spent(START)
+            assert sum(spent.recipients for spent in stored) == 10
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_cannot_note_it_means_no_send(tmp_path, caplog):
+    async def scenario():
+        async with room(tmp_path, (ACME,), one := Scripted("one"), paces={"one": Rate(per_day=5)}) as r:
+
+            async def unable(spent: list[Spent]) -> None:
+                raise SpoolUnavailable("disk I/O error")
+
+            spend, r.spool.spend = r.spool.spend, unable
+            await r.put()
+            await r.clock.advance(0)
+            assert one.mails == []
+            r.spool.spend = spend
+            await r.clock.advance(70)
+            assert len(one.mails) == 1
+            assert sum(spent.recipients for spent in await r.spool.spent(START)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_uses_up_nothing(tmp_path):
+    async def scenario():
+        one = Scripted("one", DOWN)
+        one.probe_answer = DOWN
+        async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_minute=50, per_day=3)}) as r:
+            for _ in range(3):
+                await r.put()
+            await r.clock.advance(7200)
+            one.answers, one.probe_answer = [SENT], SENT
+            before = len(one.mails)
+            await r.clock.advance(600)
+            assert len(one.mails) == before + 3
+            await r.put()
+            await r.clock.advance(60)
+            assert len(one.mails) == before + 3
+
+    asyncio.run(scenario())
+
+
+def test_a_route_that_spills_goes_by_the_next_instead_of_waiting_and_back(tmp_path):
+    async def scenario():
+        one, two = Scripted("one"), Scripted("two")
+        spilling = route("acme.nl", via=("one", "two"), spill_after=600.0)
+        async with room(tmp_path, (spilling,), one, two, paces={"one": Rate(per_minute=4, per_day=6)}) as r:
+            for _ in range(9):
+                await r.put()
+            await r.clock.advance(0)
+            assert (len(one.mails), len(two.mails)) == (4, 0), "a minute is not worth another way"
+            await r.clock.advance(61)
+            assert (len(one.mails), len(two.mails)) == (6, 3)
+            assert one.probes == []
+            await r.clock.advance(86400)
+            await r.put()
+            await r.clock.advance(0)
+            assert len(one.mails) == 7
+
+    asyncio.run(scenario())
+
+
+def test_without_it_mail_waits_for_its_own_way(tmp_path):
+    async def scenario():
+        one, two = Scripted("one"), Scripted("two")
+        async with room(
+            tmp_path, (route("acme.nl", via=("one", "two")),), one, two, paces={"one": Rate(per_day=2)}
+        ) as r:
+            for _ in range(4):
+                await r.put()
+            await r.clock.advance(86399)
+            assert (len(one.mails), len(two.mails)) == (2, 0)
+            await r.clock.advance(2)
+            assert (len(one.mails), len(two.mails)) == (4, 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_that_changes_a_pace_counts_on(tmp_path):
+    async def scenario():
+        one = Scripted("one")
+        async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_day=2)}) as r:
+            for _ in range(9):
+                await r.put()
+            await r.clock.advance(100)
+            assert len(one.mails) == 2
+            wider = rules((ACME,), paces={"one": Rate(per_day=5)})
+            await r.scheduler.replace(build_plan(wider, kinds_of(), Host("relay.callcenter.nl"), r.plan))
+            await r.clock.advance(100)
+            assert len(one.mails) == 5
+            assert one.closed == 0
+            free = build_plan(rules((ACME,)), kinds_of(), Host("relay.callcenter.nl"), r.plan)
+            await r.scheduler.replace(free)
+            await r.clock.advance(0)
+            assert len(one.mails) == 9
+
+    asyncio.run(scenario())
+
+
+def test_people_hear_of_the_days_limit_before_it_is_reached(tmp_path, caplog):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        one = Scripted("one", concurrency=1)
+        async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_day=20)}) as r:
+            for _ in range(15):
+                await r.put()
+            await r.clock.advance(0)
+            assert events(caplog, "quota_near") == []
+            for _ in range(15):
+                await r.put()
+            await r.clock.advance(3600)
+            (told,) = events(caplog, "quota_near")
+            assert (told["account"], told["per_day"], told["level"]) == ("upstream one", 20, "WARNING")
+            assert told["recipients"] < 20
+
+    asyncio.run(scenario())
+
+
+def test_a_drain_ends_a_pause(tmp_path):
+    async def scenario():
+        async with room(tmp_path, (ACME,), Scripted("one"), paces={"one": Rate(per_day=1)}) as r:
+            for _ in range(3):
+                await r.put()
+            await r.clock.advance(0)
+            await r.scheduler.stop(1.0)
+            await r.quiet()
+            assert r.clock.timers == []
+            left: list[Leased] = await r.spool.lease("acme.nl", 10, r.clock.now())
+            assert len(left) == 2
+
+    asyncio.run(scenario())
