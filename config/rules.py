@@ -112,6 +112,23 @@ class Status(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks(Settings):
+    """Where providers tell what became of a mail; each upstream has a path of its own, `/webhooks/NAME`."""
+
+    address: str = setting(
+        doc="Host and port to take providers' events on, in plain HTTP: a proxy with TLS stands in front.",
+        example="127.0.0.1:8026",
+        check=network.host_port,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if not network.listens_on_loopback(self.address):
+            wrong = "can be reached from other machines, and has no TLS of its own"
+            mend = "listen on 127.0.0.1 behind a proxy, or let nobody but the proxy get there"
+            yield Fault("address", wrong, mend, warning=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relay(Settings):
     """relay.yaml, read once at start."""
 
@@ -123,6 +140,7 @@ class Relay(Settings):
     limits: Limits = setting(default=Limits(), doc="What one client or one mail may ask of us.")
     delivery: Delivery = setting(default=Delivery(), doc="When and how often we try.")
     status: Status | None = setting(default=None, doc="The status page; off when absent.")
+    webhooks: Webhooks | None = setting(default=None, doc="Providers' events; off when absent.")
     workers: int = setting(default=1, doc="Processes that share the port.", minimum=1, check=_one_process)
 
     def faults(self) -> Iterator[Fault]:

@@ -120,6 +120,9 @@ def _entry(entry: TimelineEntry, zone: tzinfo | None) -> Iterator[str]:
     took = "" if entry.seconds is None else f", {entry.seconds:.1f} s"
     what = _plain(entry.text) if entry.upstream is None else f"{_plain(entry.upstream)}{took}"
     yield f"  {_moment(entry.at, zone)}  {entry.event:<8}  {what}"
+    if entry.recipient is not None:
+        yield f"      {_plain(entry.recipient)}"
+        yield from (f"        {_plain(line)}" for line in entry.text.splitlines())
     groups: dict[Outcome, list[str]] = {}
     for address, outcome in entry.outcomes:
         groups.setdefault(outcome, []).append(address)
@@ -176,6 +179,7 @@ def _entry_fields(entry: TimelineEntry) -> dict[str, Any]:
         "text": entry.text,
         "upstream": entry.upstream,
         "seconds": entry.seconds,
+        "recipient": entry.recipient,
         "outcomes": list(_outcomes(entry.outcomes)),
     }
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from config.fields import Settings
 from config.problems import Problem
-from config.rules import Relay, Route
+from config.rules import Relay, Route, Rules
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from intake.server import Intake
@@ -27,6 +27,9 @@ from routing.events import emit
 from spool.contract import Spool
 from spool.sqlite import SqliteSpool
 from upstreams.base import Host, Kind
+
+if TYPE_CHECKING:
+    from ops.webhook_listener import WebhookListener
 
 _log = logging.getLogger("relay")
 
@@ -44,6 +47,7 @@ class _Rooms:
     spool: Spool
     scheduler: Scheduler
     plan: Plan
+    webhooks: WebhookListener | None
 
     def match(self, sender: str) -> Route | None:
         return self.plan.table.match(sender)
@@ -72,7 +76,8 @@ class Service:
         host = Host(hostname=relay.hostname or own_name)
         plan = build_plan(checked.rules, self._kinds, host, None)
         spool = await SqliteSpool.open(relay.spool.url, size_limit=relay.limits.spool_size)
-        rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan)
+        webhooks = self._webhooks(relay, spool, checked.rules)
+        rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan, webhooks)
         try:
             await self._serve(rooms)
         finally:
@@ -85,6 +90,8 @@ class Service:
         await rooms.scheduler.start()
         try:
             await intake.start()
+            if rooms.webhooks:
+                await rooms.webhooks.start()
             status = _listening(intake, rooms)
             emit(_log, "started", listen=_addresses(intake), routes=len(rooms.plan.routes), spool=rooms.relay.spool.url)
             notify.ready(status)
@@ -97,6 +104,8 @@ class Service:
             notify.stopping()
             emit(_log, "stopping", seconds=DRAIN_SECONDS)
             deadline = time.monotonic() + DRAIN_SECONDS
+            if rooms.webhooks:
+                await rooms.webhooks.stop()
             await intake.stop(DRAIN_SECONDS / 2)
             await rooms.scheduler.stop(max(1.0, deadline - time.monotonic()))
             emit(_log, "stopped")
@@ -122,12 +131,23 @@ class Service:
             plan = build_plan(checked.rules, self._kinds, rooms.host, rooms.plan)
             rooms.plan = plan
             await rooms.scheduler.replace(plan)
+            if rooms.webhooks:
+                rooms.webhooks.desk.replace(checked.rules)
         except Exception:
             _log.exception("reload_failed, the old rules stay: this is a bug of the relay, please report it")
             return
         if checked.relay != rooms.relay:
             emit(_log, "restart_needed", logging.WARNING, why="relay.yaml changed, and it is read at start only")
         emit(_log, "reloaded", routes=len(plan.routes), upstreams=len(plan.upstreams))
+
+    def _webhooks(self, relay: Relay, spool: Spool, rules: Rules) -> WebhookListener | None:
+        """The listener for providers' events, where one is asked for; else its code is not even loaded."""
+        if relay.webhooks is None:
+            return None
+        from ops.webhook_listener import WebhookListener
+        from ops.webhooks import WebhookDesk
+
+        return WebhookListener(WebhookDesk(spool, self._kinds, rules), relay.webhooks.address)
 
     def _check(self) -> Checked:
         checked = check(self._config, self._shapes)
