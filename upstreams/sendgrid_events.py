@@ -66,7 +66,9 @@ def reader(webhook_key: str) -> EventReader:
             return Refusal(401, "wrong signature")
         if not now - OLDEST < int(stamp) < now + AHEAD:
             return Refusal(403, "signed too long ago, or by a clock that is ahead")
-        return _post(body, int(stamp), now)
+        # The seal is of what is signed, not of the signature: one of ECDSA can be written in two ways.
+        seal = hashlib.sha256(f"{webhook_key} {stamp} ".encode() + body).hexdigest()
+        return _post(body, seal, int(stamp) + OLDEST, now)
 
     return read
 
@@ -79,8 +81,7 @@ def _signed(key: EllipticCurvePublicKey, signature: str, stamp: str, body: bytes
     return True
 
 
-def _post(body: bytes, stamp: int, now: float) -> Post | Refusal:
-    """The seal is of what is signed, not of the signature: one of ECDSA can be written in two ways."""
+def _post(body: bytes, seal: str, until: float, now: float) -> Post | Refusal:
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
@@ -88,8 +89,7 @@ def _post(body: bytes, stamp: int, now: float) -> Post | Refusal:
     if not isinstance(said, list):
         return Refusal(406, "not a list of events")
     events = tuple(event for each in said if (event := _event(each, now)) is not None)
-    seal = hashlib.sha256(b"%d" % stamp + body).hexdigest()
-    return Post(events, seal, stamp + OLDEST, AGAIN, ignored=len(said) - len(events))
+    return Post(events, seal, until, AGAIN, ignored=len(said) - len(events))
 
 
 def _event(said: Any, now: float) -> ProviderEvent | None:

@@ -96,6 +96,8 @@ def test_a_signature_written_in_its_other_way_has_the_same_seal():
     assert twin != headers[name]
     assert read((headers | {name: twin}, body)).seal == read((headers, body)).seal
     assert read(SENDGRID.signed([event("delivered")], NOW + 1)).seal != read((headers, body)).seal
+    other = SendGridWebhook()  # what one account says does not keep the words of another out
+    assert read(other.signed_octets(body, NOW), key=other.key).seal != read((headers, body)).seal
 
 
 @pytest.mark.parametrize(
