@@ -23,7 +23,7 @@ _log = logging.getLogger("webhooks")
 
 CONNECTIONS: Final = 200
 """Most at one time; a provider that is refused comes back minutes later."""
-BODIES: Final = 16
+BODIES: Final = 4
 """Most that are read at one time: they are in memory, and memory is short. The others wait their turn."""
 BODY_LIMIT: Final = 1 << 20
 """Octets; a batch of SendGrid's is smaller."""

@@ -6,6 +6,7 @@ recipient and the far server's words.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -23,6 +24,9 @@ _log = logging.getLogger("webhooks")
 
 PATH: Final = "/webhooks/"
 """What stands before an upstream's name."""
+
+_AT_A_TIME: Final = 50
+"""Events of one batch that are logged before mail gets its turn again."""
 
 _TELL_EVERY: Final = 60.0
 """Seconds between two log lines about the same sort of refusal: whoever gets at the port must not fill the log."""
@@ -101,7 +105,7 @@ class WebhookDesk:
             return self.refuse(upstream, 503, f"the spool cannot take it: {error}", "the spool cannot take it")
         if noted is None:
             return self.refuse(upstream, said.again, "taken before")
-        self._count(upstream, said, noted)
+        await self._count(upstream, said, noted)
         return 200
 
     def refuse(self, upstream: str, status: int, why: str, sort: str | None = None) -> int:
@@ -117,9 +121,11 @@ class WebhookDesk:
             )
         return status
 
-    def _count(self, upstream: str, post: Post, noted: tuple[Noted, ...]) -> None:
+    async def _count(self, upstream: str, post: Post, noted: tuple[Noted, ...]) -> None:
         self.numbers.ignored[upstream] += post.ignored
-        for event, result in zip(post.events, noted, strict=True):
+        for number, (event, result) in enumerate(zip(post.events, noted, strict=True), 1):
+            if number % _AT_A_TIME == 0:
+                await asyncio.sleep(0)
             if result.route is None:
                 self.numbers.unknown[upstream] += 1
             elif not result.new:

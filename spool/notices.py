@@ -11,7 +11,7 @@ from typing import Final
 from routing.provider_events import ProviderEvent
 from spool.contract import Noted, Notice, id_number
 
-_FORGET_SEALS: Final = "DELETE FROM seal WHERE mark IN (SELECT mark FROM seal WHERE until < ? LIMIT 1000)"
+FORGET_SEALS: Final = "DELETE FROM seal WHERE mark IN (SELECT mark FROM seal WHERE until < ? LIMIT 1000)"
 _KEEP_SEAL: Final = "INSERT INTO seal (mark, until) VALUES (?, ?) ON CONFLICT DO NOTHING"
 ROUTE: Final = "SELECT route FROM mail WHERE id = ?"
 HANDED: Final = "SELECT 1 FROM event WHERE mail = ? AND upstream = ? AND told IS NULL LIMIT 1"
@@ -22,7 +22,7 @@ ON CONFLICT DO NOTHING"""
 
 def note(connection: sqlite3.Connection, notice: Notice, now: float) -> tuple[Noted, ...] | None:
     """See `Spool.note`. Seals that are over by `now` are forgotten on the way."""
-    connection.execute(_FORGET_SEALS, (now,))
+    connection.execute(FORGET_SEALS, (now,))
     if not connection.execute(_KEEP_SEAL, (notice.seal, notice.until)).rowcount:
         return None
     return tuple(_note(connection, notice, event) for event in notice.events)

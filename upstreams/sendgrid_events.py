@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -62,20 +63,24 @@ def reader(webhook_key: str) -> EventReader:
         signature, stamp = headers.get(SIGNATURE), headers.get(TIMESTAMP)
         if not signature or not stamp:
             return Refusal(401, "not signed")
-        if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 12) or not _signed(key, signature, stamp, body):
+        digest = hashlib.sha256(stamp.encode("utf-8", "replace"))
+        digest.update(body)
+        if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 12) or not _signed(
+            key, signature, digest.digest()
+        ):
             return Refusal(401, "wrong signature")
         if not now - OLDEST < int(stamp) < now + AHEAD:
             return Refusal(403, "signed too long ago, or by a clock that is ahead")
         # The seal is of what is signed, not of the signature: one of ECDSA can be written in two ways.
-        seal = hashlib.sha256(f"{webhook_key} {stamp} ".encode() + body).hexdigest()
+        seal = hashlib.sha256(webhook_key.encode() + digest.digest()).hexdigest()
         return _post(body, seal, int(stamp) + OLDEST, now)
 
     return read
 
 
-def _signed(key: EllipticCurvePublicKey, signature: str, stamp: str, body: bytes) -> bool:
+def _signed(key: EllipticCurvePublicKey, signature: str, digest: bytes) -> bool:
     try:
-        key.verify(base64.b64decode(signature, validate=True), stamp.encode() + body, ECDSA(SHA256()))
+        key.verify(base64.b64decode(signature, validate=True), digest, ECDSA(Prehashed(SHA256())))
     except (InvalidSignature, binascii.Error, ValueError):
         return False
     return True
