@@ -6,6 +6,7 @@ Must never open a way on its own guess: a probe that succeeded, new rules or ops
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from delivery.clock import Clock
@@ -13,6 +14,18 @@ from delivery.probes import Prober, Watch
 from delivery.story import tell_held, tell_released
 from delivery.ways import Gate, Way
 from spool.contract import Leased
+
+
+@dataclass(frozen=True, slots=True)
+class HeldWay:
+    """A way that delivery put on hold: since when and why, and when it is probed again (unix seconds)."""
+
+    route: str
+    upstream: str
+    since: float
+    reply: str
+    hint: str | None
+    next_probe: float
 
 
 class Holds:
@@ -50,6 +63,15 @@ class Holds:
         way.release(now)
         self._released(way)
 
+    def all(self) -> tuple[HeldWay, ...]:
+        """Every way on hold, the first that closed first."""
+        ways = [(way.held, way, watch) for way, watch in self._watches.items() if isinstance(way, Way) and way.held]
+        found = [
+            HeldWay(way.route, way.name, held.since, held.outcome.reply, _text(held.outcome.hint), watch.next_at)
+            for held, way, watch in ways
+        ]
+        return tuple(sorted(found, key=lambda way: way.since))
+
     def go_round(self, gate: Gate) -> None:
         """Probe an upstream that mail goes round, or is not tried at, because it cannot be reached."""
         if gate not in self._watches:
@@ -78,3 +100,7 @@ class Holds:
 
     def _prober(self, gate: Gate) -> Prober:
         return self._probers.setdefault(gate, Prober(gate.upstream, self._clock))
+
+
+def _text(hint: object) -> str | None:
+    return None if hint is None else str(hint)

@@ -64,9 +64,11 @@ class Prober:
 
 
 class Watch:
-    """Probes until the upstream is ready, then calls `ready` once. `failures` counts on from earlier ones."""
+    """Probes until the upstream is ready, then calls `ready` once. `failures` counts on from earlier ones; the next
+    probe is at `next_at` (unix seconds).
+    """
 
-    __slots__ = ("_asking", "_clock", "_fields", "_prober", "_ready", "_timer", "failures")
+    __slots__ = ("_asking", "_clock", "_fields", "_prober", "_ready", "_timer", "failures", "next_at")
 
     def __init__(
         self, prober: Prober, clock: Clock, ready: Callable[[], None], failures: int = 0, **fields: object
@@ -78,11 +80,13 @@ class Watch:
         self._timer: Timer | None = None
         self._asking: asyncio.Task[None] | None = None
         self.failures = failures
+        self.next_at = 0.0
 
     def start(self, stated: float | None = None) -> float:
         """Set the timer for the next probe; returns when that is. `stated` is a wait that the upstream asked for."""
         when = self._clock.now() + probe_wait(self.failures, stated)
         self._timer = self._clock.call_at(when, self._due)
+        self.next_at = when
         return when
 
     def stop(self) -> None:

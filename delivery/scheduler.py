@@ -109,6 +109,22 @@ class Scheduler:
         since = {name: gate.unreachable_since for name, gate in self._gates.items()}
         return {name: at for name, at in since.items() if at is not None}
 
+    def recall(self, hold: Hold) -> None:
+        """Begin no send that a new hold of people covers; sends under way end as they began."""
+        self._dispatch.recall(lambda mail: hold.key in keys_of(id_text(mail.id), mail.route, mail.sender))
+
+    def release(self, route: str, why: str) -> int:
+        """Open the ways of a route that delivery put on hold, without a probe. Returns how many."""
+        lane = self._dispatch.lanes.get(route)
+        held = [way for way in lane.ways if way.held] if lane else []
+        for way in held:
+            self._holds.release(way, why)
+        return len(held)
+
+    def held(self) -> tuple[HeldWay, ...]:
+        """The ways that delivery put on hold."""
+        return self._holds.all()
+
     @property
     def octets(self) -> int:
         """Octets of content that are leased now."""

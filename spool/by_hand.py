@@ -42,17 +42,21 @@ class ByHand:
         """Take up the holds of earlier processes."""
         self.held = Held(await self._ask(statements.holds, _same))
 
-    async def hold(self, hold: Hold, note: str | None) -> None:
-        before, self.held = self.held, self.held.plus(hold)
+    async def hold(self, hold: Hold, note: str | None) -> bool:
+        known, self.held = self.held.get(hold.key), self.held.plus(hold)
+        kept = False
         try:
-            await self._ask(partial(_keep, hold=hold, note=note), _same)
-        except BaseException:
-            self.held = before
-            raise
+            kept = await self._ask(partial(_keep, hold=hold, note=note), _same)
+        finally:
+            if not kept:
+                self.held = self.held.plus(known) if known else self.held.minus(hold.key)
+        if not kept:
+            return False
         if hold.scope is not Scope.ROUTE:
             async for rows in self._chunks(_covered(hold.key)):
                 await self._ask(partial(statements.park_held, rows=rows, held=self.held), _same)
         self._look_again()
+        return True
 
     async def release(self, key: Key, note: str | None, now: float) -> Hold | None:
         """The mails first and the hold last: after a crash in between it is still there, and can be ended again."""
@@ -166,9 +170,13 @@ def _covered(key: Key) -> Filter:
             return Filter()
 
 
-def _keep(connection: Connection, hold: Hold, note: str | None) -> None:
+def _keep(connection: Connection, hold: Hold, note: str | None) -> bool:
+    """False for a mail that does not wait: a hold on it would never end."""
+    if hold.scope is Scope.MAIL and not statements.select(connection, _covered(hold.key), 0, 1):
+        return False
     statements.keep_hold(connection, hold)
     _write_note(connection, hold.key, note, hold.since)
+    return True
 
 
 def _forget(connection: Connection, key: Key, note: str | None, now: float) -> None:

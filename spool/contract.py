@@ -33,6 +33,10 @@ class SpoolUnusable(Exception):
     """The store cannot be opened (corrupt, locked by another relay, too new). The text says what to do."""
 
 
+class SpoolInUse(SpoolUnusable):
+    """Another process has it open."""
+
+
 def id_text(number: int) -> str:
     """A mail's number as people see it: 13 characters of Crockford's base 32, sorted by time."""
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(60, -1, -5))
@@ -254,9 +258,10 @@ class Spool(ABC):
         """What people hold, just now."""
 
     @abstractmethod
-    async def hold(self, hold: Hold, note: str | None = None) -> None:
+    async def hold(self, hold: Hold, note: str | None = None) -> bool:
         """From now on lease no mail that it covers, also after a restart; one that is leased stays so. A second hold on
-        the same subject replaces the first. `note` goes on the timeline of a mail that is held by its id.
+        the same subject replaces the first. `note` goes on the timeline of a mail that is held by its id; False when
+        that mail does not wait.
         """
 
     @abstractmethod

@@ -9,14 +9,14 @@ import fcntl
 import os
 from pathlib import Path
 
-from spool.contract import SpoolUnusable
+from spool.contract import SpoolInUse, SpoolUnusable
 
 
 class Ownership:
     """Holds `<spool>.lock`. The file stays; the lock on it goes with the process."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SpoolUnusable when another process holds it."""
+        """Raises SpoolInUse when another process holds it, SpoolUnusable when it cannot be made."""
         lock = path.with_name(path.name + ".lock")
         try:
             self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -29,7 +29,7 @@ class Ownership:
         except OSError as error:
             holder = os.read(self._descriptor, 20).decode("ascii", "replace").strip()
             os.close(self._descriptor)
-            raise SpoolUnusable(
+            raise SpoolInUse(
                 f"the spool {path} is in use by another relay (process {holder or 'unknown'}); stop that one first"
             ) from error
         os.ftruncate(self._descriptor, 0)

@@ -215,8 +215,8 @@ class SqliteSpool(Spool):
     def held(self) -> Held:
         return self._by_hand.held
 
-    async def hold(self, hold: Hold, note: str | None = None) -> None:
-        await self._by_hand.hold(hold, note)
+    async def hold(self, hold: Hold, note: str | None = None) -> bool:
+        return await self._by_hand.hold(hold, note)
 
     async def release(self, key: Key, now: float, note: str | None = None) -> Hold | None:
         return await self._by_hand.release(key, note, now)
