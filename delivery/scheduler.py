@@ -17,7 +17,7 @@ from delivery.attempt import Attempts
 from delivery.backoff import PROBE_WAITS
 from delivery.clock import Clock, WallClock
 from delivery.dispatch import Dispatch
-from delivery.holds import Holds
+from delivery.holds import HeldWay, Holds
 from delivery.lanes import Lane, RouteNumbers, gates_for
 from delivery.plan import Plan
 from delivery.settling import Settling
@@ -25,6 +25,7 @@ from delivery.ways import Gate, Way
 from routing.events import emit
 from routing.mail import domain_of
 from spool.contract import Leased, Spool, id_text
+from spool.holding import Hold, keys_of
 
 _log = logging.getLogger("delivery")
 
