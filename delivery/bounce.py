@@ -71,6 +71,8 @@ def _for_people(mail: Leased, failures: Sequence[Failure], now: float) -> str:
     for failure in failures:
         lines += ["", f"<{failure.address}>", f"    {_reason(failure, now - mail.received_at)}"]
         lines += ["    The answer was:", f"    {_one_line(failure.outcome.reply)}"]
+        if failure.outcome.hint is not None:
+            lines += [f"    What to do: {failure.outcome.hint.en}", f"    Wat te doen: {failure.outcome.hint.nl}"]
     text = "\r\n".join(lines) + "\r\n"
     return b2a_qp(text.encode(), istext=True).decode("ascii")
 

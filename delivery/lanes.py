@@ -15,6 +15,7 @@ from delivery.accounts import Meters
 from delivery.choice import Standing, next_upstream
 from delivery.clock import Timer
 from delivery.ways import Gate, Way
+from routing.outcome import Hint
 from spool.contract import Leased
 from upstreams.base import Upstream
 
@@ -29,7 +30,7 @@ class HeldNumbers:
     upstream: str
     since: float
     reply: str
-    hint: str | None
+    hint: Hint | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,11 +55,15 @@ def _tell_one(
         reply=outcome.reply,
         code=outcome.code,
         upstream_id=outcome.upstream_id,
-        hint=outcome.hint,
+        **_hint(outcome),
         attempts=errand.mail.attempts + 1,
         seconds=sum([attempt.seconds for attempt in errand.attempts]),
         next=None if ended or due_at is None else max(0.0, due_at - now),
     )
+
+
+def _hint(outcome: Outcome) -> dict[str, str]:
+    return {} if outcome.hint is None else {"hint": str(outcome.hint), "who": outcome.hint.who}
 
 
 def _level(ended: Settled | None, outcome: Outcome, sender: str) -> int:
@@ -76,7 +80,7 @@ def tell_held(way: Way, mail: Leased, next_probe: float) -> None:
         return
     outcome = way.held.outcome
     level = logging.ERROR if way.failures == 1 else logging.WARNING
-    fields = {"reply": outcome.reply, "code": outcome.code, "hint": outcome.hint, "next": next_probe}
+    fields = {"reply": outcome.reply, "code": outcome.code, **_hint(outcome), "next": next_probe}
     emit(_log, "held", level, mail=id_text(mail.id), route=way.route, upstream=way.name, **fields)
 
 

@@ -130,11 +130,11 @@ def _entry(entry: TimelineEntry, zone: tzinfo | None) -> Iterator[str]:
         yield f"      {_who(addresses)}: {outcome.word} at {outcome.stage}"
         yield from (f"        {_plain(line)}" for line in outcome.reply.splitlines())
         if outcome.hint:
-            yield f"        -> {_plain(outcome.hint)}"
+            yield f"        -> {_plain(str(outcome.hint))}"
 
 
 def _said(outcome: Outcome) -> str:
-    hint = f" -> {_plain(outcome.hint)}" if outcome.hint else ""
+    hint = f" -> {_plain(str(outcome.hint))}" if outcome.hint else ""
     return f"{outcome.word} at {outcome.stage}: {_plain(' / '.join(outcome.reply.splitlines()))}{hint}"
 
 

@@ -39,6 +39,37 @@ class Stage(StrEnum):
     REQUEST = "request"
 
 
+class Who(StrEnum):
+    """Who can mend it."""
+
+    CUSTOMER = "customer"
+    """The customer's administrator: of the mail server, Microsoft 365, Entra or the DNS."""
+    US = "us"
+    """Who runs the relay: its settings, its machine, our accounts at providers."""
+    CALLPRO = "callpro"
+    """Who keeps CallPro: its addresses and the mails it makes."""
+    RECIPIENT = "recipient"
+    """The other side, whom none of these can move."""
+    NOBODY = "nobody"
+    """It goes on by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Who must do what, in one or two plain sentences, English and Dutch. As a text it is the English one."""
+
+    who: Who
+    en: str
+    nl: str
+
+    def after(self, en: str, nl: str) -> Hint:
+        """This hint with a sentence in front."""
+        return Hint(self.who, f"{en} {self.en}", f"{nl} {self.nl}")
+
+    def __str__(self) -> str:
+        return self.en
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One verdict with its evidence.
@@ -46,7 +77,8 @@ class Outcome:
     `reply` is the upstream's own text, verbatim (without any secret or content of the mail); `code` its SMTP basic
     code or HTTP status; `enhanced` an RFC 3463 status such as `5.7.1`, or a provider's error code such as
     `ErrorAccessDenied`. `wait` is in seconds and belongs to `WAIT` (and to `RETRY`/`CONFIG` when stated).
-    `upstream_id` is the id the upstream gave the mail. `hint` is one plain sentence for ops: who must do what.
+    `upstream_id` is the id the upstream gave the mail. `hint` says who must do what: every `CONFIG` of an
+    upstream has one.
     """
 
     word: Word
@@ -56,7 +88,7 @@ class Outcome:
     enhanced: str | None = None
     wait: float | None = None
     upstream_id: str | None = None
-    hint: str | None = None
+    hint: Hint | None = None
 
     @property
     def too_large(self) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 
 _MESSAGE_ID: Final = re.compile(rb"\n(?i:message-id):[ \t]*(?:\r\n[ \t]+)?([^\r\n]+)")
 _LONGEST_MESSAGE_ID: Final = 998
@@ -35,9 +35,11 @@ def read_results(text: str) -> Iterator[tuple[str, Outcome]]:
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:
     """An outcome as a JSON object, without the fields that say nothing."""
     fields: dict[str, Any] = {"word": outcome.word, "reply": outcome.reply, "stage": outcome.stage}
-    for name in ("code", "enhanced", "wait", "upstream_id", "hint"):
+    for name in ("code", "enhanced", "wait", "upstream_id"):
         if (value := getattr(outcome, name)) is not None:
             fields[name] = value
+    if outcome.hint is not None:
+        fields["hint"] = {"who": outcome.hint.who, "en": outcome.hint.en, "nl": outcome.hint.nl}
     return fields
 
 
@@ -56,4 +58,12 @@ def message_id_of(content: bytes) -> str | None:
 
 
 def _outcome(fields: dict[str, Any]) -> Outcome:
-    return Outcome(**{**fields, "word": Word(fields["word"]), "stage": Stage(fields["stage"])})
+    known = {"word": Word(fields["word"]), "stage": Stage(fields["stage"]), "hint": _hint(fields.get("hint"))}
+    return Outcome(**{**fields, **known})
+
+
+def _hint(value: dict[str, str] | str | None) -> Hint | None:
+    """A hint as kept. Older records hold one sentence, in English, for whoever runs the relay."""
+    if value is None or isinstance(value, str):
+        return Hint(Who.US, value, value) if value else None
+    return Hint(Who(value["who"]), value["en"], value["nl"])

@@ -14,7 +14,7 @@ from typing import Any, Final
 from routing.addresses import Mailbox, addresses, clean_address, write_address
 from routing.encoded_words import text_of
 from routing.headers import Field
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Word
 from upstreams.mime_parts import Unsayable
 
 _ADDRESS: Final = re.compile(
@@ -51,14 +51,14 @@ class TooLarge(Unsayable):
     """The request would be over the provider's limit: another upstream may still take the mail."""
 
 
-def cannot_carry(provider: str, reason: Unsayable, hint: str) -> Outcome:
+def cannot_carry(provider: str, reason: Unsayable, hint: Hint) -> Outcome:
     """The refusal of a mail that the API has no words for."""
     text = f"{provider}'s API cannot carry this mail: {reason}"
     size = TOO_LARGE_STATUS if isinstance(reason, TooLarge) else None
     return Outcome(Word.REJECT, text, Stage.PREPARE, enhanced=size, hint=hint)
 
 
-def unsayable_addresses(recipients: Iterable[str], provider: str, hint: str) -> Results:
+def unsayable_addresses(recipients: Iterable[str], provider: str, hint: Hint) -> Results:
     """The refusal of every recipient that has no `plain_address`."""
     text = f"{provider}'s API cannot carry this address"
     refused = Outcome(Word.REJECT, text, Stage.PREPARE, hint=hint)

@@ -19,7 +19,7 @@ from config.credentials import Secret
 from config.fields import Duration, Fault, Mistake, Settings, setting
 from routing.events import emit
 from routing.mail import Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_groups import Group, ask_in_groups
 from upstreams.api_message import cannot_carry, unsayable_addresses
 from upstreams.api_reply import basic, is_key
@@ -34,7 +34,11 @@ from upstreams.traits import Traits
 
 LOG: Final = logging.getLogger(__name__)
 PASSWORD: Final = "x"  # noqa: S105 - the key is the user name; any password will do
-_OTHER_WAY: Final = "Give this customer an SMTP upstream: it carries every mail as it is."
+_OTHER_WAY: Final = Hint(
+    Who.US,
+    "Give this customer an SMTP upstream: it carries every mail as it is.",
+    "Geef deze klant een SMTP-upstream: die brengt elke mail over zoals hij is.",
+)
 
 
 def _group(text: str) -> None:
@@ -94,7 +98,15 @@ class CampaignMonitor(Upstream):
         """One request for those whom To and Cc name and those hidden behind them; one for each recipient when none is
         named, so that nobody is shown to another. Refused ones are asked for again by halves (`api_groups`).
         """
-        results = unsayable_addresses(mail.recipients, "Campaign Monitor", "Correct the address in CallPro.")
+        results = unsayable_addresses(
+            mail.recipients,
+            "Campaign Monitor",
+            Hint(
+                Who.CALLPRO,
+                "Correct the address in CallPro.",
+                "Verbeter het adres in CallPro.",
+            ),
+        )
         wanted = tuple(each for each in mail.recipients if each not in results)
         if not wanted:
             return results

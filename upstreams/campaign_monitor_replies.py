@@ -9,32 +9,69 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from routing.addresses import addresses
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_message import TOO_LARGE_STATUS, plain_address
 from upstreams.api_reply import bounded, document, member, told, words
 from upstreams.http_client import Reply, retry_after
 
 RECEIVED: Final = "Received"
-OUR_BUG: Final = "Campaign Monitor refuses a field or an address of this mail; the reply says which."
-NOT_RECEIVED: Final = (
-    "Campaign Monitor took the request but not for this recipient: look at its suppression list there."
+OUR_BUG: Final = Hint(
+    Who.CALLPRO,
+    "Campaign Monitor refuses a field or an address of this mail; the reply says which. Correct it in CallPro.",
+    "Campaign Monitor weigert een veld of adres van deze mail; in het antwoord staat welk. Verbeter het in CallPro.",
 )
-_KEY: Final = "The API key is not valid: the account's owner must make one, for the client of `client_id`."
-_SENDER: Final = "Whoever manages the Campaign Monitor account must authenticate the domain of the From there."
-_URL: Final = "No classic transactional send answers at that address: check `base_url` and `client_id`."
-_UNCLEAR: Final = "Look into Campaign Monitor's message log before the mail is sent again."
+NOT_RECEIVED: Final = Hint(
+    Who.US,
+    "Campaign Monitor took the request but not for this recipient: look at its suppression list there.",
+    "Campaign Monitor nam de opdracht aan, maar niet voor deze ontvanger: kijk daar op de "
+    "lijst met geblokkeerde adressen.",
+)
+_KEY: Final = Hint(
+    Who.US,
+    "The API key is not valid: the account's owner must make one, for the client of `client_id`.",
+    "De API-sleutel is niet geldig: de eigenaar van het account moet er een maken, voor de client van `client_id`.",
+)
+_SENDER: Final = Hint(
+    Who.US,
+    "Whoever manages the Campaign Monitor account must authenticate the domain of the From there.",
+    "De beheerder van het Campaign Monitor-account moet daar het domein van de afzender (From) verifiëren.",
+)
+_URL: Final = Hint(
+    Who.US,
+    "No classic transactional send answers at that address: check `base_url` and `client_id`.",
+    "Op dat adres antwoordt geen Campaign Monitor: controleer `base_url` en `client_id`.",
+)
+_UNCLEAR: Final = Hint(
+    Who.US,
+    "Look into Campaign Monitor's message log before the mail is sent again.",
+    "Kijk in het berichtenlogboek van Campaign Monitor voordat de mail opnieuw wordt verstuurd.",
+)
 
-_BY_CODE: Final[Mapping[int, str]] = {993: _SENDER, 994: _SENDER}
+_BY_CODE: Final[Mapping[int, Hint]] = {993: _SENDER, 994: _SENDER}
 """Codes of a 400 that are the account's trouble."""
 
-_BY_STATUS: Final[Mapping[int, tuple[Word, str | None]]] = {
+_BY_STATUS: Final[Mapping[int, tuple[Word, Hint | None]]] = {
     400: (Word.REJECT, OUR_BUG),
     401: (Word.CONFIG, _KEY),
-    403: (Word.CONFIG, "The Campaign Monitor account may not send: its owner must look at billing and permissions."),
+    403: (
+        Word.CONFIG,
+        Hint(
+            Who.US,
+            "The Campaign Monitor account may not send: its owner must look at billing and permissions.",
+            "Het Campaign Monitor-account mag niet versturen: de eigenaar moet de betaling en de rechten nakijken.",
+        ),
+    ),
     404: (Word.CONFIG, _URL),
     405: (Word.CONFIG, _URL),
     408: (Word.RETRY, None),
-    413: (Word.REJECT, "The mail is larger than Campaign Monitor takes."),
+    413: (
+        Word.REJECT,
+        Hint(
+            Who.CALLPRO,
+            "The mail is larger than Campaign Monitor takes: send a smaller one.",
+            "De mail is groter dan Campaign Monitor aanneemt: verstuur een kleinere.",
+        ),
+    ),
     429: (Word.RETRY, None),
     502: (Word.UNKNOWN, _UNCLEAR),
     504: (Word.UNKNOWN, _UNCLEAR),
@@ -62,7 +99,7 @@ def refusal(reply: Reply, now: float, *secrets: str) -> Outcome:
     return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, shown, wait, hint=hint)
 
 
-def _verdict(status: int, code: int | None) -> tuple[Word, str | None]:
+def _verdict(status: int, code: int | None) -> tuple[Word, Hint | None]:
     if status == 400 and code is not None and code in _BY_CODE:
         return Word.CONFIG, _BY_CODE[code]
     if status in _BY_STATUS:

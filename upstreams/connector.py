@@ -14,7 +14,7 @@ from typing import Final
 from config.fields import Fault, Settings, setting
 from routing.addresses import ascii_domain
 from routing.mail import NULL_SENDER, Outgoing, domain_of
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.base import Host, Kind, Upstream
 from upstreams.connector_replies import CONNECTOR_REPLIES
 from upstreams.microsoft import TENANT_SIGNS, TENANT_VOLUME
@@ -76,8 +76,13 @@ def _with_null_sender(outcome: Outcome) -> Outcome:
         return outcome
     return replace(
         outcome,
-        hint="A connector relays only mail from an accepted domain, so never with the null sender: "
-        "we must give bounces a route of their own.",
+        hint=Hint(
+            Who.US,
+            "A connector relays only mail from an accepted domain, so never with the null sender: we "
+            "must give bounces a route of their own.",
+            "Een connector geeft alleen mail van een geaccepteerd domein door, dus nooit met een lege "
+            "afzender: wij moeten bounces een eigen route geven.",
+        ),
     )
 
 
@@ -92,7 +97,11 @@ def _underivable(sender: str) -> Outcome:
         Word.CONFIG,
         f"{what} has no domain to derive the host from",
         Stage.PREPARE,
-        hint="Write `host:` of this connector; bounces with the null sender need a route of their own.",
+        hint=Hint(
+            Who.US,
+            "Write `host:` of this connector; bounces with the null sender need a route of their own.",
+            "Vul `host:` van deze connector in; bounces met een lege afzender hebben een eigen route nodig.",
+        ),
     )
 
 

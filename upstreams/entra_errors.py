@@ -5,20 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 
 REPLY_LENGTH: Final = 500
 
-_HINTS: Final[Mapping[int, str]] = {
-    7000215: "The client secret is wrong: ask the customer's admin for the secret's value (not its id).",
-    7000222: "The client secret has expired: the customer's admin must make a new one and hand it over.",
-    700016: "The tenant does not know this app: check client_id and tenant, and that the admin gave consent.",
-    90002: "There is no such tenant: check tenant with the customer's admin.",
-    900023: "There is no such tenant: check tenant with the customer's admin.",
-    65001: "The app has no consent: the customer's admin must grant admin consent to its permissions.",
-    700027: "The certificate is not the app's: the customer's admin must upload ours, or it has expired.",
+_HINTS: Final[Mapping[int, Hint]] = {
+    7000215: Hint(
+        Who.CUSTOMER,
+        "The client secret is wrong: ask the customer's admin for the secret's value (not its id).",
+        "Het clientgeheim klopt niet: vraag de beheerder van de klant om de waarde van het geheim (niet de id).",
+    ),
+    7000222: Hint(
+        Who.CUSTOMER,
+        "The client secret has expired: the customer's admin must make a new one and hand it over.",
+        "Het clientgeheim is verlopen: de beheerder van de klant moet een nieuw maken en aan ons doorgeven.",
+    ),
+    700016: Hint(
+        Who.CUSTOMER,
+        "The tenant does not know this app: check client_id and tenant with the customer's admin, "
+        "and that consent was given.",
+        "De tenant kent deze app niet: controleer client_id en tenant met de beheerder van de "
+        "klant, en of die toestemming heeft gegeven.",
+    ),
+    90002: Hint(
+        Who.CUSTOMER,
+        "There is no such tenant: check tenant with the customer's admin.",
+        "Deze tenant bestaat niet: controleer tenant met de beheerder van de klant.",
+    ),
+    900023: Hint(
+        Who.CUSTOMER,
+        "There is no such tenant: check tenant with the customer's admin.",
+        "Deze tenant bestaat niet: controleer tenant met de beheerder van de klant.",
+    ),
+    65001: Hint(
+        Who.CUSTOMER,
+        "The app has no consent: the customer's admin must grant admin consent to its permissions.",
+        "De app heeft geen toestemming: de beheerder van de klant moet beheerderstoestemming voor "
+        "de machtigingen geven.",
+    ),
+    700027: Hint(
+        Who.CUSTOMER,
+        "The certificate is not the app's, or it has expired: the customer's admin must upload ours.",
+        "Dit certificaat hoort niet bij de app of is verlopen: de beheerder van de klant moet het onze uploaden.",
+    ),
 }
-_OTHER: Final = "Entra gives this app no token: show the customer's admin the AADSTS number."
+_OTHER: Final = Hint(
+    Who.CUSTOMER,
+    "Entra gives this app no token: show the customer's admin the AADSTS number.",
+    "Entra geeft deze app geen token: geef het AADSTS-nummer door aan de beheerder van de klant.",
+)
 
 
 def refusal(status: int, said: Mapping[str, Any], hidden: str, wait: float | None = None) -> Outcome:
@@ -32,7 +67,11 @@ def refusal(status: int, said: Mapping[str, Any], hidden: str, wait: float | Non
         word = Word.RETRY if wait is None else Word.WAIT
         return Outcome(word, text, Stage.LOGIN, status, enhanced, wait)
     if 200 <= status < 400:
-        hint = "The login host does not answer like Entra: check authority."
+        hint = Hint(
+            Who.US,
+            "The login host does not answer like Entra: check authority.",
+            "De aanmeldserver antwoordt niet zoals Entra: controleer authority.",
+        )
         return Outcome(Word.CONFIG, text, Stage.LOGIN, status, hint=hint)
     return Outcome(Word.CONFIG, text, Stage.LOGIN, status, enhanced, hint=_HINTS.get(number, _OTHER))
 

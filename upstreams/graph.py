@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from config.fields import Duration, Fault, Settings, setting
 from routing.events import emit
 from routing.mail import NULL_SENDER, Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams import graph_losses
 from upstreams.base import Host, Kind, Upstream
 from upstreams.entra import EntraApp
@@ -128,7 +128,11 @@ class Graph(Upstream):
         answer = await self._client.reach()
         if isinstance(answer, Outcome):
             return answer
-        hint = "Whether the app may send as the mailbox shows at the first mail."
+        hint = Hint(
+            Who.NOBODY,
+            "Whether the app may send as the mailbox shows at the first mail.",
+            "Of de app namens de mailbox mag versturen, blijkt bij de eerste mail.",
+        )
         return Outcome(Word.SENT, "Entra gave a token and Graph answers", Stage.LOGIN, hint=hint)
 
     async def close(self) -> None:
@@ -171,21 +175,35 @@ _NULL_SENDER: Final = Outcome(
     Word.REJECT,
     "Graph cannot send from the null sender",
     Stage.PREPARE,
-    hint='Bounces cannot leave by Graph: give the null sender a route of its own, {from: "<>", via: ...}.',
+    hint=Hint(
+        Who.US,
+        'Bounces cannot leave by Graph: give the null sender a route of its own, {from: "<>", via: ...}.',
+        'Bounces kunnen niet via Graph weg: geef de lege afzender een eigen route, {from: "<>", via: ...}.',
+    ),
 )
 _UNSAYABLE: Final = Outcome(
     Word.REJECT,
     "this address cannot be written in the header of a mail",
     Stage.PREPARE,
     enhanced="5.1.3",
-    hint="Graph takes recipients from the header, where this address does not fit: correct it, or use another route.",
+    hint=Hint(
+        Who.CALLPRO,
+        "Graph takes recipients from the header, where this address does not fit: correct it in "
+        "CallPro, or use another route.",
+        "Graph haalt de ontvangers uit de kopregels, waar dit adres niet in past: verbeter het in "
+        "CallPro, of gebruik een andere route.",
+    ),
 )
 _CANNOT_BE_A_DRAFT: Final = Outcome(
     Word.REJECT,
     "",
     Stage.PREPARE,
     enhanced=TOO_LARGE,
-    hint="Give the route a second upstream that takes such mail whole, such as smtp_oauth.",
+    hint=Hint(
+        Who.US,
+        "Give the route a second upstream that takes such mail whole, such as smtp_oauth.",
+        "Geef de route een tweede upstream die zulke mail in zijn geheel aanneemt, zoals smtp_oauth.",
+    ),
 )
 
 
@@ -195,12 +213,20 @@ def _too_large(length: int) -> Outcome:
         f"too large for one Graph request: {length} octets in base64, at most {REQUEST_LIMIT}",
         Stage.PREPARE,
         enhanced=TOO_LARGE,
-        hint="Give the route a second upstream that takes large mail, such as smtp_oauth, or set `large: draft`.",
+        hint=Hint(
+            Who.US,
+            "Give the route a second upstream that takes large mail, such as smtp_oauth, or set `large: draft`.",
+            "Geef de route een tweede upstream die grote mail aanneemt, zoals smtp_oauth, of zet `large: draft`.",
+        ),
     )
 
 
-def _left_out(count: int) -> str:
-    return f"To and Cc were sent without {count} address(es) that are not in the envelope: Graph would mail them too."
+def _left_out(count: int) -> Hint:
+    return Hint(
+        Who.NOBODY,
+        f"To and Cc were sent without {count} address(es) that are not in the envelope: Graph would mail them too.",
+        f"To en Cc zijn verstuurd zonder {count} adres(sen) die niet in de envelop staan: Graph zou die ook mailen.",
+    )
 
 
 def losses(settings: Settings, content: bytes) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from routing.events import emit
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 from upstreams.graph_client import GraphClient, GraphRequest, nothing_sent
 from upstreams.graph_draft import Draft, DraftFile
 from upstreams.graph_errors import outcome_of
@@ -29,11 +29,20 @@ DRAFT_REPLY: Final = 32 << 20
 """Graph answers with the draft it made, text and all, which JSON may write at six times its length."""
 
 _JSON: Final = {"Content-Type": "application/json", "Prefer": 'IdType="ImmutableId"'}
-_RIGHT: Final = (
-    "The app may not write drafts: the customer's admin must grant Mail.ReadWrite (application) with admin consent, or "
-    "take `large: draft` out and give the route a second upstream. A change may take two hours."
+_RIGHT: Final = Hint(
+    Who.CUSTOMER,
+    "The app may not write drafts: the customer's admin must grant Mail.ReadWrite "
+    "(application) with admin consent, or we take `large: draft` out and give the route a "
+    "second upstream. A change may take two hours.",
+    "De app mag geen concepten maken: de beheerder van de klant moet Mail.ReadWrite "
+    "(toepassing) met beheerderstoestemming verlenen, of wij halen `large: draft` weg en "
+    "geven de route een tweede upstream. Een wijziging kan twee uur duren.",
 )
-_DOUBT: Final = "If it was not sent, a draft of it stays in the mailbox: look into Drafts and Sent Items."
+_DOUBT: Final = Hint(
+    Who.CUSTOMER,
+    "If it was not sent, a draft of it stays in the mailbox: look into Drafts and Sent Items.",
+    "Als hij niet is verstuurd, blijft er een concept in de mailbox staan: kijk in Concepten en in Verzonden items.",
+)
 
 
 class LargeSend:
@@ -62,7 +71,18 @@ class LargeSend:
         answer = await self._ask("POST", "messages", 201, body, reply_limit=DRAFT_REPLY)
         if isinstance(answer, Outcome):
             lost = answer.stage is Stage.REQUEST and answer.code is None
-            return replace(answer, hint="A draft of it may be left in the mailbox.") if lost else answer
+            return (
+                replace(
+                    answer,
+                    hint=Hint(
+                        Who.CUSTOMER,
+                        "A draft of it may be left in the mailbox: look into Drafts.",
+                        "Er kan een concept van zijn blijven staan: kijk in Concepten van de mailbox.",
+                    ),
+                )
+                if lost
+                else answer
+            )
         self._draft = _text(_said(answer), "id")
         return None if self._draft else _strange(answer, "no id for the draft")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from config.fields import is_loopback
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 from upstreams.tls import Trust
 
 if TYPE_CHECKING:
@@ -207,8 +207,14 @@ def _no_reply(error: Exception, progress: _Progress, repeatable: bool) -> Outcom
             Word.CONFIG,
             f"certificate not accepted: {certificate.verify_message}",
             Stage.TLS,
-            hint="The other side's certificate is not trusted for that host name: check base_url, or add the missing "
-            "authority to this machine's trust and restart the relay.",
+            hint=Hint(
+                Who.US,
+                "The other side's certificate is not trusted for that host name: check base_url, or add "
+                "the missing authority to this machine's trust and restart the relay.",
+                "Het certificaat van de andere kant wordt voor die hostnaam niet vertrouwd: controleer "
+                "base_url, of voeg de ontbrekende uitgever toe aan de vertrouwde certificaten van deze "
+                "machine en herstart de relay.",
+            ),
         )
     doubtful = progress.body_begun and not repeatable
     return Outcome(Word.UNKNOWN if doubtful else Word.RETRY, _sentence(error, progress), progress.stage)

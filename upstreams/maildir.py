@@ -18,7 +18,7 @@ from typing import Final
 
 from config.fields import Fault, Settings, setting
 from routing.mail import Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.base import Host, Kind, Upstream
 
 _FOLDERS: Final = ("tmp", "new", "cur")
@@ -82,7 +82,7 @@ class Maildir(Upstream):
                 Word.CONFIG if lasting else Word.RETRY,
                 f"cannot write to {self._path}: {error.strerror}",
                 Stage.CONTENT,
-                hint=f"{self._path} must be a folder that the relay's user may write to." if lasting else None,
+                hint=_not_ours(self._path) if lasting else None,
             )
 
     def _keep(self, name: str, octets: bytes) -> str:
@@ -112,6 +112,14 @@ class Maildir(Upstream):
         except OSError:
             target.unlink(missing_ok=True)
             raise
+
+
+def _not_ours(path: Path) -> Hint:
+    return Hint(
+        Who.US,
+        f"{path} must be a folder that the relay's user may write to.",
+        f"{path} moet een map zijn waarin de gebruiker van de relay mag schrijven.",
+    )
 
 
 def _with_envelope(mail: Outgoing) -> bytes:

@@ -18,7 +18,7 @@ from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, setting
 from routing.events import emit
 from routing.mail import Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from routing.provider_events import EventReader
 from upstreams.api_groups import Group, ask_in_groups
 from upstreams.api_message import TooLarge, cannot_carry, plain_address, unsayable_addresses
@@ -35,7 +35,11 @@ LOG: Final = logging.getLogger(__name__)
 USER: Final = "api"
 """The literal word; the password is the key."""
 
-_SMALLER: Final = "Send a smaller mail, or give the route a second upstream that takes it."
+_SMALLER: Final = Hint(
+    Who.US,
+    "Send a smaller mail, or give the route a second upstream that takes it.",
+    "Verstuur een kleinere mail, of geef de route een tweede upstream die hem aanneemt.",
+)
 _HOSTS: Final[Mapping[str, str]] = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
 
 
@@ -96,7 +100,15 @@ class Mailgun(Upstream):
 
     async def send(self, mail: Outgoing) -> Results:
         """One request for all recipients, or several where Mailgun refuses it for one bad address (`api_groups`)."""
-        results = unsayable_addresses(mail.recipients, "Mailgun", "Correct the address in CallPro.")
+        results = unsayable_addresses(
+            mail.recipients,
+            "Mailgun",
+            Hint(
+                Who.CALLPRO,
+                "Correct the address in CallPro.",
+                "Verbeter het adres in CallPro.",
+            ),
+        )
         wanted = tuple(each for each in mail.recipients if each not in results)
         message = message_of(mail.content)
         if len(message) > MESSAGE_LIMIT:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 from upstreams.api_message import TOO_LARGE_STATUS
 from upstreams.api_reply import bounded, member, told, words
 from upstreams.http_client import Reply, retry_after
@@ -20,11 +20,32 @@ from upstreams.http_client import Reply, retry_after
 LONGEST_WAIT: Final = 86400.0
 """Mailgun's limits are by the second, the hour or the day."""
 
-ADDRESS: Final = "Mailgun takes one of the addresses for none: correct it in CallPro."
-OUR_BUG: Final = "The relay asked Mailgun for something it does not understand: tell its maintainers, with the reply."
-_KEY: Final = "The key is wrong, revoked or of the other region: check `api_key` and `region` with the account's owner."
-_ACCOUNT: Final = "Mailgun does not let this domain send: whoever manages the account must look there for the reason."
-_URL: Final = "No messages.mime answers at that address: check `base_url` and `region`."
+ADDRESS: Final = Hint(
+    Who.CALLPRO,
+    "Mailgun takes one of the addresses for none: correct it in CallPro.",
+    "Mailgun vindt een van de adressen ongeldig: verbeter het in CallPro.",
+)
+OUR_BUG: Final = Hint(
+    Who.US,
+    "The relay asked Mailgun for something it does not understand: tell its maintainers, with the reply.",
+    "De relay vroeg Mailgun iets wat het niet begrijpt: meld het met het antwoord aan de makers.",
+)
+_KEY: Final = Hint(
+    Who.US,
+    "The key is wrong, revoked or of the other region: check `api_key` and `region` with the account's owner.",
+    "De sleutel is fout, ingetrokken of van de andere regio: controleer `api_key` en `region` "
+    "met de eigenaar van het account.",
+)
+_ACCOUNT: Final = Hint(
+    Who.US,
+    "Mailgun does not let this domain send: whoever manages the account must look there for the reason.",
+    "Mailgun laat dit domein niet versturen: de beheerder van het account moet daar de reden opzoeken.",
+)
+_URL: Final = Hint(
+    Who.US,
+    "No messages.mime answers at that address: check `base_url` and `region`.",
+    "Op dat adres antwoordt geen Mailgun: controleer `base_url` en `region`.",
+)
 
 _ACCOUNT_TEXT: Final = re.compile(r"^Domain |not allowed to send", re.IGNORECASE)
 _ADDRESS_TEXT: Final = re.compile(r"\bto parameter is not a valid address", re.IGNORECASE)
@@ -32,15 +53,36 @@ _SECONDS: Final = re.compile(r"try again (?:after|in) (\d{1,9}) ?s(?:ec|\b)", re
 _DATE: Final = re.compile(r"try again after (.{8,60})", re.IGNORECASE)
 _OFFSET: Final = re.compile(r"\s+(?=[+-]\d\d:?\d\d)")
 
-_BY_STATUS: Final[Mapping[int, tuple[Word, str | None]]] = {
+_BY_STATUS: Final[Mapping[int, tuple[Word, Hint | None]]] = {
     400: (Word.REJECT, OUR_BUG),
     401: (Word.CONFIG, _KEY),
-    402: (Word.CONFIG, "The Mailgun account is unpaid, or its plan does not cover this: its owner must mend that."),
+    402: (
+        Word.CONFIG,
+        Hint(
+            Who.US,
+            "The Mailgun account is unpaid, or its plan does not cover this: its owner must mend that.",
+            "Het Mailgun-account is niet betaald, of het abonnement staat dit niet toe: de eigenaar moet dat oplossen.",
+        ),
+    ),
     403: (Word.CONFIG, _ACCOUNT),
-    404: (Word.CONFIG, "Mailgun does not know this domain here: check `domain`, and `region` (an EU domain needs eu)."),
+    404: (
+        Word.CONFIG,
+        Hint(
+            Who.US,
+            "Mailgun does not know this domain here: check `domain`, and `region` (an EU domain needs eu).",
+            "Mailgun kent dit domein hier niet: controleer `domain` en `region` (een EU-domein vraagt eu).",
+        ),
+    ),
     405: (Word.CONFIG, _URL),
     408: (Word.RETRY, None),
-    413: (Word.REJECT, "The mail is larger than Mailgun takes (25 MB)."),
+    413: (
+        Word.REJECT,
+        Hint(
+            Who.CALLPRO,
+            "The mail is larger than Mailgun takes (25 MB): send a smaller one.",
+            "De mail is groter dan Mailgun aanneemt (25 MB): verstuur een kleinere.",
+        ),
+    ),
     429: (Word.RETRY, None),
 }
 
@@ -64,11 +106,16 @@ def _taken(reply: Reply, text: str) -> Outcome:
     given = words(member(reply, "id"))
     if given:
         return Outcome(Word.SENT, text, Stage.REQUEST, 200, upstream_id=given)
-    hint = "Mailgun's answer holds no id: look into its log before the mail is sent again, and check `base_url`."
+    hint = Hint(
+        Who.US,
+        "Mailgun's answer holds no id: look into its log before the mail is sent again, and check `base_url`.",
+        "In het antwoord van Mailgun staat geen id: kijk in het logboek daar voordat de mail "
+        "opnieuw wordt verstuurd, en controleer `base_url`.",
+    )
     return Outcome(Word.UNKNOWN, text, Stage.REQUEST, 200, hint=hint)
 
 
-def _verdict(status: int, message: str) -> tuple[Word, str | None]:
+def _verdict(status: int, message: str) -> tuple[Word, Hint | None]:
     if status == 400 and _ACCOUNT_TEXT.search(message):
         return Word.CONFIG, _ACCOUNT
     if status in _BY_STATUS:

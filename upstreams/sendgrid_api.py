@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from config.credentials import Secret
 from routing.mail import Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_message import TOO_LARGE_STATUS, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import REPLY_SHOWN, bounded, member, told
 from upstreams.base import Upstream
@@ -28,12 +28,37 @@ THREAD_SIZE: Final = 1 << 20
 """Octets above which a mail is taken apart in a thread, so that the event loop does not wait for it."""
 
 _PLACE: Final = re.compile(r"personalizations\.\d+\.(?:to|cc|bcc)\.\d+")
-_USE_SMTP: Final = "Use `method: smtp` for this customer: it carries every mail as it is."
-_CORRECT: Final = "Correct the address in CallPro, or use `method: smtp`."
-_KEY: Final = "Whoever manages the SendGrid account must make an API key with Mail Send for this region."
-_SENDER: Final = "Whoever manages the SendGrid account must verify this sender or authenticate its domain."
-_CREDITS: Final = "The SendGrid account is out of credits or unpaid: its owner must raise or pay the plan."
-_URL: Final = "No mail/send API answers at that address: check `base_url` and `region`."
+_USE_SMTP: Final = Hint(
+    Who.US,
+    "Use `method: smtp` for this customer: it carries every mail as it is.",
+    "Gebruik `method: smtp` voor deze klant: dat brengt elke mail over zoals hij is.",
+)
+_CORRECT: Final = Hint(
+    Who.CALLPRO,
+    "Correct the address in CallPro, or use `method: smtp`.",
+    "Verbeter het adres in CallPro, of gebruik `method: smtp`.",
+)
+_KEY: Final = Hint(
+    Who.US,
+    "Whoever manages the SendGrid account must make an API key with Mail Send for this region.",
+    "De beheerder van het SendGrid-account moet een API-sleutel met Mail Send voor deze regio maken.",
+)
+_SENDER: Final = Hint(
+    Who.US,
+    "Whoever manages the SendGrid account must verify this sender or authenticate its domain.",
+    "De beheerder van het SendGrid-account moet deze afzender verifiëren of het domein ervan authenticeren.",
+)
+_CREDITS: Final = Hint(
+    Who.US,
+    "The SendGrid account is out of credits or unpaid: its owner must raise or pay the plan.",
+    "Het SendGrid-account heeft geen tegoed meer of is niet betaald: de eigenaar moet het "
+    "abonnement verhogen of betalen.",
+)
+_URL: Final = Hint(
+    Who.US,
+    "No mail/send API answers at that address: check `base_url` and `region`.",
+    "Op dat adres antwoordt geen SendGrid: controleer `base_url` en `region`.",
+)
 
 _BY_TEXT: Final = (
     (re.compile(r"maximum credits exceeded", re.IGNORECASE), _CREDITS),
@@ -41,14 +66,38 @@ _BY_TEXT: Final = (
 )
 """Said with more than one status; the account is meant, whatever the status."""
 
-_BY_STATUS: Final[Mapping[int, tuple[Word, str | None]]] = {
-    400: (Word.REJECT, "SendGrid cannot take this mail as it is written; the reply says which field."),
+_BY_STATUS: Final[Mapping[int, tuple[Word, Hint | None]]] = {
+    400: (
+        Word.REJECT,
+        Hint(
+            Who.CALLPRO,
+            "SendGrid cannot take this mail as it is written; the reply says which field.",
+            "SendGrid kan deze mail zo niet aannemen; in het antwoord staat om welk veld het gaat.",
+        ),
+    ),
     401: (Word.CONFIG, _KEY),
-    403: (Word.CONFIG, "The API key lacks Mail Send, or this machine's address is not on the account's allow list."),
+    403: (
+        Word.CONFIG,
+        Hint(
+            Who.US,
+            "The API key lacks Mail Send, or this machine's address is not on the allow list: whoever "
+            "manages the SendGrid account must change that.",
+            "De API-sleutel mist Mail Send, of het adres van deze machine staat niet op de lijst met "
+            "toegestane adressen: de beheerder van het SendGrid-account moet dat aanpassen.",
+        ),
+    ),
     404: (Word.CONFIG, _URL),
     405: (Word.CONFIG, _URL),
     408: (Word.RETRY, None),
-    413: (Word.REJECT, "The mail is larger than SendGrid takes (30 MB, attachments grown by a third)."),
+    413: (
+        Word.REJECT,
+        Hint(
+            Who.CALLPRO,
+            "The mail is larger than SendGrid takes (30 MB, attachments grown by a third): send a smaller one.",
+            "De mail is groter dan SendGrid aanneemt (30 MB, bijlagen tellen een derde zwaarder): "
+            "verstuur een kleinere.",
+        ),
+    ),
 }
 
 
@@ -128,7 +177,7 @@ class SendGridApi(Upstream):
         return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, size, wait, hint=hint)
 
 
-def _verdict(status: int, text: str) -> tuple[Word, str | None]:
+def _verdict(status: int, text: str) -> tuple[Word, Hint | None]:
     """What a status other than 202 means. 200 is SendGrid's answer for "valid, but not queued"."""
     for pattern, hint in _BY_TEXT:
         if status < 500 and pattern.search(text):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import aiosmtplib
 
 from config.credentials import Secret
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,13 @@ def not_offered(offered: list[str], wanted: str) -> Outcome:
         Word.CONFIG,
         f"{says}, neither {wanted}" if offered else says,
         Stage.LOGIN,
-        hint="Ask the customer for the host and port meant for logging in (often 587), "
-        "or leave out `username` and `password`.",
+        hint=Hint(
+            Who.CUSTOMER,
+            "Ask the customer for the host and port meant for logging in (often 587), or leave out "
+            "`username` and `password`.",
+            "Vraag de klant om de host en poort die bedoeld zijn om in te loggen (vaak 587), of laat "
+            "`username` en `password` weg.",
+        ),
     )
 
 

@@ -16,7 +16,7 @@ import aiosmtplib
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.mail import NULL_SENDER, Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.base import Host, Kind, Upstream
 from upstreams.entra import EntraApp, EntraTokens
 from upstreams.http_client import HttpClient
@@ -177,12 +177,20 @@ class SmtpOauth(SmtpUpstream):
         return replace(self._bare, login=XoauthLogin(mailbox, Secret("entra", token)))
 
 
-_NOT_LOGGED_IN: Final = "Whether the app may log in as the mailbox shows at the first mail, or set `mailbox:`."
+_NOT_LOGGED_IN: Final = Hint(
+    Who.NOBODY,
+    "Whether the app may log in as the mailbox shows at the first mail, or set `mailbox:`.",
+    "Of de app als de mailbox mag inloggen, blijkt bij de eerste mail, of zet `mailbox:`.",
+)
 _NULL_SENDER: Final = Outcome(
     Word.REJECT,
     "a mailbox cannot send from the null sender",
     Stage.PREPARE,
-    hint='Bounces cannot leave by a mailbox: give the null sender a route of its own, {from: "<>", via: ...}.',
+    hint=Hint(
+        Who.US,
+        'Bounces cannot leave by a mailbox: give the null sender a route of its own, {from: "<>", via: ...}.',
+        'Bounces kunnen niet via een mailbox weg: geef de lege afzender een eigen route, {from: "<>", via: ...}.',
+    ),
 )
 
 
@@ -196,7 +204,11 @@ def _unsendable(sender: str, mailbox: str) -> Outcome | None:
             f"{mailbox!r} cannot be a mailbox to log in as",
             Stage.PREPARE,
             enhanced="5.1.7",
-            hint="Mend the sender in CallPro's data, or write the `mailbox:` that sends for all.",
+            hint=Hint(
+                Who.CALLPRO,
+                "Mend the sender in CallPro's data, or write the `mailbox:` that sends for all.",
+                "Herstel de afzender in CallPro, of zet de `mailbox:` die voor iedereen verstuurt.",
+            ),
         )
     return None
 
@@ -207,7 +219,11 @@ def _not_offered(offered: list[str]) -> Outcome:
         Word.CONFIG,
         f"{says}; XOAUTH2 is needed",
         Stage.LOGIN,
-        hint="We must write the `host` and `port` for client submission, smtp.office365.com and 587.",
+        hint=Hint(
+            Who.US,
+            "We must write the `host` and `port` for client submission, smtp.office365.com and 587.",
+            "Wij moeten de `host` en `port` voor het indienen van mail invullen, smtp.office365.com en 587.",
+        ),
     )
 
 

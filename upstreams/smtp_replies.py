@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 
 BEFORE_MAIL: Final = (Stage.CONNECT, Stage.TLS, Stage.LOGIN)
 """Stages at which nothing was said about a mail yet: what is refused there can only be the route's."""
@@ -55,7 +55,7 @@ class Row:
     enhanced: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
-    hint: str | None = None
+    hint: Hint | None = None
     wait: float | None = None
 
     def fits(self, reply: Reply, stage: Stage) -> bool:
@@ -102,7 +102,14 @@ def _covers(pattern: str, status: str) -> bool:
     return wanted == "*" or bool(dash and int(low) <= int(detail) <= int(high))
 
 
-_GARBAGE: Final = Row(Word.RETRY, hint="The server's answer is not SMTP; look at what listens on that host and port.")
+_GARBAGE: Final = Row(
+    Word.RETRY,
+    hint=Hint(
+        Who.US,
+        "The server's answer is not SMTP; look at what listens on that host and port.",
+        "Het antwoord van de server is geen SMTP; kijk wat er op die host en poort luistert.",
+    ),
+)
 
 _LOGIN: Final = (Stage.LOGIN,)
 _ABOUT_LOGIN: Final = ("authenticat", r"\bauth\b", r"\blog ?-?in\b")
@@ -113,7 +120,11 @@ _ABOUT_RELAY: Final = (
     r"(must|need to|please) (first )?(authenticate|log ?in)",
     "not authenticated",
 )
-_NOT_OURS: Final = "The customer's mail administrator must let this login send for the domain of the sender."
+_NOT_OURS: Final = Hint(
+    Who.CUSTOMER,
+    "The customer's mail administrator must let this login send for the domain of the sender.",
+    "De mailbeheerder van de klant moet deze login laten versturen voor het domein van de afzender.",
+)
 
 LOGIN_ROWS: Final = (
     Row(
@@ -121,38 +132,137 @@ LOGIN_ROWS: Final = (
         (432,),
         ("4.7.12", ""),
         stages=_LOGIN,
-        hint="The customer must log in once in another way, so that the password is moved to the new mechanism.",
+        hint=Hint(
+            Who.CUSTOMER,
+            "The customer must log in once in another way, so that the password is moved to the new mechanism.",
+            "De klant moet één keer op een andere manier inloggen, zodat het wachtwoord naar het "
+            "nieuwe mechanisme wordt overgezet.",
+        ),
     ),
-    Row(Word.RETRY, (4,), stages=_LOGIN, hint="The server cannot check logins just now; nobody has to do anything."),
-    Row(Word.CONFIG, (500, 501), stages=_LOGIN, hint="The server does not take this user name or password as written."),
-    Row(Word.CONFIG, (504,), stages=_LOGIN, hint="The server offers a login mechanism that it does not carry out."),
-    Row(Word.CONFIG, (530,), stages=_LOGIN, hint="The server wants TLS before the login: set `tls: starttls`."),
+    Row(
+        Word.RETRY,
+        (4,),
+        stages=_LOGIN,
+        hint=Hint(
+            Who.NOBODY,
+            "The server cannot check logins just now; nobody has to do anything.",
+            "De server kan aanmeldingen nu even niet controleren; niemand hoeft iets te doen.",
+        ),
+    ),
+    Row(
+        Word.CONFIG,
+        (500, 501),
+        stages=_LOGIN,
+        hint=Hint(
+            Who.US,
+            "The server cannot read this user name or password: look at how we wrote them.",
+            "De server kan deze gebruikersnaam of dit wachtwoord niet lezen: kijk na hoe wij ze hebben ingevuld.",
+        ),
+    ),
+    Row(
+        Word.CONFIG,
+        (504,),
+        stages=_LOGIN,
+        hint=Hint(
+            Who.CUSTOMER,
+            "The server offers a login mechanism that it does not carry out: the customer's mail "
+            "administrator must mend that.",
+            "De server biedt een aanmeldmethode aan die hij niet uitvoert: de mailbeheerder van de "
+            "klant moet dat herstellen.",
+        ),
+    ),
+    Row(
+        Word.CONFIG,
+        (530,),
+        stages=_LOGIN,
+        hint=Hint(
+            Who.US,
+            "The server wants TLS before the login: set `tls: starttls`.",
+            "De server wil TLS vóór de aanmelding: zet `tls: starttls`.",
+        ),
+    ),
     Row(
         Word.CONFIG,
         (534,),
         stages=_LOGIN,
-        hint="The customer must make an app password, or allow a plain login for this mailbox.",
+        hint=Hint(
+            Who.CUSTOMER,
+            "The customer must make an app password, or allow a plain login for this mailbox.",
+            "De klant moet een app-wachtwoord maken, of voor deze mailbox een gewone aanmelding toestaan.",
+        ),
     ),
     Row(
         Word.CONFIG,
         (535,),
         stages=_LOGIN,
-        hint="The user name or password is wrong: ask the customer for the right one before the account is locked.",
+        hint=Hint(
+            Who.CUSTOMER,
+            "The user name or password is wrong: ask the customer for the right one before the account is locked.",
+            "De gebruikersnaam of het wachtwoord klopt niet: vraag de klant om de juiste voordat het "
+            "account wordt geblokkeerd.",
+        ),
     ),
-    Row(Word.CONFIG, (538,), stages=_LOGIN, hint="The server wants TLS for this login: set `tls: starttls`."),
-    Row(Word.CONFIG, (5,), stages=_LOGIN, hint="The server refuses the login: ask the customer why."),
+    Row(
+        Word.CONFIG,
+        (538,),
+        stages=_LOGIN,
+        hint=Hint(
+            Who.US,
+            "The server wants TLS for this login: set `tls: starttls`.",
+            "De server wil TLS voor deze aanmelding: zet `tls: starttls`.",
+        ),
+    ),
+    Row(
+        Word.CONFIG,
+        (5,),
+        stages=_LOGIN,
+        hint=Hint(
+            Who.CUSTOMER,
+            "The server refuses the login: ask the customer why.",
+            "De server weigert de aanmelding: vraag de klant waarom.",
+        ),
+    ),
 )
 """Replies to AUTH (RFC 4954 sections 4 and 6; smtp-login.md section 2)."""
 
 MAIL_ROWS: Final = (
     Row(Word.RETRY, (4,)),
-    Row(Word.CONFIG, (503,), words=_ABOUT_LOGIN, hint="The server wants a login: give `username` and `password`."),
-    Row(Word.REJECT, (500, 501, 502, 503, 504), hint="The address is bad, or the server does not take our command."),
-    Row(Word.REJECT, (521, 556), hint="That host or domain takes no mail at all."),
+    Row(
+        Word.CONFIG,
+        (503,),
+        words=_ABOUT_LOGIN,
+        hint=Hint(
+            Who.US,
+            "The server wants a login: give `username` and `password`.",
+            "De server wil een aanmelding: vul `username` en `password` in.",
+        ),
+    ),
+    Row(
+        Word.REJECT,
+        (500, 501, 502, 503, 504),
+        hint=Hint(
+            Who.CALLPRO,
+            "The address is bad, or the server does not take our command: look at the address in CallPro.",
+            "Het adres is fout, of de server neemt onze opdracht niet aan: kijk het adres in CallPro na.",
+        ),
+    ),
+    Row(
+        Word.REJECT,
+        (521, 556),
+        hint=Hint(
+            Who.CALLPRO,
+            "That host or domain takes no mail at all: look at the address in CallPro.",
+            "Die host of dat domein neemt helemaal geen mail aan: kijk het adres in CallPro na.",
+        ),
+    ),
     Row(
         Word.CONFIG,
         (530, 534, 535, 538),
-        hint="The server wants a login or TLS first: compare `username`, `password` and `tls` with what it asks for.",
+        hint=Hint(
+            Who.US,
+            "The server wants a login or TLS first: compare `username`, `password` and `tls` with what it asks for.",
+            "De server wil eerst een aanmelding of TLS: vergelijk `username`, `password` en `tls` met wat hij vraagt.",
+        ),
     ),
     Row(Word.CONFIG, (550,), ("5.7.1",), ("authenticat", "relay", "not permitted"), hint=_NOT_OURS),
     Row(Word.CONFIG, (550, 553, 554), ("5.7.1", ""), _ABOUT_RELAY, hint=_NOT_OURS),
@@ -162,15 +272,60 @@ MAIL_ROWS: Final = (
         Word.CONFIG,
         (550,),
         ("5.4.5",),
-        hint="The login's daily limit is used up; it begins again tomorrow, or the customer raises it.",
+        hint=Hint(
+            Who.CUSTOMER,
+            "The login's daily limit is used up; it begins again tomorrow, or the customer raises it.",
+            "De daglimiet van deze login is verbruikt; morgen begint hij opnieuw, of de klant verhoogt hem.",
+        ),
         wait=3600.0,
     ),
-    Row(Word.REJECT, (550,), ("5.1.1", "5.1.2", "5.1.3"), hint="No such address: CallPro's data needs the right one."),
-    Row(Word.REJECT, (551, 553), hint="The server does not take mail for that address."),
-    Row(Word.REJECT, (552,), ("5.3.4",), hint="The mail is larger than the server takes."),
-    Row(Word.REJECT, (552,), hint="The recipient's mailbox is full."),
     Row(
-        Word.REJECT, (554,), ("5.7.*",), hint="The server's policy refuses the mail; many in a row mean a block on us."
+        Word.REJECT,
+        (550,),
+        ("5.1.1", "5.1.2", "5.1.3"),
+        hint=Hint(
+            Who.CALLPRO,
+            "No such address: CallPro's data needs the right one.",
+            "Dit adres bestaat niet: zet het juiste in CallPro.",
+        ),
+    ),
+    Row(
+        Word.REJECT,
+        (551, 553),
+        hint=Hint(
+            Who.CALLPRO,
+            "The server does not take mail for that address: look at the address in CallPro.",
+            "De server neemt geen mail voor dat adres aan: kijk het adres in CallPro na.",
+        ),
+    ),
+    Row(
+        Word.REJECT,
+        (552,),
+        ("5.3.4",),
+        hint=Hint(
+            Who.CALLPRO,
+            "The mail is larger than the server takes: send a smaller one.",
+            "De mail is groter dan de server aanneemt: verstuur een kleinere.",
+        ),
+    ),
+    Row(
+        Word.REJECT,
+        (552,),
+        hint=Hint(
+            Who.RECIPIENT,
+            "The recipient's mailbox is full; only they can empty it.",
+            "De mailbox van de ontvanger is vol; alleen de ontvanger kan die legen.",
+        ),
+    ),
+    Row(
+        Word.REJECT,
+        (554,),
+        ("5.7.*",),
+        hint=Hint(
+            Who.US,
+            "The server's policy refuses the mail; many in a row mean a block on us.",
+            "Het beleid van de server weigert de mail; gebeurt dat vaak achter elkaar, dan zijn wij geblokkeerd.",
+        ),
     ),
     Row(Word.REJECT, (5,)),
 )
@@ -179,12 +334,25 @@ MAIL_ROWS: Final = (
 SMTP_ROWS: Final = (
     Row(Word.RETRY, (421,)),
     *LOGIN_ROWS,
-    Row(Word.RETRY, (4,), stages=(Stage.TLS,), hint="The server cannot do TLS just now; it is never left out."),
+    Row(
+        Word.RETRY,
+        (4,),
+        stages=(Stage.TLS,),
+        hint=Hint(
+            Who.NOBODY,
+            "The server cannot do TLS just now; it is never left out.",
+            "De server kan nu even geen TLS; zonder TLS versturen we nooit.",
+        ),
+    ),
     Row(
         Word.CONFIG,
         (5,),
         stages=BEFORE_MAIL,
-        hint="The server turns us away before any mail: ask its administrator to let our address in.",
+        hint=Hint(
+            Who.CUSTOMER,
+            "The server turns us away before any mail: its administrator must let our address in.",
+            "De server weigert ons nog vóór er mail is: de beheerder ervan moet ons adres toelaten.",
+        ),
     ),
     *MAIL_ROWS,
 )

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Protocol
 
 import aiosmtplib
 
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 from upstreams.base import Host
 from upstreams.smtp_replies import Reply, ReplyTable
 from upstreams.smtp_tls import ResumingContext, resuming_context
@@ -198,8 +198,13 @@ class _Opening:
                     Word.CONFIG,
                     "the server does not offer STARTTLS",
                     Stage.TLS,
-                    hint=f"{self._way.host} must offer STARTTLS on port {self._way.port}; "
-                    "mail and password are not sent in clear text.",
+                    hint=Hint(
+                        Who.CUSTOMER,
+                        f"{self._way.host} must offer STARTTLS on port {self._way.port}: its administrator must switch "
+                        "it on, as mail and password are not sent in clear text.",
+                        f"{self._way.host} moet STARTTLS aanbieden op poort {self._way.port}: de beheerder moet dat "
+                        "aanzetten, want mail en wachtwoord versturen we niet onversleuteld.",
+                    ),
                 )
             )
         await client.starttls()
@@ -273,16 +278,25 @@ def _trouble(error: Exception, stage: Stage, way: SmtpWay, timeout: float) -> Ou
             Word.CONFIG,
             f"cannot send from {way.source_address}: {os.strerror(cause.errno)}",
             stage,
-            hint=f"{way.source_address} must be an address of this machine that reaches {way.host}.",
+            hint=Hint(
+                Who.US,
+                f"{way.source_address} must be an address of this machine that reaches {way.host}.",
+                f"{way.source_address} moet een adres van deze machine zijn dat {way.host} bereikt.",
+            ),
         )
     if isinstance(cause, OSError) and cause.errno:
         return Outcome(Word.RETRY, f"cannot connect to {way.host} port {way.port}: {os.strerror(cause.errno)}", stage)
     return Outcome(Word.RETRY, "the server closed the connection", stage)
 
 
-def _silence_hint(stage: Stage, way: SmtpWay) -> str | None:
+def _silence_hint(stage: Stage, way: SmtpWay) -> Hint | None:
     if stage is Stage.CONNECT and way.tls != "implicit":
-        return f"Is port {way.port} of {way.host} open from here, and does it speak first? (port 465: `tls: implicit`)"
+        return Hint(
+            Who.US,
+            f"Is port {way.port} of {way.host} open from here, and does it speak first? (port 465: `tls: implicit`)",
+            f"Is poort {way.port} van {way.host} van hieruit open, en zegt de server daar als eerste iets? "
+            "(poort 465: `tls: implicit`)",
+        )
     return None
 
 
@@ -292,7 +306,15 @@ def _name_trouble(error: socket.gaierror, way: SmtpWay) -> Outcome:
         Word.CONFIG if missing else Word.RETRY,
         f"cannot find {way.host}: {error.strerror}",
         Stage.CONNECT,
-        hint=f"Compare `host: {way.host}` with what the customer gave us." if missing else None,
+        hint=_other_name(way.host) if missing else None,
+    )
+
+
+def _other_name(host: str) -> Hint:
+    return Hint(
+        Who.US,
+        f"Compare `host: {host}` with what the customer gave us.",
+        f"Vergelijk `host: {host}` met wat de klant ons heeft gegeven.",
     )
 
 
@@ -305,8 +327,13 @@ def _tls_trouble(error: ssl.SSLError, way: SmtpWay) -> Outcome:
             Word.CONFIG,
             f"the certificate of {way.host} is not good: {one_line(error.verify_message)}",
             Stage.TLS,
-            hint=f"The administrator of {way.host} must install a valid certificate for that name, "
-            "or `host` must be the name that the certificate is for.",
+            hint=Hint(
+                Who.CUSTOMER,
+                f"The administrator of {way.host} must install a valid certificate for that name, "
+                "or `host` must be the name that the certificate is for.",
+                f"De beheerder van {way.host} moet een geldig certificaat voor die naam installeren, "
+                "of `host` moet de naam zijn waarvoor het certificaat is.",
+            ),
         )
     if isinstance(error, _BREAKS):
         return Outcome(Word.RETRY, "the server broke off the TLS handshake", Stage.TLS)
@@ -314,5 +341,9 @@ def _tls_trouble(error: ssl.SSLError, way: SmtpWay) -> Outcome:
         Word.CONFIG,
         f"no TLS with {way.host} port {way.port}: {one_line(error.reason or str(error))}",
         Stage.TLS,
-        hint=f"Does port {way.port} want `tls: implicit` or `tls: starttls`, and does the server speak TLS 1.2?",
+        hint=Hint(
+            Who.US,
+            f"Does port {way.port} want `tls: implicit` or `tls: starttls`, and does the server speak TLS 1.2?",
+            f"Wil poort {way.port} `tls: implicit` of `tls: starttls`, en spreekt de server TLS 1.2?",
+        ),
     )

@@ -13,7 +13,7 @@ from typing import Final
 
 from routing.addresses import ascii_domain
 from routing.mail import Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.smtp_replies import Reply, ReplyTable
 from upstreams.smtp_session import Session
 from upstreams.smtp_wire import Broken
@@ -219,7 +219,15 @@ def _unsayable(address: str) -> Outcome:
         "holds characters that no address has" if not _SAFE.match(address) else "needs SMTPUTF8, which is not offered"
     )
     return Outcome(
-        Word.REJECT, f"{address!r} {what}", Stage.PREPARE, enhanced="5.1.3", hint="Mend the address in CallPro's data."
+        Word.REJECT,
+        f"{address!r} {what}",
+        Stage.PREPARE,
+        enhanced="5.1.3",
+        hint=Hint(
+            Who.CALLPRO,
+            "Mend the address in CallPro's data.",
+            "Herstel het adres in CallPro.",
+        ),
     )
 
 

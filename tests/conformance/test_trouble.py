@@ -10,6 +10,7 @@ import pytest
 from routing.outcome import Stage, Word
 from tests.conformance.case import Trouble
 from tests.conformance.harness import LARGE, TWO, at, mail, sent, until
+from tests.conformance.hints import assert_helpful
 
 
 def of(step):
@@ -78,7 +79,7 @@ def test_a_certificate_nobody_vouches_for_is_the_routes_fault(remote, setting, m
 
     for outcome in at(remote, setting, story):
         assert (outcome.word, outcome.stage) == (Word.CONFIG, Stage.TLS)
-        assert outcome.hint
+        assert_helpful(outcome)
 
 
 def test_a_connection_is_kept_for_the_next_mail(remote, setting):

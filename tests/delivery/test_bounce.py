@@ -11,7 +11,7 @@ from config.rules import Sender
 from delivery.bounce import Reporter, report
 from delivery.verdict import Failure
 from routing.mail import Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from spool.contract import Arrival, Leased, Pending, Settled, SpoolFull
 from spool.sqlite_view import SqliteView
 from tests.delivery.room import (
@@ -41,8 +41,10 @@ def test_the_form_is_that_of_rfc_3464_with_the_verbatim_reply():
     long_reply = (
         "550 5.1.1 <x@example.org>: Recipient address rejected: " + "User unknown in virtual mailbox table " * 3
     )
+    hint = Hint(Who.CALLPRO, "Correct the address.", "Verbeter het adres: \u00e9\u00e9n teken is fout.")
+    refused = Outcome(Word.REJECT, long_reply, Stage.RECIPIENT, 550, "5.1.1", hint=hint)
     raw = one_report(
-        Failure("x@example.org", Outcome(Word.REJECT, long_reply, Stage.RECIPIENT, 550, "5.1.1"), Settled.FAILED),
+        Failure("x@example.org", refused, Settled.FAILED),
         Failure("y@example.org", BUSY, Settled.EXPIRED),
         Failure("z@example.org", DOUBT, Settled.FAILED, doubtful=True),
     )
@@ -56,6 +58,7 @@ def test_the_form_is_that_of_rfc_3464_with_the_verbatim_reply():
     text, status, headers = mail.iter_parts()
     assert "Ask before you send it again" in text.get_content()
     assert "It was tried for 2 hours" in text.get_content()
+    assert f"    What to do: {hint.en}\n    Wat te doen: {hint.nl}\n" in text.get_content().replace("\r\n", "\n")
     about, x, y, z = status.get_payload()
     assert about["Reporting-MTA"] == "dns; relay.callcenter.nl"
     assert (x["Final-Recipient"], x["Action"], x["Status"]) == ("rfc822; x@example.org", "failed", "5.1.1")

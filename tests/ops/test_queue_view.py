@@ -8,7 +8,7 @@ from datetime import timedelta, timezone
 import pytest
 
 from ops.queue_view import age_text, list_json, list_text, size_text, story_json, story_text
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 from spool.contract import id_number, id_text
 from spool.view import MailLine, RecipientLine, Story, TimelineEntry
 
@@ -16,7 +16,8 @@ NOW = 1_700_000_000.0
 NUMBER = id_number("1K9ZQ2M4P1ABC")
 BUSY = Outcome(Word.RETRY, "451-4.7.1 Even geduld\r\n451 4.7.1 één ogenblik", Stage.RECIPIENT, 451, "4.7.1")
 SENT = Outcome(Word.SENT, "250 2.0.0 Ok", Stage.CONTENT, 250)
-LOGIN = Outcome(Word.CONFIG, "535 5.7.8 no", Stage.LOGIN, 535, hint="The customer's admin sets the password again.")
+ADMIN = Hint(Who.CUSTOMER, "The customer's admin sets the password again.", "De beheerder zet het wachtwoord opnieuw.")
+LOGIN = Outcome(Word.CONFIG, "535 5.7.8 no", Stage.LOGIN, 535, hint=ADMIN)
 
 
 def line(**changes: object) -> MailLine:
@@ -80,7 +81,7 @@ def test_many_different_answers_are_cut():
 
 
 def test_nothing_that_was_said_to_us_reaches_the_terminal_as_a_command():
-    evil = Outcome(Word.RETRY, "451 \x1b[2J\x07\udce9", Stage.CONTENT, hint="\x1b[31m")
+    evil = Outcome(Word.RETRY, "451 \x1b[2J\x07\udce9", Stage.CONTENT, hint=Hint(Who.US, "\x1b[31m", "\x1b[31m"))
     mail = line(recipients=(RecipientLine("a\x1b[2Jb@x.nl", "waiting", evil),), route="\x1b", sender="\r\n@x.nl")
     story = Story(mail, "<\x1b>", "p", "\x1b", (TimelineEntry(NOW, "note", "\x1b\r"), entry(evil)))
     for text in (list_text([mail], NOW), story_text(story, NOW), list_json([mail]), story_json(story)):
@@ -138,7 +139,7 @@ def test_json_has_everything_for_a_script():
         "reply": "535 5.7.8 no",
         "stage": "login",
         "code": 535,
-        "hint": LOGIN.hint,
+        "hint": {"who": "customer", "en": ADMIN.en, "nl": ADMIN.nl},
     }
     assert json.loads(list_json([line(due_at=None)]))[0]["due_at"] is None
 

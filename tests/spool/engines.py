@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 from spool.contract import Arrival, Attempt, Leased, Settled, Settlement, Spool
 from spool.sqlite import SqliteSpool
 from spool.sqlite_view import SqliteView
@@ -17,7 +17,14 @@ from spool.view import SpoolView
 
 SENT = Outcome(Word.SENT, "250 2.0.0 Ok: queued as 4XyZ", Stage.CONTENT, 250, "2.0.0", upstream_id="4XyZ")
 RETRY = Outcome(Word.RETRY, "451 4.7.1 Even geduld: één ogenblik", Stage.RECIPIENT, 451, "4.7.1")
-REJECT = Outcome(Word.REJECT, "550 5.1.1 no such user", Stage.RECIPIENT, 550, "5.1.1", hint="Ask for the address.")
+REJECT = Outcome(
+    Word.REJECT,
+    "550 5.1.1 no such user",
+    Stage.RECIPIENT,
+    550,
+    "5.1.1",
+    hint=Hint(Who.CALLPRO, "Ask for the address.", "Vraag het adres."),
+)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routing.outcome import Outcome, Stage, Word
+from routing.outcome import Hint, Outcome, Stage, Who, Word
 from spool.contract import Settled, Settlement
 from spool.view import Filter
 from tests.spool.engines import REJECT, RETRY, SENT, arrival, settlement
@@ -47,7 +47,9 @@ def test_the_story_of_a_mail(engine):
 
 def test_a_reply_is_kept_verbatim(engine):
     reply = "550-5.7.1 één\n550 5.7.1 \udce9 \x00 \U0001f600 'quoted' \"too\""
-    outcome = Outcome(Word.CONFIG, reply, Stage.LOGIN, 535, wait=1.5, upstream_id="", hint="Do this.")
+    outcome = Outcome(
+        Word.CONFIG, reply, Stage.LOGIN, 535, wait=1.5, upstream_id="", hint=Hint(Who.US, "Do this.", "Doe dit.")
+    )
 
     async def test(spool):
         mail = arrival(spool, engine.clock)

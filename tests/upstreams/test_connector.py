@@ -70,7 +70,7 @@ def test_source_address_that_is_not_ours_is_config(run, authority):
 
     (results,), _ = run(go())
     assert (results["b@x.nl"].word, results["b@x.nl"].stage) == (Word.CONFIG, Stage.CONNECT)
-    assert "192.0.2.1" in (results["b@x.nl"].hint or "")
+    assert "192.0.2.1" in str(results["b@x.nl"].hint)
 
 
 def test_never_over_ipv6(run):
@@ -107,13 +107,13 @@ def test_refused_null_sender_says_who_must_do_what(authority):
 
     (results,), _ = asyncio.run(go())
     assert results["b@x.nl"].word is Word.CONFIG
-    assert "null sender" in (results["b@x.nl"].hint or "")
+    assert "null sender" in str(results["b@x.nl"].hint)
 
 
 def test_no_host_and_no_domain():
     (results,), probed = asyncio.run(_send(None, mail(sender="")))
     assert (results["b@x.nl"].word, results["b@x.nl"].stage) == (Word.CONFIG, Stage.PREPARE)
-    assert "host" in (results["b@x.nl"].hint or "")
+    assert "host" in str(results["b@x.nl"].hint)
     assert probed.word is not Word.SENT
 
 

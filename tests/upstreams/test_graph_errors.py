@@ -47,8 +47,8 @@ def test_our_own_faults_are_known_as_such():
 
 
 def test_the_hint_tells_a_policy_from_a_missing_right():
-    assert "policy" in judged(error(403, "ErrorAccessDenied", "Access to OData is disabled.")).hint
-    assert "Mail.Send" in judged(error(403, "ErrorAccessDenied", "Access is denied.")).hint
+    assert "policy" in str(judged(error(403, "ErrorAccessDenied", "Access to OData is disabled.")).hint)
+    assert "Mail.Send" in str(judged(error(403, "ErrorAccessDenied", "Access is denied.")).hint)
 
 
 @pytest.mark.parametrize(

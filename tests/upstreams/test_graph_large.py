@@ -64,7 +64,7 @@ def test_a_large_mail_goes_by_draft_to_the_envelope_and_nobody_else(authority):
         outcome = await place.sent(MIXED)
         sent = place.graph.sent[0]
         assert (outcome.word, outcome.code, outcome.upstream_id) == (Word.SENT, 202, sent.request_id)
-        assert "1 address(es)" in outcome.hint
+        assert "1 address(es)" in str(outcome.hint)
         assert set(place.graph.inboxes) == {"jan@example.nl", "els@example.nl"} == sent.recipients
         assert place.graph.done == ["create", "attach", "session", "send"]
         assert place.graph.calls == 4
@@ -119,7 +119,7 @@ def test_without_the_setting_a_large_mail_is_for_the_next_upstream(authority):
     async def story(place):
         outcome = await place.sent(LARGE)
         assert (outcome.word, outcome.stage, outcome.too_large) == (Word.REJECT, Stage.PREPARE, True)
-        assert "large: draft" in outcome.hint
+        assert "large: draft" in str(outcome.hint)
         assert (place.graph.calls, place.entra.token_calls) == (0, 0)
 
     at(authority, story)
@@ -212,7 +212,7 @@ def test_without_mail_readwrite_the_hint_asks_for_it_and_small_mail_goes(authori
         place.graph.writes = False
         outcome = await place.sent(LARGE)
         assert (outcome.word, outcome.enhanced) == (Word.CONFIG, "ErrorAccessDenied")
-        assert "Mail.ReadWrite" in outcome.hint
+        assert "Mail.ReadWrite" in str(outcome.hint)
         assert (await place.sent()).word is Word.SENT
 
     by_draft(authority, story)

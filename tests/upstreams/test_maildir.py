@@ -63,7 +63,7 @@ def test_folder_that_cannot_be_is_config(tmp_path):
     (tmp_path / "file").write_text("in the way")
     way = _built(tmp_path / "file" / "box")
     for outcome in (asyncio.run(way.probe()), asyncio.run(way.send(mail()))["b@x.nl"]):
-        assert (outcome.word, "must be a folder" in (outcome.hint or "")) == (Word.CONFIG, True)
+        assert (outcome.word, "must be a folder" in str(outcome.hint)) == (Word.CONFIG, True)
 
 
 def test_full_disk_is_retry_and_leaves_no_half_mail(tmp_path):

@@ -19,7 +19,7 @@ def test_a_used_up_day_is_looked_at_again_in_an_hour(line):
 
 @pytest.mark.parametrize("line", [row.said for row in REPLIES if row.word is Word.CONFIG and row.step == "AUTH"])
 def test_no_hint_at_login_speaks_of_a_user_name_or_of_settings_that_are_not_there(line):
-    hint = SMTP_OAUTH_REPLIES.classify(Reply(int(line[:3]), line[4:]), LOGIN).hint
+    hint = str(SMTP_OAUTH_REPLIES.classify(Reply(int(line[:3]), line[4:]), LOGIN).hint)
     assert not any(word in hint for word in ("user name", "`password`", "`tls"))
 
 
