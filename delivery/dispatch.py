@@ -299,9 +299,6 @@ class Dispatch:
             self.octets -= len(mail.content)
             self.written(lane.name, self._settling.give_back(mail, mail.received_at))
 
-    @staticmethod
-    def spawn(work: Coroutine[None, None, None], into: set[Task[None]]) -> None:
-        """Run it, and keep it in that set while it runs."""
     def recall(self, covers: Callable[[Leased], bool]) -> None:
         """Give back what people hold now, of the mail at hand that is not under way yet."""
         for lane in tuple(self.lanes.values()):
@@ -311,6 +308,9 @@ class Dispatch:
                 self.octets -= len(mail.content)
                 self.written(lane.name, self._settling.give_back(mail, mail.received_at))
 
+    @staticmethod
+    def spawn(work: Coroutine[None, None, None], into: set[Task[None]]) -> None:
+        """Run it, and keep it in that set while it runs."""
         task = asyncio.create_task(work)
         into.add(task)
         task.add_done_callback(into.discard)
