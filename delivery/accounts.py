@@ -14,7 +14,8 @@ from typing import Final
 from config.rules import Rate, Route, UpstreamRule
 from delivery.pace import DAY, Meter, over, tightest
 from routing.events import emit
-from spool.contract import SPENT_SLOT, Spent, Spool
+from spool.contract import SPENT_SLOT, Spool
+from spool.view import Spent
 from upstreams.traits import traits_of
 
 _log = logging.getLogger("delivery.pace")
@@ -63,10 +64,10 @@ class Meters:
         for one in spent:
             meter = self.by_name.get(one.account)
             if meter is not None:
-                meter.restore(one.mails, one.recipients, min(now, one.at + _LONGEST_SEND))
+                meter.count(one.mails, one.recipients, min(now, one.at + _LONGEST_SEND))
         for meter in self.by_name.values():
             if meter.rate.per_second and not meter.lasting:
-                meter.restore(meter.rate.per_second, 0, now)
+                meter.count(meter.rate.per_second, 0, now)
 
 
 def account_of(upstream: UpstreamRule) -> str:
@@ -132,8 +133,7 @@ class Ledger:
         now = self._now()
         for meter in fare.meters:
             if meter.news(now):
-                used, limit = meter.used_today(now), meter.rate.per_day
-                emit(_log, "quota_near", logging.WARNING, account=meter.name, recipients=used, per_day=limit)
+                tell_near(meter, now)
         mine = fare.spent()
         self._waiting += mine
         self._count += 1
@@ -155,3 +155,9 @@ class Ledger:
     def take_back(self, spent: Sequence[Spent]) -> None:
         """What was not sent after all goes with the next that is written."""
         self._waiting += spent
+
+
+def tell_near(meter: Meter, now: float, full_in: float | None = None) -> None:
+    """An account comes near its day's limit: for ops to hear of before mail waits. `full_in` is in seconds."""
+    used, limit = meter.used_today(now), meter.rate.per_day
+    emit(_log, "quota_near", logging.WARNING, account=meter.name, recipients=used, per_day=limit, full_in=full_in)

@@ -41,7 +41,7 @@ class Dispatch:
 
     `fallback_after` as in `Delivery`. `belongs(lane, mail)` says whether the lane is still the mail's own; when it is
     not, the mail has been seen to. `make_lane(name)` gives a lane that follows the rules. `go_round(gate)` is told of a
-    gate that mail passes by because nobody answers behind it.
+    gate that mail passes by because nobody answers behind it, `on_pause()` of mail that waits for its pace for longer.
     """
 
     attempts: Attempts
@@ -55,6 +55,7 @@ class Dispatch:
         belongs: Callable[[Lane, Leased], bool],
         make_lane: Callable[[str], Lane],
         go_round: Callable[[Gate], None],
+        on_pause: Callable[[], None],
     ) -> None:
         self._spool = spool
         self._clock = clock
@@ -63,6 +64,7 @@ class Dispatch:
         self._belongs = belongs
         self._make_lane = make_lane
         self._go_round = go_round
+        self._on_pause = on_pause
         self._blocked: set[Lane] = set()
         self.lanes: dict[str, Lane] = {}
         self.sending: set[Task[None]] = set()
@@ -209,6 +211,7 @@ class Dispatch:
         lane.pause = self._clock.call_at(when, lambda: self._resume(lane)) if when != inf else _Endless()
         if when - self._clock.now() > _SHORT_PAUSE:
             self.empty(lane, but=1)
+            self._on_pause()
 
     def _unpause(self, lane: Lane) -> None:
         if lane.pause is not None:

@@ -21,7 +21,7 @@ _KEPT_FREE: Final = 10
 """Where routes share an account, one part in so many is left for those that have not had an equal share."""
 
 _ALERT_AT: Final = 0.8
-"""The part of a day's limit at which people are told, and under whose half it is news again."""
+"""The part of a day's limit at which people are told."""
 
 DAY: Final = 86400.0
 
@@ -60,6 +60,10 @@ class Window:
     def begin(self, units: int) -> None:
         self._open += units
 
+    def end_all(self, at: float) -> None:
+        """As if all that is under way had ended."""
+        self.end(self._open, at, True)
+
     def end(self, units: int, at: float, counted: bool) -> None:
         """A send ended; one that is not `counted` said nothing to the other side."""
         self._open -= units
@@ -93,13 +97,13 @@ class Meter:
     own it may go up to the limit itself.
     """
 
-    __slots__ = ("_by_route", "_near", "_windows", "name", "rate", "sharers")
+    __slots__ = ("_by_route", "_told_at", "_windows", "name", "rate", "sharers")
 
     def __init__(self, name: str, rate: Rate, sharers: int | None = None) -> None:
         self.name = name
         self.rate = rate
         self.sharers = sharers
-        self._near = False
+        self._told_at = -inf
         self._windows = _windows()
         self._by_route: dict[str, tuple[Window, ...]] = {}
 
@@ -138,26 +142,46 @@ class Meter:
         for window in self._touched(route):
             window.end(recipients if _counts_recipients(window) else 1, at, counted)
 
-    def restore(self, mails: int, recipients: int, at: float) -> None:
-        """What was sent before the restart, `at` or earlier."""
-        for window in self._windows:
+    def count(self, mails: int, recipients: int, at: float, route: str | None = None) -> None:
+        """Count what was sent by then, of any route or of one."""
+        for window in self._windows if route is None else self._touched(route):
             units = recipients if _counts_recipients(window) else mails
             window.begin(units)
             window.end(units, at, True)
+
+    def end_all(self, at: float) -> None:
+        """As if all that is under way had ended: for a look ahead."""
+        for window in (*self._windows, *[window for own in self._by_route.values() for window in own]):
+            window.end_all(at)
+
+    def room(self, route: str, recipients: int, now: float) -> int:
+        """How many mails to so many recipients each `route` may send now before it is another's turn; 0 for none."""
+        if self.turn(route, recipients, now).at > now:
+            return 0
+        rooms = [1_000_000]
+        for number, (window, limit) in enumerate(zip(self._windows, _limits(self.rate), strict=True)):
+            if limit is not None:
+                units = recipients if _counts_recipients(window) else 1
+                share = limit if self.sharers is None else limit // (_KEPT_FREE * self.sharers)
+                own = self._by_route[route][number].used(now) if route in self._by_route else 0
+                kept = limit // _KEPT_FREE if self.sharers and self.sharers > 1 and own else 0
+                rooms.append(min(max(1, share), limit - kept - window.used(now)) // units)
+        return max(1, min(rooms))
 
     def used_today(self, now: float) -> int:
         """Recipients of the last 24 hours."""
         return self._windows[-1].used(now)
 
-    def news(self, now: float) -> bool:
-        """True once when the day's limit comes near, and again only after it was far."""
+    def used_lately(self, now: float) -> int:
+        """Recipients of the last hour."""
+        return self._windows[-2].used(now)
+
+    def news(self, now: float, foreseen: bool = False) -> bool:
+        """True when the day's limit is near, or foreseen to be reached, and nobody was told in the last 24 hours."""
         limit = self.rate.per_day
-        used = self.used_today(now)
-        if limit is None or used < limit * _ALERT_AT / 2:
-            self._near = False
-        if limit is None or self._near or used < limit * _ALERT_AT:
+        if limit is None or now - self._told_at < DAY or not (foreseen or self.used_today(now) >= limit * _ALERT_AT):
             return False
-        self._near = True
+        self._told_at = now
         return True
 
     def _touched(self, route: str) -> Iterable[Window]:

@@ -10,13 +10,15 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 from random import Random
+from typing import Final
 
 from config.rules import Delivery
-from delivery.accounts import Ledger, Meters
+from delivery.accounts import Ledger, Meters, tell_near
 from delivery.attempt import Attempts
 from delivery.backoff import PROBE_WAITS
 from delivery.clock import Clock, WallClock
 from delivery.dispatch import Dispatch
+from delivery.forecast import Forecast, forecast
 from delivery.holds import HeldWay, Holds
 from delivery.lanes import Lane, RouteNumbers, gates_for
 from delivery.plan import Plan
@@ -26,8 +28,12 @@ from routing.events import emit
 from routing.mail import domain_of
 from spool.contract import Leased, Spool, id_text
 from spool.holding import Hold, keys_of
+from spool.view import Load
 
 _log = logging.getLogger("delivery")
+
+_FORESEE_EVERY: Final = 900.0
+"""Seconds between two looks ahead while mail waits for its pace."""
 
 
 class Scheduler:
@@ -47,6 +53,7 @@ class Scheduler:
         self._gates: dict[str, Gate] = gates_for(plan.upstreams, {}, self._meters)
         self._leaving: set[Gate] = set()
         self._unnamed: set[str] = set()
+        self._foresaw_at = -_FORESEE_EVERY
         self._dispatch = Dispatch(
             spool,
             self._clock,
@@ -55,6 +62,7 @@ class Scheduler:
             self._belongs,
             self._make_lane,
             self._holds.go_round,
+            self._on_pause,
         )
         self._dispatch.attempts = self._attempts_by(plan)
 
@@ -101,15 +109,6 @@ class Scheduler:
         for gate in (*self._gates.values(), *self._leaving):
             await self._close(gate)
 
-    def routes(self) -> dict[str, RouteNumbers]:
-        """The numbers of every route that had mail since the start, by name."""
-        return {name: lane.numbers() for name, lane in self._dispatch.lanes.items()}
-
-    def unreachable(self) -> dict[str, float]:
-        """Upstreams that could not be reached at the last try, and since when (unix seconds)."""
-        since = {name: gate.unreachable_since for name, gate in self._gates.items()}
-        return {name: at for name, at in since.items() if at is not None}
-
     def recall(self, hold: Hold) -> None:
         """Begin no send that a new hold of people covers; sends under way end as they began."""
         self._dispatch.recall(lambda mail: hold.key in keys_of(id_text(mail.id), mail.route, mail.sender))
@@ -125,6 +124,22 @@ class Scheduler:
     def held(self) -> tuple[HeldWay, ...]:
         """The ways that delivery put on hold."""
         return self._holds.all()
+
+    def routes(self) -> dict[str, RouteNumbers]:
+        """The numbers of every route that had mail since the start, by name."""
+        return {name: lane.numbers() for name, lane in self._dispatch.lanes.items()}
+
+    def unreachable(self) -> dict[str, float]:
+        """Upstreams that could not be reached at the last try, and since when (unix seconds)."""
+        since = {name: gate.unreachable_since for name, gate in self._gates.items()}
+        return {name: at for name, at in since.items() if at is not None}
+
+    async def forecast(self) -> Forecast:
+        """When queues will be empty and when a day's limit is reached. Mails count as one recipient each."""
+        waiting = {
+            name: Load(backlog.waiting, backlog.waiting) for name, backlog in (await self._spool.backlog()).items()
+        }
+        return forecast(self._meters, self._plan.routes, waiting, self._clock.now())
 
     @property
     def octets(self) -> int:
@@ -220,6 +235,19 @@ class Scheduler:
         self._dispatch.left(way)
         if way.gate in self._leaving and not way.gate.busy and not self._dispatch.draining:
             self._dispatch.spawn(self._close(way.gate), self._dispatch.asking)
+
+    def _on_pause(self) -> None:
+        now = self._clock.now()
+        if now - self._foresaw_at >= _FORESEE_EVERY and any(one.rate.per_day for one in self._meters.by_name.values()):
+            self._foresaw_at = now
+            self._dispatch.spawn(self._foresee(), self._dispatch.asking)
+
+    async def _foresee(self) -> None:
+        """Tell of the limits that what waits will reach, while there is time to do something about it."""
+        for quota in (await self.forecast()).quotas:
+            meter = self._meters.by_name.get(quota.account)
+            if meter is not None and quota.full_at is not None and meter.news(self._clock.now(), foreseen=True):
+                tell_near(meter, self._clock.now(), max(0.0, quota.full_at - self._clock.now()))
 
     def _released(self, way: Way) -> None:
         self._dispatch.wake(way.route)

@@ -35,6 +35,8 @@ def add_queue(commands: Commands, add: Add) -> None:
     made = add(queue, "show", show_mail, "tell the story of one mail")
     made.add_argument("id", metavar="ID")
     made.add_argument("--json", action="store_true")
+    made = add(queue, "forecast", forecast, "when queues will be empty at their pace, and a day's limit reached")
+    made.add_argument("--json", action="store_true")
 
 
 def list_mails(asked: argparse.Namespace) -> int:
@@ -69,6 +71,13 @@ def show_mail(asked: argparse.Namespace) -> int:
         return 1
     print(story_json(story) if asked.json else story_text(story, time.time()), end="")
     return 0
+
+
+def forecast(asked: argparse.Namespace) -> int:
+    """`queue forecast`: what waits and what was sent, played forward."""
+    from ops.queue_forecast import forecast_queue
+
+    return forecast_queue(asked)
 
 
 def open_view(asked: argparse.Namespace) -> SpoolView:

@@ -16,7 +16,7 @@ from typing import Final
 from routing.outcome import Results
 from routing.provider_events import ProviderEvent
 from spool.holding import Held, Hold, Key
-from spool.view import Filter
+from spool.view import Filter, Spent
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -151,19 +151,6 @@ class Tally:
 
     done: int
     left: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What was sent on one account, as `pace:` counts it: `mails` handed to the upstream and their `recipients`.
-
-    `at` is unix seconds. Negative numbers take back what was counted at that time and not sent after all.
-    """
-
-    account: str
-    at: float
-    mails: int
-    recipients: int
 
 
 SPENT_SLOT: Final = 600.0

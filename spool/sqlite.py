@@ -27,7 +27,6 @@ from spool.contract import (
     Noted,
     Notice,
     Settlement,
-    Spent,
     Spool,
     SpoolFull,
     SpoolUnavailable,
@@ -41,7 +40,7 @@ from spool.marks import LeaseMarks
 from spool.ownership import Ownership
 from spool.shelves import Shelves
 from spool.statements import Count, Due, Unreadable
-from spool.view import Filter
+from spool.view import Filter, Spent
 from spool.writer import Call, Put, Settle, Writer
 
 Answer = TypeVar("Answer")

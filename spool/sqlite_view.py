@@ -14,12 +14,13 @@ from types import MappingProxyType
 from typing import Final
 
 from routing.outcome import Outcome
+from spool import statements
 from spool.contract import SpoolUnusable, id_text
 from spool.filtering import Values, conditions
 from spool.holding import Hold, Scope, keys_of
 from spool.records import last_outcomes, read_results
 from spool.schema import connect_for_reading, path_of
-from spool.view import FailureLine, Filter, MailLine, RecipientLine, SpoolView, Story, TimelineEntry
+from spool.view import FailureLine, Filter, Load, MailLine, RecipientLine, Spent, SpoolView, Story, TimelineEntry
 
 _Event = tuple[float, str, str | None, float | None, str | None, str | None, str | None]
 _Failed = tuple[int, float | None, str, str, str, str]
@@ -64,6 +65,17 @@ class SqliteView(SpoolView):
         statement, values = list_statement(which, limit, after, newest_first=newest_first)
         with self._reading():
             return [self._line(row) for row in self._connection.execute(statement, values).fetchall()]
+
+    def loads(self) -> dict[str, Load]:
+        """See `SpoolView.loads`: one walk over what waits. Raises SpoolUnusable."""
+        with self._reading():
+            rows = self._connection.execute(statements.LOADS).fetchall()
+        return {route: Load(mails, recipients) for route, mails, recipients in rows}
+
+    def spent(self, since: float) -> Sequence[Spent]:
+        """See `SpoolView.spent`. Raises SpoolUnusable."""
+        with self._reading():
+            return statements.spent(self._connection, since)
 
     def show(self, number: int) -> Story | None:
         """See `SpoolView.show`. Raises SpoolUnusable."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from routing.mail import domain_of
-from spool.contract import SPENT_SLOT, Arrival, Leased, Pending, Settlement, Spent
+from spool.contract import SPENT_SLOT, Arrival, Leased, Pending, Settlement
 from spool.records import message_id_of, results_text
 from spool.rows import Rows
+from spool.view import Spent
 
 _KEEP_MAIL: Final = Rows(
     "INSERT INTO mail (id, route, sender, received_at, size, peer, helo, message_id, repairs) VALUES {rows}", 9
@@ -41,6 +42,9 @@ WHERE waiting.route = ? AND waiting.id > ? ORDER BY waiting.id LIMIT ?"""
 _SPEND: Final = """
 INSERT INTO spent (account, slot, mails, recipients) VALUES (?, ?, ?, ?) ON CONFLICT (account, slot)
 DO UPDATE SET mails = max(0, mails + excluded.mails), recipients = max(0, recipients + excluded.recipients)"""
+LOADS: Final = """
+SELECT route, count(*), sum((SELECT count(*) FROM recipient WHERE mail = waiting.id AND state = 'waiting'))
+FROM waiting GROUP BY route"""
 _SPENT_KEPT: Final = 2 * 86400.0
 FORGOTTEN: Final = "SELECT id FROM mail WHERE id < ? AND settled_at < ? ORDER BY id LIMIT ?"
 

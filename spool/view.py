@@ -30,6 +30,27 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What waits on a route: mails, and the recipients that they still have."""
+
+    mails: int
+    recipients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was sent on one account, as `pace:` counts it: `mails` handed to the upstream and their `recipients`.
+
+    `at` is unix seconds. Negative numbers take back what was counted at that time and not sent after all.
+    """
+
+    account: str
+    at: float
+    mails: int
+    recipients: int
+
+
+@dataclass(frozen=True, slots=True)
 class RecipientLine:
     """A recipient and how it stands: `waiting` or a `Settled` word; `last` is the newest outcome."""
 
@@ -113,6 +134,14 @@ class SpoolView(ABC):
     @abstractmethod
     def failures(self, since: float) -> Iterator[FailureLine]:
         """Recipients that did not get their mail since then, the oldest mail first."""
+
+    @abstractmethod
+    def loads(self) -> dict[str, Load]:
+        """Every route with mail, under way too."""
+
+    @abstractmethod
+    def spent(self, since: float) -> Sequence[Spent]:
+        """What was counted for `pace:`, as `Spool.spent` tells it."""
 
     @abstractmethod
     def show(self, number: int) -> Story | None:

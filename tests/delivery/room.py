@@ -19,8 +19,9 @@ from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from routing.mail import Outgoing
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
-from spool.contract import Arrival, Leased, Settlement, Spent, id_number
+from spool.contract import Arrival, Leased, Settlement, id_number
 from spool.sqlite import SqliteSpool
+from spool.view import Spent
 from upstreams.base import Host, Kind, Upstream
 
 START = 1_700_000_000.0

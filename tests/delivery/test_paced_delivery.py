@@ -8,7 +8,8 @@ import logging
 from config.rules import Pace, Rate
 from delivery.plan import build_plan
 from routing.mail import Outgoing
-from spool.contract import Leased, Spent, SpoolUnavailable
+from spool.contract import Leased, SpoolUnavailable
+from spool.view import Spent
 from tests.delivery.room import DOWN, SENT, START, Scripted, events, numbers_of, room, route, rules
 from tests.delivery.room import kinds as kinds_of
 from upstreams.base import Host

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spool.contract import SPENT_SLOT, Spent
+from spool.contract import SPENT_SLOT
+from spool.view import Spent
 
 START = 1_700_000_400.0
 """The beginning of a slot."""
