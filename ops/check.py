@@ -12,7 +12,8 @@ from pathlib import Path
 
 from config.loading import Kinds, load_relay, load_rules
 from config.problems import ConfigInvalid, Problem, by_place
-from config.rules import PlacedTest, Relay, Route, Rules
+from config.rules import Place, PlacedTest, Relay, Route, Rules
+from config.shapes import shapes_of
 from ops.authentication import authentication_problems
 from routing.signing import Signer, SigningKeyInvalid
 from routing.table import Table
@@ -55,6 +56,8 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
         found = tuple(_look_closer(rules))
         problems += found
         rules = rules if all(problem.warning for problem in found) else None
+    if relay is not None and rules is not None:
+        problems += _half_webhooks(relay, rules, str(path))
     return Checked(relay, rules, by_place(problems))
 
 
@@ -132,6 +135,23 @@ def _bad_keys(rules: Rules) -> Iterator[Problem]:
             except SigningKeyInvalid as invalid:
                 wrong, _, mend = str(invalid).rpartition("; ")
                 yield Problem(route.place, f"route {route.name}", wrong, mend)
+
+
+def _half_webhooks(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:
+    """Events need a listener and a key: one without the other hears nothing. Kinds name such a key `webhook_...`."""
+    keys = [
+        (upstream, name)
+        for upstream in rules.upstreams.values()
+        for shape in shapes_of(type(upstream.settings))
+        if (name := shape.name).startswith("webhook_") and getattr(upstream.settings, name) is not None
+    ]
+    if relay.webhooks is None:
+        for upstream, name in keys:
+            wrong, mend = "is of no use, as nothing listens", "add `webhooks:` to relay.yaml, or leave it out"
+            yield Problem(upstream.place, f"upstreams.{upstream.name}.{name}", wrong, mend, True)
+    elif not keys:
+        mend = "give an upstream its webhook key (docs/webhooks.md), or leave it out"
+        yield Problem(Place(file, 1), "webhooks", "listens for nobody, as no upstream has a webhook key", mend, True)
 
 
 def _unused(rules: Rules) -> Iterator[Problem]:

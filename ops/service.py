@@ -130,9 +130,9 @@ class Service:
                 return
             plan = build_plan(checked.rules, self._kinds, rooms.host, rooms.plan)
             rooms.plan = plan
-            await rooms.scheduler.replace(plan)
             if rooms.webhooks:
                 rooms.webhooks.desk.replace(checked.rules)
+            await rooms.scheduler.replace(plan)
         except Exception:
             _log.exception("reload_failed, the old rules stay: this is a bug of the relay, please report it")
             return

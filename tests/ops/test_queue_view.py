@@ -127,6 +127,22 @@ def test_a_story_is_told_oldest_first_with_every_reply_verbatim():
     )
 
 
+def test_what_the_provider_told_stands_with_its_recipient_and_words():
+    told = TimelineEntry(NOW, "bounced", "550 5.1.1 één\r\n550 no", "our-sendgrid", recipient="jan@x.nl")
+    evil = TimelineEntry(NOW, "complained", "\x1b[2J", "our-sendgrid", recipient="\x1b[2J@x.nl")
+    story = Story(line(), "<1@acme.nl>", "127.0.0.1", "callpro", (told, evil))
+    text = story_text(story, NOW, timezone(timedelta(hours=1)))
+    assert (
+        "  2023-11-14 23:13:20+01:00  bounced   our-sendgrid\n"
+        "      jan@x.nl\n"
+        "        550 5.1.1 één\n"
+        "        550 no\n"
+        "  2023-11-14 23:13:20+01:00  complained  our-sendgrid\n"
+    ) in text
+    assert "\x1b" not in text
+    assert json.loads(story_json(story))["timeline"][0]["recipient"] == "jan@x.nl"
+
+
 def test_json_has_everything_for_a_script():
     story = Story(line(), "<1@acme.nl>", "127.0.0.1", "callpro", (entry(LOGIN),))
     told = json.loads(story_json(story))
