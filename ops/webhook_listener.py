@@ -60,7 +60,8 @@ class WebhookListener:
         level = logging.INFO if self.desk.upstreams else logging.WARNING
         paths = [f"{PATH}{name}" for name in self.desk.upstreams]
         missing = None if paths else "no upstream has a webhook key, so everything is refused"
-        emit(_log, "webhooks_listening", level, address=f"{host}:{self.port}", paths=paths, why=missing)
+        where = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        emit(_log, "webhooks_listening", level, address=where, paths=paths, why=missing)
 
     @property
     def port(self) -> int:
