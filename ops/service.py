@@ -24,7 +24,7 @@ from intake.server import Intake
 from ops import notify
 from ops.check import Checked, check
 from routing.events import emit
-from spool.contract import Spool
+from spool.contract import Spool, SpoolUnavailable
 from spool.sqlite import SqliteSpool
 from upstreams.base import Host, Kind
 
@@ -128,11 +128,18 @@ class Service:
             if checked.relay is None or checked.rules is None:
                 emit(_log, "reload_refused", logging.ERROR, why="the old rules stay; the problems are above")
                 return
+            if rooms.plan.routes and not checked.rules.routes:  # a file cut short, not a wish: it would refuse all mail
+                emit(_log, "reload_refused", logging.ERROR, why="the old rules stay; the new ones have no route at all")
+                return
             plan = build_plan(checked.rules, self._kinds, rooms.host, rooms.plan)
             rooms.plan = plan
             if rooms.webhooks:
                 rooms.webhooks.desk.replace(checked.rules)
             await rooms.scheduler.replace(plan)
+        except SpoolUnavailable as error:
+            why = f"the new rules count, but waiting mail was not looked through ({error}); reload again"
+            emit(_log, "reload_incomplete", logging.ERROR, why=why)
+            return
         except Exception:
             _log.exception("reload_failed, the old rules stay: this is a bug of the relay, please report it")
             return

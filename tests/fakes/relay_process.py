@@ -44,15 +44,17 @@ class RelayProcess:
         self.write_routes(routes)
 
     def write_routes(self, routes: str) -> None:
-        """New rules; they count from the next start or `reload`."""
-        (self.folder / "routes.yaml").write_text(routes, "utf-8")
+        """New rules; they count from the next start or `reload`. The file is never seen half written."""
+        written = self.folder / "routes.new"
+        written.write_text(routes, "utf-8")
+        written.replace(self.folder / "routes.yaml")
 
     async def __aenter__(self) -> RelayProcess:
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process and self._process.returncode is None:
+        if self.running:
             await self.stop()
 
     async def start(self) -> None:
@@ -79,6 +81,15 @@ class RelayProcess:
         code = await asyncio.wait_for(self._process.wait(), 60)
         await self._reader
         return code
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    def signal(self, number: int) -> None:
+        """Send a signal, and wait for nothing."""
+        assert self._process
+        self._process.send_signal(number)
 
     async def reload(self) -> Event:
         """SIGHUP; the event that ended the reload (`reloaded` or `reload_refused`)."""
