@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from routing.outcome import Hint, Stage, Who, Word
@@ -35,8 +33,12 @@ def test_every_row_of_a_table_helps(name):
 @pytest.mark.parametrize("name", TABLES)
 def test_no_reply_is_config_without_help(name):
     statuses = ("", *(f"{k}.{x}.{y} " for k in "45" for x in range(8) for y in (0, 1, 3, 5, 8, 57, 64, 139, 510, 708)))
-    for code, status, stage in itertools.product((400, 421, 450, 454, *range(500, 560)), statuses, Stage):
-        assert_helpful(TABLES[name].classify(Reply(code, f"{status}no"), stage))
+    replies = (Reply(code, f"{status}no") for code in (400, 421, 450, 454, *range(500, 560)) for status in statuses)
+    outcomes = (TABLES[name].classify(reply, stage) for reply in replies for stage in Stage)
+    kinds = {(outcome.word, outcome.hint): outcome for outcome in outcomes}
+    assert {word for word, _ in kinds} >= {Word.CONFIG, Word.REJECT, Word.RETRY}
+    for outcome in kinds.values():
+        assert_helpful(outcome)
 
 
 def test_no_status_of_an_api_is_config_without_help(remote, setting):
@@ -45,10 +47,9 @@ def test_no_status_of_an_api_is_config_without_help(remote, setting):
 
     async def story(place):
         words = set()
-        for status in range(300, 600):
+        for status in (*range(300, 430), *range(430, 600, 10), *range(500, 512)):
             place.script("request", Response(status))
-            outcomes = await sent(place, mail("a0@x.nl")), await sent(place, mail("a0@x.nl"))
-            for outcome in outcomes:
+            for outcome in (await sent(place, mail("a0@x.nl")), await sent(place, mail("a0@x.nl"))):  # said twice
                 assert_helpful(outcome)
                 words.add(outcome.word)
         return words
