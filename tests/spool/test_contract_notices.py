@@ -103,7 +103,11 @@ def test_nobody_tells_of_another_customers_mail(engine):
         assert await spool.note(replace(theirs, seal="2")) == (UNKNOWN,)
         assert await spool.note(replace(theirs, seal="3", upstream="acme-login")) == (Noted("acme.nl", True),)
         # What was told counts for nothing as a proof that it was handed over.
-        assert await spool.note(replace(theirs, seal="4")) == (UNKNOWN,)
+        other = arrival(spool, engine.clock)
+        await spool.put(other)
+        told = notice(event(other.id, 1), seal="4")
+        assert await spool.note(told) == (Noted("acme.nl", True),)
+        assert await spool.note(replace(notice(event(other.id, 2), seal="5"), routes=frozenset())) == (UNKNOWN,)
 
     engine.run(test)
 
