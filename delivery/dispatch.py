@@ -197,7 +197,8 @@ class Dispatch:
         """Pause a lane whose pace has no room now. False when the whole gate waits for it."""
         turn = way.turn(lane.recipients, self._clock.now())
         if turn.at > self._clock.now():
-            self._pause_until(lane, turn.at)
+            spills = [one.turn(lane.recipients, self._clock.now()).at for one in lane.ways if lane.spills]
+            self._pause_until(lane, min([turn.at, *[at for at in spills if at > self._clock.now()]]))
             return not turn.first
         self._unpause(lane)
         return True
@@ -222,11 +223,9 @@ class Dispatch:
     def _resume(self, lane: Lane) -> None:
         """Its time has come, or something else has changed for it."""
         self._unpause(lane)
-        way = self._first(lane)
-        if lane.queued and way is not None:
-            self.serve(way.gate)
-        else:
-            self.offer(lane)
+        for way in lane.ways if lane.queued else ():
+            self.serve(way.gate)  # it kept its place in the ring of one of them
+        self.offer(lane)
         self.feed(lane)
 
     def _send(self, lane: Lane, route: Route, way: Way) -> None:
@@ -265,7 +264,7 @@ class Dispatch:
     def left(self, way: Way) -> None:
         """A slot came free, and perhaps room in a window that others wait for."""
         self.serve(way.gate)
-        for lane in [lane for lane in self._blocked if isinstance(lane.pause, _Endless)]:
+        for lane in [lane for lane in self._blocked if isinstance(lane.pause, _Endless) or lane.spills]:
             self._resume(lane)
 
     def written(self, route: str, written: Written) -> None:
@@ -287,12 +286,11 @@ class Dispatch:
     async def _wake(self, route: str) -> None:
         await self._spool.wake(route, self._clock.now())
         self.arrived(route)
+        self.look_again(self.lane(route))
 
     def look_again(self, lane: Lane) -> None:
-        """The rules are new: nothing that was waited for need hold any more."""
-        self._unpause(lane)
-        self.offer(lane)
-        self.feed(lane)
+        """The rules are new, or a way works again: nothing that was waited for need hold any more."""
+        self._resume(lane)
 
     def empty(self, lane: Lane, but: int = 0) -> None:
         """Give a lane's mail back to the spool, `but` so many, to be taken in the order in which it came."""

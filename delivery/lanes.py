@@ -113,6 +113,11 @@ class Lane:
         return next((way for way in ways if way.name == name), None)
 
     @property
+    def spills(self) -> bool:
+        """Whether its mail may take another way than wait for its pace."""
+        return any(way.spill_after is not None for way in self.ways)
+
+    @property
     def recipients(self) -> int:
         """How many the next mail is for."""
         return len(self.buffer[0].recipients) if self.buffer else 1

@@ -224,6 +224,39 @@ def test_a_route_that_spills_goes_by_the_next_instead_of_waiting_and_back(tmp_pa
     asyncio.run(scenario())
 
 
+def test_a_route_that_spills_uses_the_next_as_soon_as_that_is_there_again(tmp_path):
+    async def scenario():
+        one, two = Scripted("one"), Scripted("two", DOWN)
+        two.probe_answer = DOWN
+        spilling = route("acme.nl", via=("one", "two"), spill_after=600.0)
+        async with room(tmp_path, (spilling,), one, two, paces={"one": Rate(per_day=1)}) as r:
+            for _ in range(8):
+                await r.put()
+            await r.clock.advance(4000)
+            assert len(one.mails) == 1
+            tried = len(two.mails)
+            two.answers, two.probe_answer = [SENT], SENT
+            await r.clock.advance(301)
+            assert len(two.mails) == tried + 7
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_route_that_spills_takes_whichever_has_room_first(tmp_path):
+    async def scenario():
+        one, two = Scripted("one"), Scripted("two")
+        spilling = route("acme.nl", via=("one", "two"), spill_after=10.0)
+        paces = {"one": Rate(per_day=1), "two": Rate(per_minute=1)}
+        async with room(tmp_path, (spilling,), one, two, paces=paces) as r:
+            for _ in range(6):
+                await r.put()
+            await r.clock.advance(301)
+            assert (len(one.mails), len(two.mails)) == (1, 5)
+
+    asyncio.run(scenario())
+
+
 def test_without_it_mail_waits_for_its_own_way(tmp_path):
     async def scenario():
         one, two = Scripted("one"), Scripted("two")
