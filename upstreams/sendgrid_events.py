@@ -11,16 +11,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from typing import TYPE_CHECKING, Any, Final
 
 from config.fields import Mistake
 from routing.provider_events import EventReader, Post, ProviderEvent, Refusal, Told, moment, words
+
+if TYPE_CHECKING:  # the library is large, and only a relay with a webhook key needs it
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
 TIMESTAMP: Final = "x-twilio-email-event-webhook-timestamp"
@@ -44,6 +41,10 @@ _TOLD: Final = MappingProxyType({
 
 def verification_key(text: str) -> EllipticCurvePublicKey:
     """The key as the settings page shows it: base64 of its DER. Raises Mistake."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     try:
         key = load_der_public_key(base64.b64decode(text, validate=True))
     except (ValueError, UnsupportedAlgorithm):
@@ -79,6 +80,11 @@ def reader(webhook_key: str) -> EventReader:
 
 
 def _signed(key: EllipticCurvePublicKey, signature: str, digest: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+    from cryptography.hazmat.primitives.hashes import SHA256
+
     try:
         key.verify(base64.b64decode(signature, validate=True), digest, ECDSA(Prehashed(SHA256())))
     except (InvalidSignature, binascii.Error, ValueError):
