@@ -17,7 +17,8 @@ from config.loading import load_relay
 from config.problems import ConfigInvalid
 from config.schema import relay_schema, routes_schema
 from ops.check import check
-from ops.queue_commands import Command, add_queue, open_view
+from ops.queue_commands import add_queue
+from ops.queue_options import Command, length_of_time, open_view
 from spool.contract import SpoolUnusable
 from upstreams import KINDS
 
@@ -86,7 +87,7 @@ def send_mail(asked: argparse.Namespace) -> int:
 
     relay = load_relay(asked.config)
     host, _, port = relay.listen[0].address.rpartition(":")
-    sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: open_view(asked), asked.wait)
+    sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: open_view(asked.config), asked.wait)
     if asked.json:
         print(json.dumps({"reply": sent.reply, "mail": json.loads(story_json(sent.story)) if sent.story else None}))
     else:
@@ -111,12 +112,6 @@ def print_example(asked: argparse.Namespace) -> int:
 
 def _shapes() -> dict[str, type[Settings]]:
     return {name: kind.settings for name, kind in KINDS.items()}
-
-
-def _duration(text: str) -> float:
-    from config.values import parse_duration
-
-    return float(parse_duration(text))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,7 +151,7 @@ def _add_asking(commands: Commands) -> None:
     made = _add(commands, "send", send_mail, "send a test mail through the running relay and follow it")
     made.add_argument("--from", dest="sender", required=True, metavar="ADDRESS")
     made.add_argument("--to", action="append", required=True, metavar="ADDRESS", help="may be repeated")
-    made.add_argument("--wait", type=_duration, default=30.0, help="how long to follow it; default 30s")
+    made.add_argument("--wait", type=length_of_time, default=30.0, help="how long to follow it; default 30s")
     made.add_argument("--json", action="store_true")
 
     files = ("relay.yaml", "routes.yaml")

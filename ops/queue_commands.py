@@ -1,4 +1,4 @@
-"""`callpro-relay queue ...`: options and bodies. It looks into the spool beside a running relay and needs none.
+"""`callpro-relay queue ...`: the commands that look. They read the spool beside a running relay and need none.
 
 Exit 0 good, 1 found a problem, 2 wrong usage. Must never show the content of a mail.
 """
@@ -8,68 +8,108 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from config.loading import load_relay
-from config.values import parse_duration
-from spool.contract import id_number
-from spool.view import Filter, SpoolView
+from ops.order_commands import add_orders, holds_now
+from ops.queue_options import add_filters, filter_of, length_of_time, mail_id, open_view
+from spool.contract import id_text
+from spool.view import Filter
 
-Command = Callable[[argparse.Namespace], int]
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-    Add = Callable[[Commands, str, Command, str], argparse.ArgumentParser]
+    from ops.queue_options import Add, Commands
 
 
 def add_queue(commands: Commands, add: Add) -> None:
     """Give the command line its `queue` commands; `add` makes one, with the options that all commands have."""
-    queue = commands.add_parser("queue", help="what waits, and the story of a mail").add_subparsers(
+    queue = commands.add_parser("queue", help="what waits, the story of a mail, and what to do with it").add_subparsers(
         metavar="ACTION", required=True
     )
     made = add(queue, "list", list_mails, "list mail that waits, oldest first")
-    _add_filters(made)
+    add_filters(made)
     made.add_argument("--settled", action="store_true", help="mail that is done with, as far as history goes")
     made.add_argument("--limit", type=int, default=50, help="default: 50")
     made.add_argument("--json", action="store_true")
     made = add(queue, "show", show_mail, "tell the story of one mail")
-    made.add_argument("id", metavar="ID")
+    made.add_argument("id", metavar="ID", type=mail_id)
     made.add_argument("--json", action="store_true")
+    made = add(queue, "find", find_mails, "find mail by its recipient, newest first: waiting or done with")
+    made.add_argument("--to", required=True, metavar="ADDRESS|@DOMAIN")
+    made.add_argument("--from", dest="sender", metavar="ADDRESS|@DOMAIN")
+    made.add_argument("--limit", type=int, default=20, help="default: 20")
+    made.add_argument("--json", action="store_true")
+    made = add(queue, "failures", show_failures, "recipients that did not get their mail, per day and customer")
+    made.add_argument("--since", type=length_of_time, default=86400.0, metavar="AGE", help="default: 1d")
+    made.add_argument("--each", action="store_true", help="a line for each recipient, with the upstream's last words")
+    made.add_argument("--csv", action="store_true")
     made = add(queue, "forecast", forecast, "when queues will be empty at their pace, and a day's limit reached")
     made.add_argument("--json", action="store_true")
+    add_orders(queue, add)
 
 
 def list_mails(asked: argparse.Namespace) -> int:
-    """`queue list`: what waits."""
+    """`queue list`: what waits, and which of its ways do not work."""
+    from ops.holds_view import holds_text
     from ops.queue_view import list_json, list_text
 
-    view = open_view(asked)
+    view = open_view(asked.config)
     try:
-        lines = view.list(_filter(asked, asked.settled), asked.limit)
+        lines = view.list(filter_of(asked, asked.settled), asked.limit)
+    finally:
+        view.close()
+    if asked.json:
+        print(list_json(lines), end="")
+        return 0
+    print(list_text(lines, time.time()), end="")
+    routes = {line.route for line in lines if line.due_at is not None}
+    if routes:
+        closed = [way for way in holds_now(asked.config, patience=1.0).ways if way.route in routes]
+        print(holds_text((), closed, time.time()), end="")
+    return 0
+
+
+def find_mails(asked: argparse.Namespace) -> int:
+    """`queue find`: what became of mail to somebody."""
+    from ops.queue_view import list_json, list_text
+
+    view = open_view(asked.config)
+    try:
+        which = Filter(recipient=asked.to, sender=asked.sender, settled=None)
+        lines = view.list(which, asked.limit, newest_first=True)
     finally:
         view.close()
     print(list_json(lines) if asked.json else list_text(lines, time.time()), end="")
-    return 0
+    return 0 if lines else 1
 
 
 def show_mail(asked: argparse.Namespace) -> int:
     """`queue show`: the story of one mail."""
     from ops.queue_view import story_json, story_text
 
+    view = open_view(asked.config)
     try:
-        number = id_number(asked.id)
-    except ValueError as error:
-        print(f"callpro-relay: {error}", file=sys.stderr)
-        return 2
-    view = open_view(asked)
-    try:
-        story = view.show(number)
+        story = view.show(asked.id)
     finally:
         view.close()
     if story is None:
-        print(f"callpro-relay: no mail {asked.id}; its history may be over (spool.history)", file=sys.stderr)
+        print(f"callpro-relay: no mail {id_text(asked.id)}; its history may be over (spool.history)", file=sys.stderr)
         return 1
     print(story_json(story) if asked.json else story_text(story, time.time()), end="")
+    return 0
+
+
+def show_failures(asked: argparse.Namespace) -> int:
+    """`queue failures`: recipients that did not get their mail."""
+    from ops.failures_view import each_csv, each_text, failures_csv, failures_text
+
+    view = open_view(asked.config)
+    try:
+        lines = list(view.failures(time.time() - asked.since))
+    finally:
+        view.close()
+    if asked.each:
+        print(each_csv(lines) if asked.csv else each_text(lines), end="")
+    else:
+        print(failures_csv(lines) if asked.csv else failures_text(lines), end="")
     return 0
 
 
@@ -78,22 +118,3 @@ def forecast(asked: argparse.Namespace) -> int:
     from ops.queue_forecast import forecast_queue
 
     return forecast_queue(asked)
-
-
-def open_view(asked: argparse.Namespace) -> SpoolView:
-    """The spool of the relay whose config was named, for reading."""
-    from spool.sqlite_view import SqliteView
-
-    return SqliteView(load_relay(asked.config).spool.url)
-
-
-def _add_filters(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--route", help="the route's name: its first `from`")
-    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--recipient", metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--older-than", type=parse_duration, metavar="AGE", help="such as 2h")
-
-
-def _filter(asked: argparse.Namespace, settled: bool) -> Filter:
-    older = time.time() - asked.older_than if asked.older_than else None
-    return Filter(asked.route, asked.sender, asked.recipient, older, settled)

@@ -14,7 +14,7 @@ from typing import Any
 from config.loading import load_rules
 from delivery.accounts import Meters
 from delivery.forecast import Forecast, QueueForecast, QuotaForecast, forecast
-from ops.queue_commands import open_view
+from ops.queue_options import open_view
 from ops.queue_view import age_text
 from spool.contract import SPENT_SLOT
 from upstreams import KINDS
@@ -24,7 +24,7 @@ def forecast_queue(asked: argparse.Namespace) -> int:
     """The command. Exit 1 when a day's limit is reached, or will be."""
     rules = load_rules(asked.config.parent, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
     now = time.time()
-    view = open_view(asked)
+    view = open_view(asked.config)
     try:
         loads, spent = view.loads(), view.spent(now - 86400.0 - 2 * SPENT_SLOT)
     finally:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, tzinfo
+from math import inf
 from typing import Any, Final
 
 from routing.outcome import Outcome
 from spool.contract import id_text
+from spool.holding import Hold
 from spool.records import outcome_fields
 from spool.view import MailLine, RecipientLine, Story, TimelineEntry
 
@@ -38,7 +41,7 @@ def story_text(story: Story, now: float, zone: tzinfo | None = None) -> str:
         ("state", state_text(mail, now)),
     )
     out = [f"Mail {id_text(mail.id)}, {size_text(mail.size)}"]
-    out += [f"  {name:<11} {_plain(value)}" for name, value in head]
+    out += [f"  {name:<11} {plain(value)}" for name, value in head]
     out += ["", "Recipients", *(f"  {_recipient(line)}" for line in mail.recipients), "", "Timeline"]
     for entry in story.entries:
         out += _entry(entry, zone)
@@ -65,6 +68,12 @@ def state_text(mail: MailLine, now: float) -> str:
         return "settled: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     if mail.leased:
         return f"under way now, {tries}"
+    if mail.hold is not None:
+        reason = f": {mail.hold.reason}" if mail.hold.reason else ""
+        held = f"on hold for {age_text(now - mail.hold.since)} by {mail.hold.who}{reason}"
+        return plain(f"{held} ({mail.hold.scope} {mail.hold.subject}), {tries}")
+    if mail.due_at == inf:
+        return f"released just now, {tries}"
     if mail.due_at <= now:
         return f"due for {age_text(now - mail.due_at)}, {tries}"
     return f"next try in {age_text(mail.due_at - now)}, {tries}"
@@ -90,11 +99,16 @@ def size_text(octets: int) -> str:
     return f"{octets / 1024:.1f} KB" if octets < 1 << 20 else f"{octets / (1 << 20):.1f} MB"
 
 
+def plain(text: str) -> str:
+    """`text` with nothing in it that a terminal would obey; letters of any language stay."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _headline(mail: MailLine, now: float) -> str:
     first = mail.recipients[0].address if mail.recipients else "nobody"
     more = f" and {len(mail.recipients) - 1} more" if len(mail.recipients) > 1 else ""
     age = f"{age_text(now - mail.received_at)} ago"
-    route, envelope = _plain(mail.route), f"{_plain(_sender(mail))} -> {_plain(first)}{more}"
+    route, envelope = plain(mail.route), f"{plain(_sender(mail))} -> {plain(first)}{more}"
     return f"{id_text(mail.id)}  {age:<10} {size_text(mail.size):>8}  {envelope}  [{route}]"
 
 
@@ -113,33 +127,33 @@ def _reasons(mail: MailLine) -> str:
 
 def _recipient(line: RecipientLine) -> str:
     last = f"  {_said(line.last)}" if line.last else ""
-    return f"{line.state:<9}  {_plain(line.address)}{last}"
+    return f"{line.state:<9}  {plain(line.address)}{last}"
 
 
 def _entry(entry: TimelineEntry, zone: tzinfo | None) -> Iterator[str]:
     took = "" if entry.seconds is None else f", {entry.seconds:.1f} s"
-    what = _plain(entry.text) if entry.upstream is None else f"{_plain(entry.upstream)}{took}"
+    what = plain(entry.text) if entry.upstream is None else f"{plain(entry.upstream)}{took}"
     yield f"  {_moment(entry.at, zone)}  {entry.event:<8}  {what}"
     if entry.recipient is not None:
-        yield f"      {_plain(entry.recipient)}"
-        yield from (f"        {_plain(line)}" for line in entry.text.splitlines())
+        yield f"      {plain(entry.recipient)}"
+        yield from (f"        {plain(line)}" for line in entry.text.splitlines())
     groups: dict[Outcome, list[str]] = {}
     for address, outcome in entry.outcomes:
         groups.setdefault(outcome, []).append(address)
     for outcome, addresses in groups.items():
         yield f"      {_who(addresses)}: {outcome.word} at {outcome.stage}"
-        yield from (f"        {_plain(line)}" for line in outcome.reply.splitlines())
+        yield from (f"        {plain(line)}" for line in outcome.reply.splitlines())
         if outcome.hint:
-            yield f"        -> {_plain(str(outcome.hint))}"
+            yield f"        -> {plain(str(outcome.hint))}"
 
 
 def _said(outcome: Outcome) -> str:
-    hint = f" -> {_plain(str(outcome.hint))}" if outcome.hint else ""
-    return f"{outcome.word} at {outcome.stage}: {_plain(' / '.join(outcome.reply.splitlines()))}{hint}"
+    hint = f" -> {plain(str(outcome.hint))}" if outcome.hint else ""
+    return f"{outcome.word} at {outcome.stage}: {plain(' / '.join(outcome.reply.splitlines()))}{hint}"
 
 
 def _who(addresses: Sequence[str]) -> str:
-    return _plain(addresses[0]) + (f" and {len(addresses) - 1} more" if len(addresses) > 1 else "")
+    return plain(addresses[0]) + (f" and {len(addresses) - 1} more" if len(addresses) > 1 else "")
 
 
 def _sender(mail: MailLine) -> str:
@@ -150,19 +164,15 @@ def _moment(at: float, zone: tzinfo | None) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone(zone).isoformat(" ", "seconds")
 
 
-def _plain(text: str) -> str:
-    """Nothing that a terminal would obey; letters of any language stay."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _mail_fields(mail: MailLine) -> dict[str, Any]:
     return {
         "id": id_text(mail.id),
         "route": mail.route,
         "sender": mail.sender,
         "received_at": _utc(mail.received_at),
-        "due_at": None if mail.due_at is None else _utc(mail.due_at),
+        "due_at": None if mail.due_at in (None, inf) or mail.hold else _utc(mail.due_at),
         "leased": mail.leased,
+        "hold": _hold_fields(mail.hold) if mail.hold else None,
         "attempts": mail.attempts,
         "size": mail.size,
         "recipients": [
@@ -170,6 +180,10 @@ def _mail_fields(mail: MailLine) -> dict[str, Any]:
             for line in mail.recipients
         ],
     }
+
+
+def _hold_fields(hold: Hold) -> dict[str, Any]:
+    return {**asdict(hold), "since": _utc(hold.since)}
 
 
 def _entry_fields(entry: TimelineEntry) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from delivery.scheduler import Scheduler
 from intake.server import Intake
 from ops import notify
 from ops.check import Checked, check
+from ops.control import Control, control_path
+from ops.orders import Hands
 from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
 from spool.sqlite import SqliteSpool
@@ -88,6 +90,7 @@ class Service:
         self._take_signals()
         intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname)
         await rooms.scheduler.start()
+        control = self._control(rooms)
         try:
             await intake.start()
             if rooms.webhooks:
@@ -106,6 +109,8 @@ class Service:
             deadline = time.monotonic() + DRAIN_SECONDS
             if rooms.webhooks:
                 await rooms.webhooks.stop()
+            if control:
+                await control.stop()
             await intake.stop(DRAIN_SECONDS / 2)
             await rooms.scheduler.stop(max(1.0, deadline - time.monotonic()))
             emit(_log, "stopped")
@@ -155,6 +160,17 @@ class Service:
         from ops.webhooks import WebhookDesk
 
         return WebhookListener(WebhookDesk(spool, self._kinds, rules), relay.webhooks.address)
+
+    def _control(self, rooms: _Rooms) -> Control | None:
+        """Where orders come in. A relay that nobody can give orders to still carries mail."""
+        url = rooms.relay.spool.url
+        control = Control(control_path(url), Hands(rooms.spool, rooms.scheduler, lambda: rooms.plan.routes, time.time))
+        try:
+            control.start()
+        except OSError as error:
+            emit(_log, "control_unavailable", logging.ERROR, socket=str(control_path(url)), error=str(error))
+            return None
+        return control
 
     def _check(self) -> Checked:
         checked = check(self._config, self._shapes)

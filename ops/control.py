@@ -1,0 +1,160 @@
+"""The control socket: how a command reaches the running relay. One line of JSON each way, one order a connection.
+
+It lies beside the spool, for root and the relay's own user only. Whoever reaches it can drop mail, so nobody else must.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+from asyncio import Task
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from ops.orders import Answer, Hands, Order, OrderRefused, answer_text, order_text, read_answer, read_order
+from routing.events import emit
+from spool.contract import SpoolFull, SpoolUnavailable
+from spool.schema import path_of
+
+_log = logging.getLogger("relay.control")
+_LONGEST: Final = 1 << 20
+_PATIENCE: Final = 10.0
+"""Seconds that a client may take to say its order."""
+
+_WORK: Final = 600.0
+"""Seconds that a command waits for the answer; a long queue is dropped in far less."""
+
+
+class NotRunning(Exception):
+    """Nobody listens at the socket."""
+
+
+def control_path(url: str) -> Path:
+    """Where the relay on this spool listens."""
+    path = path_of(url)
+    return path.with_name(path.name + ".control")
+
+
+class Control:
+    """The listening end. `start` raises OSError when the socket cannot be made."""
+
+    def __init__(self, path: Path, hands: Hands) -> None:
+        self._path = path
+        self._hands = hands
+        self._listener: socket.socket | None = None
+        self._accepting: Task[None] | None = None
+        self._answering: set[Task[None]] = set()
+
+    def start(self) -> None:
+        """Listen, in the place of a socket that an earlier relay left: the spool is ours alone."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            self._path.unlink(missing_ok=True)
+            listener.bind(str(self._path))
+            self._path.chmod(0o600)  # nobody can connect before it listens
+            listener.listen(8)
+        except BaseException:
+            listener.close()
+            raise
+        self._listener = listener
+        self._accepting = asyncio.create_task(self._accept(listener))
+
+    async def stop(self) -> None:
+        """Take no more orders; one that is being carried out breaks off between two mails."""
+        if self._listener is None or self._accepting is None:
+            return
+        tasks = [self._accepting, *self._answering]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener.close()
+        with suppress(OSError):
+            self._path.unlink()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError as error:  # out of descriptors, or the client is gone already
+                emit(_log, "control_refused", logging.WARNING, error=str(error))
+                await asyncio.sleep(1)
+                continue
+            task = asyncio.create_task(self._serve(client))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _serve(self, client: socket.socket) -> None:
+        with client:
+            client.setblocking(False)
+            answer = await self._answer(client)
+            with suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(client, f"{answer}\n".encode())
+
+    async def _answer(self, client: socket.socket) -> str:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                text = await _line(client)
+            user = _user_of(client)
+            if user not in (0, os.geteuid()):
+                emit(_log, "control_refused", logging.WARNING, user=user)
+                return _error("only root and the relay's own user may give orders")
+            return answer_text(await self._hands.carry_out(read_order(text)))
+        except (OrderRefused, SpoolFull, SpoolUnavailable) as error:
+            return _error(str(error))
+        except (TimeoutError, OSError):
+            return _error("the order did not come")
+        except Exception:
+            _log.exception("an order failed by a bug of ours")
+            return _error("the relay failed at it; its log says more")
+
+
+def ask(path: Path, order: Order, patience: float = _WORK) -> Answer:
+    """Give an order to the relay at `path` and wait up to `patience` seconds for its answer.
+
+    Raises NotRunning, OrderRefused, and OSError when it cannot be reached or does not answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+        client.settimeout(patience)
+        try:
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning from error
+        except PermissionError as error:
+            raise PermissionError(f"{path} is for root and the relay's own user: use sudo") from error
+        client.sendall(f"{order_text(order)}\n".encode())
+        with client.makefile("rb") as replies:
+            reply = replies.readline(64 << 20)
+    if not reply.endswith(b"\n"):
+        raise ConnectionError(
+            "the relay went away before it answered; see `callpro-relay queue list` for what was done"
+        )
+    found: dict[str, Any] = json.loads(reply)
+    if "error" in found:
+        raise OrderRefused(found["error"])
+    return read_answer(found)
+
+
+async def _line(client: socket.socket) -> bytes:
+    """Up to the end of the line, or of the connection."""
+    text = b""
+    while not text.endswith(b"\n") and len(text) < _LONGEST:
+        part = await asyncio.get_running_loop().sock_recv(client, 65536)
+        if not part:
+            break
+        text += part
+    return text
+
+
+def _user_of(client: socket.socket) -> int:
+    """Who is at the other end, as the kernel knows it (unix(7), SO_PEERCRED)."""
+    _, user, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(user)
+
+
+def _error(text: str) -> str:
+    return json.dumps({"error": text})

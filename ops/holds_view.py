@@ -1,0 +1,41 @@
+"""How `queue holds` looks: what people hold, and what delivery holds because a way does not work. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+
+from delivery.holds import HeldWay
+from ops.queue_view import age_text, plain
+from spool.holding import Hold, Scope
+
+
+def holds_text(holds: Iterable[Hold], ways: Iterable[HeldWay], now: float) -> str:
+    """Two or three lines a hold: on what, since when and why, and how it ends. Empty when nothing is on hold."""
+    lines = [line for hold in holds for line in _by_people(hold, now)]
+    lines += [line for way in ways for line in _by_delivery(way, now)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def release_command(hold: Hold) -> str:
+    """What to type to end a hold."""
+    option = {Scope.MAIL: "", Scope.ROUTE: "--route ", Scope.SENDER: "--sender "}[hold.scope]
+    return f"callpro-relay queue release {option}{plain(shlex.quote(hold.subject))}"
+
+
+def hold_reason(hold: Hold) -> str:
+    """Who, and why."""
+    return plain(f"{hold.who}: {hold.reason}" if hold.reason else hold.who)
+
+
+def _by_people(hold: Hold, now: float) -> Iterator[str]:
+    yield f"{hold.scope} {plain(hold.subject)}  on hold for {age_text(now - hold.since)} by {hold_reason(hold)}"
+    yield f"    end it: {release_command(hold)}"
+
+
+def _by_delivery(way: HeldWay, now: float) -> Iterator[str]:
+    since = age_text(now - way.since)
+    yield f"route {plain(way.route)} by {plain(way.upstream)}  on hold for {since}, it does not work:"
+    yield f"    {plain(' / '.join(way.reply.splitlines()))}{f' -> {plain(way.hint)}' if way.hint else ''}"
+    release = f"callpro-relay queue release --route {plain(shlex.quote(way.route))}"
+    yield f"    next probe in {age_text(way.next_probe - now)}; try with mail now: {release}"

@@ -1,0 +1,240 @@
+"""`queue retry, hold, release, drop, holds`: orders to the running relay, or to the spool where none runs.
+
+Exit 0 when something was done, 1 when nothing could be, 2 wrong usage. Must never drop on a filter that says nothing,
+nor without `--yes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import pwd
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config.loading import load_relay
+from ops.control import NotRunning, ask, control_path
+from ops.holds_view import hold_reason, holds_text, release_command
+from ops.orders import Action, Answer, Hands, Order, OrderRefused, answer_text, subjects
+from ops.queue_options import add_filters, add_ids, filter_of, open_view
+from spool.contract import SpoolFull, SpoolInUse, SpoolUnavailable, SpoolUnusable, id_text
+from spool.schema import path_of
+from spool.view import Filter
+
+if TYPE_CHECKING:
+    from ops.queue_options import Add, Commands
+
+
+def add_orders(queue: Commands, add: Add) -> None:
+    """Give `queue` the commands that change something, and `holds`."""
+    made = add(queue, "retry", _told(retry), "try waiting mail now")
+    add_ids(made)
+    add_filters(made)
+    made.add_argument("--json", action="store_true")
+    made = add(queue, "hold", _told(hold), "keep mail here: one mail, a route, or what a customer sends")
+    _add_subjects(made)
+    made.add_argument("--reason", default="", metavar="TEXT", help="shown wherever the hold is")
+    made = add(queue, "release", _told(release), "end a hold, also one that the relay made itself")
+    _add_subjects(made)
+    made = add(queue, "drop", _told(drop), "delete waiting mail; nobody is told")
+    add_ids(made)
+    add_filters(made)
+    made.add_argument("--reason", default="", metavar="TEXT", help="shown on the mail's timeline")
+    made.add_argument("--yes", action="store_true", help="do it; without it you are told how many it would be")
+    made.add_argument("--json", action="store_true")
+    made = add(queue, "holds", _told(show_holds), "what is on hold, since when, by whom and why")
+    made.add_argument("--json", action="store_true")
+
+
+def retry(asked: argparse.Namespace) -> int:
+    """`queue retry`: try waiting mail now."""
+    which = _which(asked)
+    answer = give(asked.config, Order(Action.RETRY, which, _who()))
+    if asked.json:
+        print(answer_text(answer))
+    else:
+        print(f"{_mails(answer.done)} tried now.{_left(answer)}")
+        routes = {which.route} if which.route else _routes_of(asked.config, which)
+        ways = [way for way in holds_now(asked.config).ways if way.route in routes]
+        print(holds_text((), ways, time.time()), end="")
+    return 0 if answer.done else 1
+
+
+def hold(asked: argparse.Namespace) -> int:
+    """`queue hold`: keep mail here."""
+    which = _which(asked)
+    answer = give(asked.config, Order(Action.HOLD, which, _who(), asked.reason))
+    if asked.json:
+        print(answer_text(answer))
+        return 0 if answer.done else 1
+    for kept in holds_now(asked.config).holds:
+        if kept.key in subjects(which):
+            print(f"{kept.scope} {kept.subject} is on hold. End it: {release_command(kept)}")
+    if answer.left:
+        print(f"{answer.left} of the mails named do not wait, and were left alone.")
+    if not which.ids:
+        print(f"{_mails(_count(asked.config, which))} waiting; new mail is taken and waits too.")
+    return 0 if answer.done else 1
+
+
+def release(asked: argparse.Namespace) -> int:
+    """`queue release`: end a hold."""
+    which = _which(asked)
+    answer = give(asked.config, Order(Action.RELEASE, which, _who()))
+    if asked.json:
+        print(answer_text(answer))
+        return 0 if answer.done else 1
+    for ended in answer.holds:
+        print(f"{ended.scope} {ended.subject} is released; it was on hold by {hold_reason(ended)}.")
+    for way in answer.ways:
+        print(f"route {way.route} by {way.upstream} is released; it is closed again if it still does not work.")
+    if not answer.done:
+        print("Nothing was on hold there." + _held_otherwise(asked.config, which))
+    return 0 if answer.done else 1
+
+
+def drop(asked: argparse.Namespace) -> int:
+    """`queue drop`: delete waiting mail."""
+    which = _which(asked)
+    if not asked.yes:
+        print(f"{_mails(_count(asked.config, which))} to be dropped, and nobody would be told. Add --yes to do it.")
+        return 2
+    answer = give(asked.config, Order(Action.DROP, which, _who(), asked.reason))
+    print(answer_text(answer) if asked.json else f"{_mails(answer.done)} dropped.{_left(answer)}")
+    return 0 if answer.done else 1
+
+
+def show_holds(asked: argparse.Namespace) -> int:
+    """`queue holds`: what is on hold."""
+    answer = holds_now(asked.config)
+    if asked.json:
+        print(answer_text(answer))
+    else:
+        print(holds_text(answer.holds, answer.ways, time.time()) or "Nothing is on hold.\n", end="")
+    return 0
+
+
+def give(config: Path, order: Order) -> Answer:
+    """Have an order carried out: by the relay, or on its spool where none runs. Raises OrderRefused, SpoolUnusable."""
+    url = load_relay(config).spool.url
+    try:
+        return ask(control_path(url), order)
+    except NotRunning:
+        return asyncio.run(_alone(config, url, order))
+
+
+def holds_now(config: Path, patience: float = 5.0) -> Answer:
+    """What is on hold: as the relay knows it, or as it stands in the spool where none answers."""
+    url = load_relay(config).spool.url
+    try:
+        return ask(control_path(url), Order(Action.HOLDS), patience)
+    except (NotRunning, OrderRefused, OSError):
+        view = open_view(config)
+        try:
+            return Answer(holds=tuple(view.holds()))
+        finally:
+            view.close()
+
+
+async def _alone(config: Path, url: str, order: Order) -> Answer:
+    """On the spool itself, which nobody else has open then."""
+    from spool.sqlite import SqliteSpool
+
+    if not path_of(url).exists():
+        raise SpoolUnusable(f"there is no spool at {path_of(url)} yet, and no relay runs on it")
+    try:
+        spool = await SqliteSpool.open(url, size_limit=1 << 62)
+    except SpoolInUse as error:
+        where = control_path(url)
+        raise OrderRefused(
+            f"a relay has the spool open but nobody answers at {where}: it starts or stops just now (try again), "
+            "or could not make that socket (its log says why)"
+        ) from error
+    try:
+        return await Hands(spool, None, lambda: _route_names(config), time.time).carry_out(order)
+    finally:
+        await spool.close()
+
+
+def _route_names(config: Path) -> set[str]:
+    from config.loading import load_rules
+    from upstreams import KINDS
+
+    rules = load_rules(config.parent, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
+    return {route.name for route in rules.routes}
+
+
+def _told(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The same command; what refuses the order is told in a line."""
+
+    def run(asked: argparse.Namespace) -> int:
+        try:
+            return command(asked)
+        except (OrderRefused, SpoolFull, SpoolUnavailable) as error:
+            print(f"callpro-relay: {error}", file=sys.stderr)
+            return 1
+
+    return run
+
+
+def _which(asked: argparse.Namespace) -> Filter:
+    which = filter_of(asked)
+    if not which.says_something:
+        raise OrderRefused("say which mail: an ID, or one of the options that `--help` shows")
+    return which
+
+
+def _add_subjects(made: argparse.ArgumentParser) -> None:
+    add_ids(made)
+    made.add_argument("--route", help="the route's name: its first `from`")
+    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN", help="a customer's domain, or one of its senders")
+    made.add_argument("--json", action="store_true")
+
+
+def _who() -> str:
+    """Who types: `jan (as root)` behind sudo."""
+    try:
+        login = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        login = f"user {os.getuid()}"
+    person = os.environ.get("SUDO_USER")
+    return f"{person} (as {login})" if person and person != login else login
+
+
+def _count(config: Path, which: Filter) -> int:
+    view = open_view(config)
+    try:
+        return view.count(which)
+    finally:
+        view.close()
+
+
+def _routes_of(config: Path, which: Filter) -> set[str]:
+    view = open_view(config)
+    try:
+        return {line.route for line in view.list(which, 50)}
+    finally:
+        view.close()
+
+
+def _held_otherwise(config: Path, which: Filter) -> str:
+    """What holds the mails that were named, when it is not a hold of their own."""
+    view = open_view(config)
+    try:
+        lines = view.list(Filter(ids=which.ids), 50) if which.ids else ()
+    finally:
+        view.close()
+    held = [f"\nMail {id_text(line.id)} waits with others: {release_command(line.hold)}" for line in lines if line.hold]
+    return "".join(held)
+
+
+def _mails(count: int) -> str:
+    return "1 mail is" if count == 1 else f"{count} mails are"
+
+
+def _left(answer: Answer) -> str:
+    return f" {answer.left} left alone: under way, or on hold." if answer.left else ""

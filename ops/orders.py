@@ -1,0 +1,167 @@
+"""What people order for waiting mail, as values that go over the control socket, and how an order is carried out.
+
+The same code does it inside the running relay and, where none runs, on the spool alone. Must never guess: an order that
+says nothing of which mail is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from delivery.holds import HeldWay
+from routing.events import emit
+from spool.contract import Spool, id_text
+from spool.holding import Hold, Key, Scope, sender_subject
+from spool.view import Filter
+
+if TYPE_CHECKING:
+    from delivery.scheduler import Scheduler
+
+_log = logging.getLogger("relay.orders")
+
+
+class OrderRefused(Exception):
+    """It cannot be done. The text says why, and what to do."""
+
+
+class Action(StrEnum):
+    """What is ordered. `HOLDS` only asks."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    RETRY = "retry"
+    DROP = "drop"
+    HOLDS = "holds"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """`which` names the mail: for a hold and a release ids, a route or a sender. `who` and `reason` are for people."""
+
+    action: Action
+    which: Filter = Filter()
+    who: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of the mails or subjects that were named, those it was `done` to and those `left` alone; `holds` and `ways` are
+    what is on hold, by people and by delivery.
+    """
+
+    done: int = 0
+    left: int = 0
+    holds: tuple[Hold, ...] = ()
+    ways: tuple[HeldWay, ...] = ()
+
+
+def order_text(order: Order) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(order))
+
+
+def read_order(text: str | bytes) -> Order:
+    """The order behind `order_text`. Raises OrderRefused."""
+    try:
+        found = json.loads(text)
+        known = {field.name for field in fields(Filter)}
+        which = {name: value for name, value in found["which"].items() if name in known}
+        which["ids"] = tuple(int(number) for number in which.get("ids", ()))
+        return Order(Action(found["action"]), Filter(**which), str(found["who"]), str(found["reason"]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OrderRefused("the order is not understood; is the command of the same version as the relay?") from error
+
+
+def answer_text(answer: Answer) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(answer))
+
+
+def read_answer(found: dict[str, Any]) -> Answer:
+    """The answer behind `answer_text`."""
+    holds = tuple(Hold(**{**hold, "scope": Scope(hold["scope"])}) for hold in found["holds"])
+    return Answer(found["done"], found["left"], holds, tuple(HeldWay(**way) for way in found["ways"]))
+
+
+def subjects(which: Filter) -> tuple[Key, ...]:
+    """What a hold or a release is on. Raises OrderRefused for anything but ids, one route or one sender."""
+    if which.recipient is not None or which.older_than is not None:
+        raise OrderRefused("a hold is on mails by their ids, on a route or on a sender")
+    named = [(Scope.MAIL, id_text(number)) for number in which.ids]
+    named += [(Scope.ROUTE, which.route)] if which.route is not None else []
+    if which.sender is not None:
+        try:
+            named.append((Scope.SENDER, sender_subject(which.sender)))
+        except ValueError as error:
+            raise OrderRefused(str(error)) from error
+    if not named or (len(named) > 1 and len(named) != len(which.ids)):
+        raise OrderRefused("name mails by their ids, or one route, or one sender")
+    return tuple(named)
+
+
+class Hands:
+    """Carries out orders. `scheduler` is None where no relay runs; `routes` gives the names that the rules have."""
+
+    def __init__(
+        self, spool: Spool, scheduler: Scheduler | None, routes: Callable[[], Collection[str]], now: Callable[[], float]
+    ) -> None:
+        self._spool = spool
+        self._scheduler = scheduler
+        self._routes = routes
+        self._now = now
+
+    async def carry_out(self, order: Order) -> Answer:
+        """Raises OrderRefused, SpoolFull and SpoolUnavailable."""
+        if order.action is not Action.HOLDS and not order.which.says_something:
+            raise OrderRefused("say which mail")
+        match order.action:
+            case Action.HOLD:
+                answer = await self._hold(order)
+            case Action.RELEASE:
+                answer = await self._release(order)
+            case Action.RETRY:
+                tally = await self._spool.hurry(order.which, f"to be tried now, says {order.who}", self._now())
+                answer = Answer(tally.done, tally.left)
+            case Action.DROP:
+                tally = await self._spool.drop(order.which, _because(f"dropped by {order.who}", order), self._now())
+                answer = Answer(tally.done, tally.left)
+            case Action.HOLDS:
+                return Answer(holds=self._spool.held.all(), ways=self._scheduler.held() if self._scheduler else ())
+        which = {name: value for name, value in asdict(order.which).items() if value}
+        which["ids"] = [id_text(number) for number in order.which.ids][:10] or None
+        done = {"done": answer.done, "left": answer.left}
+        emit(_log, f"order_{order.action}", **which, **done, who=order.who, why=order.reason or None)
+        return answer
+
+    async def _hold(self, order: Order) -> Answer:
+        keys = subjects(order.which)
+        for scope, subject in keys:
+            if scope is Scope.ROUTE and subject not in self._routes() and subject not in await self._spool.backlog():
+                raise OrderRefused(f"there is no route {subject}; a route's name is its first `from`")
+        done = 0
+        for key in keys:
+            hold = Hold(*key, self._now(), order.who, order.reason)
+            done += await self._spool.hold(hold, _because(f"on hold by {order.who}", order))
+            if self._scheduler:
+                self._scheduler.recall(hold)
+        return Answer(done, len(keys) - done)
+
+    async def _release(self, order: Order) -> Answer:
+        keys = subjects(order.which)
+        note = f"released by {order.who}"
+        ended = [hold for key in keys if (hold := await self._spool.release(key, self._now(), note)) is not None]
+        ways: tuple[HeldWay, ...] = ()
+        if self._scheduler and order.which.route is not None:
+            ways = tuple(way for way in self._scheduler.held() if way.route == order.which.route)
+            self._scheduler.release(order.which.route, note)
+        return Answer(len(ended) + len(ways), len(keys) - len(ended), tuple(ended), ways)
+
+
+def _because(text: str, order: Order) -> str:
+    return f"{text}: {order.reason}" if order.reason else text

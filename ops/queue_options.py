@@ -1,0 +1,67 @@
+"""What the `queue` commands share: the options that say which mail, and the spool for reading."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config.loading import load_relay
+from config.values import parse_duration
+from spool.contract import id_number
+from spool.view import Filter, SpoolView
+
+Command = Callable[[argparse.Namespace], int]
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Add = Callable[[Commands, str, Command, str], argparse.ArgumentParser]
+
+
+def open_view(config: Path) -> SpoolView:
+    """The spool of the relay with that config, for reading."""
+    from spool.sqlite_view import SqliteView
+
+    return SqliteView(load_relay(config).spool.url)
+
+
+def length_of_time(text: str) -> float:
+    """`2h` and the like, in seconds."""
+    try:
+        return float(parse_duration(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+
+
+def mail_id(text: str) -> int:
+    """A mail's number, from its id."""
+    try:
+        return id_number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_ids(made: argparse.ArgumentParser) -> None:
+    made.add_argument("ids", metavar="ID", nargs="*", type=mail_id, help="as `queue list` shows it")
+
+
+def add_filters(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--route", help="the route's name: its first `from`")
+    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN")
+    made.add_argument("--recipient", metavar="ADDRESS|@DOMAIN")
+    made.add_argument("--older-than", type=length_of_time, metavar="AGE", help="such as 2h")
+
+
+def filter_of(asked: argparse.Namespace, settled: bool = False) -> Filter:
+    """The mail that the options stand for; those that a command does not have say nothing."""
+    options = vars(asked)
+    age = options.get("older_than")
+    return Filter(
+        route=options.get("route"),
+        sender=options.get("sender"),
+        recipient=options.get("recipient"),
+        older_than=None if age is None else time.time() - age,
+        settled=settled,
+        ids=tuple(options.get("ids") or ()),
+    )

@@ -1,0 +1,219 @@
+"""What people order: hold, release, retry, drop, find. The real relay, and the real commands beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.authority import Authority
+from tests.fakes.relay_process import ROOT, RelayProcess
+from tests.fakes.smtp import FakeSmtp
+from tests.journeys import clients, mails
+
+
+def routes(server: FakeSmtp) -> str:
+    return (
+        f"upstreams:\n  up: {{type: smtp, host: localhost, port: {server.port}}}\n"
+        "routes:\n  - {from: acme.nl, via: up}\n  - {from: globex.nl, via: up}\n"
+    )
+
+
+async def send(relay: RelayProcess, sender: str = "info@acme.nl", to: str = "jan@example.nl") -> str:
+    """A mail; its id."""
+    seen = len(relay.events)
+    said = await clients.smtplib(relay.port, sender, [to], mails.plain(sender, to))
+    assert said.code == 0, said.text
+    return str((await relay.event("accepted", after=seen))["mail"])
+
+
+async def listed(relay: RelayProcess, *options: str) -> list[dict[str, object]]:
+    code, text = await relay.command("queue", "list", "--json", *options)
+    assert code == 0, text
+    found: list[dict[str, object]] = json.loads(text)
+    return found
+
+
+def test_a_held_route_keeps_its_mail_over_a_restart_until_it_is_released(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with (
+            FakeSmtp(starttls=authority.server_context()) as server,
+            RelayProcess(tmp_path / "r", routes(server)) as relay,
+        ):
+            code, text = await relay.command("queue", "hold", "--route", "acme.nl", "--reason", "verkeerde bijlage")
+            assert (code, "queue release --route acme.nl" in text) == (0, True), text
+            ids = [await send(relay) for _ in range(3)]
+            await send(relay, "info@globex.nl")
+            await relay.event("delivered", route="globex.nl")
+            assert [mail["id"] for mail in await listed(relay)] == ids
+            _, text = await relay.command("queue", "list")
+            assert "verkeerde bijlage (route acme.nl)" in text
+            await relay.stop(signal.SIGKILL)
+            await relay.start()
+            ids.append(await send(relay))
+            _, text = await relay.command("queue", "holds")
+            assert text.startswith("route acme.nl  on hold for ")
+            assert [mail.sender for mail in server.received] == ["info@globex.nl"]
+            code, text = await relay.command("queue", "release", "--route", "acme.nl")
+            assert (code, "verkeerde bijlage" in text) == (0, True), text
+            for number in ids:
+                await relay.event("delivered", mail=number)
+            assert await listed(relay) == []
+            assert await relay.command("queue", "holds") == (0, "Nothing is on hold.\n")
+            code, text = await relay.command("queue", "release", "--route", "acme.nl")
+            assert (code, text) == (1, "Nothing was on hold there.\n")
+
+    asyncio.run(journey())
+
+
+def test_a_held_customer_and_a_held_mail_wait_for_their_own_release(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with (
+            FakeSmtp(starttls=authority.server_context()) as server,
+            RelayProcess(tmp_path / "r", routes(server)) as relay,
+        ):
+            assert (await relay.command("queue", "hold", "--sender", "@Acme.NL"))[0] == 0
+            one, other = await send(relay), await send(relay)
+            assert (await relay.command("queue", "hold", one))[0] == 0
+            code, text = await relay.command("queue", "release", other)
+            assert (code, "release --sender @acme.nl" in text) == (1, True), text
+            assert (await relay.command("queue", "release", "--sender", "@acme.nl"))[0] == 0
+            await relay.event("delivered", mail=other)
+            _, text = await relay.command("queue", "show", one)
+            assert f"(mail {one})" in text
+            assert (await relay.command("queue", "release", one))[0] == 0
+            await relay.event("delivered", mail=one)
+            _, text = await relay.command("queue", "show", one)
+            assert "note      on hold by " in text
+            assert "note      released by " in text
+            code, text = await relay.command("queue", "hold", one)
+            assert (code, "do not wait" in text) == (1, True), text
+
+    asyncio.run(journey())
+
+
+def test_retry_now_and_drop_and_find_and_failures(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        replies = {"RCPT jan@example.nl": "451 4.3.0 later", "RCPT weg@example.nl": "550 5.1.1 no such user"}
+        async with (
+            FakeSmtp(starttls=authority.server_context(), replies=replies) as server,
+            RelayProcess(tmp_path / "r", routes(server), extra="delivery: {retry: [1h]}\n") as relay,
+        ):
+            one, other = await send(relay), await send(relay)
+            await relay.event("deferred", mail=one)
+            await relay.event("deferred", mail=other)
+            seen = len(relay.events)
+            code, text = await relay.command("queue", "retry", one)
+            assert (code, text) == (0, "1 mail is tried now.\n")
+            again = await relay.event("deferred", after=seen)
+            assert (again["mail"], again["attempts"]) == (one, 2)
+            code, text = await relay.command("queue", "drop", "--recipient", "jan@example.nl")
+            assert (code, text) == (2, "2 mails are to be dropped, and nobody would be told. Add --yes to do it.\n")
+            assert (await relay.command("queue", "drop", "--yes"))[0] == 1
+            code, text = await relay.command("queue", "drop", other, "--yes", "--reason", "dubbel")
+            assert (code, text) == (0, "1 mail is dropped.\n")
+            code, text = await relay.command("queue", "find", "--to", "JAN@example.nl", "--json")
+            found = [(mail["id"], mail["recipients"][0]["state"]) for mail in json.loads(text)]
+            assert (code, found) == (0, [(other, "dropped"), (one, "waiting")])
+            assert (await relay.command("queue", "find", "--to", "nobody@example.nl"))[0] == 1
+            refused = await send(relay, to="weg@example.nl")
+            await relay.event("failed", mail=refused)
+            _, text = await relay.command("queue", "failures", "--csv")
+            (row,) = csv.DictReader(io.StringIO(text))
+            assert (row["customer"], row["failed"], row["expired"], row["dropped"]) == ("acme.nl", "1", "0", "1")
+            _, text = await relay.command("queue", "failures", "--each", "--csv")
+            rows = {row["recipient"]: row for row in csv.DictReader(io.StringIO(text))}
+            assert rows["weg@example.nl"]["reply"] == "550 5.1.1 no such user"
+            assert [mail for mail in server.received if mail.sender] == []
+
+    asyncio.run(journey())
+
+
+def test_a_hold_that_the_relay_made_is_seen_and_released(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with (
+            FakeSmtp(starttls=authority.server_context(), replies={"MAIL": ["530 5.7.0 login first"]}) as server,
+            RelayProcess(tmp_path / "r", routes(server)) as relay,
+        ):
+            number = await send(relay)
+            await relay.event("held", route="acme.nl")
+            for command in ("list", "holds"):
+                _, text = await relay.command("queue", command)
+                assert "route acme.nl by up  on hold" in text
+                assert "530 5.7.0 login first" in text
+                assert "next probe in" in text
+            code, text = await relay.command("queue", "release", "--route", "acme.nl")
+            assert (code, "route acme.nl by up is released" in text) == (0, True), text
+            await relay.event("delivered", mail=number)
+
+    asyncio.run(journey())
+
+
+def test_without_a_relay_orders_go_to_the_spool_itself(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with FakeSmtp(starttls=authority.server_context()) as server:
+            relay = RelayProcess(tmp_path / "r", routes(server))
+            async with relay:
+                assert (await relay.command("queue", "hold", "--route", "acme.nl"))[0] == 0
+                one, other = await send(relay), await send(relay)
+            code, text = await relay.command("queue", "hold", "--route", "globex.nl")
+            assert code == 0, text
+            code, text = await relay.command("queue", "hold", "--route", "umbrella.nl")
+            assert (code, "there is no route umbrella.nl" in text) == (1, True), text
+            assert (await relay.command("queue", "drop", one, "--yes"))[0] == 0
+            code, text = await relay.command("queue", "release", "--route", "acme.nl")
+            assert code == 0, text
+            async with relay:
+                await relay.event("delivered", mail=other)
+                _, text = await relay.command("queue", "holds")
+                assert text.startswith("route globex.nl")
+
+    asyncio.run(journey())
+
+
+_ASK = """\
+import os, sys
+from pathlib import Path
+from ops.control import ask
+from ops.orders import Action, Order
+os.setgid(65534); os.setuid(65534)
+try:
+    print(ask(Path(sys.argv[1]), Order(Action.HOLDS)))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_another_user_gives_no_orders(authority: Authority, tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can become somebody else")
+
+    def asked_by_nobody(socket: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK, socket], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    async def journey() -> None:
+        async with (
+            FakeSmtp(starttls=authority.server_context()) as server,
+            RelayProcess(tmp_path / "r", routes(server)) as relay,
+        ):
+            socket = tmp_path / "r" / "spool.db.control"
+            assert socket.stat().st_mode & 0o777 == 0o600
+            for folder in list(socket.parents)[:-2]:
+                folder.chmod(folder.stat().st_mode | 0o055)
+            assert "PermissionError" in await asyncio.to_thread(asked_by_nobody, socket)
+            socket.chmod(0o666)  # even when somebody opens the door
+            assert "only root and the relay's own user" in await asyncio.to_thread(asked_by_nobody, socket)
+            await relay.event("control_refused", user=65534)
+
+    asyncio.run(journey())
