@@ -63,7 +63,8 @@ class ByHand:
         hold = self.held.get(key)
         if hold is None:
             return None
-        self.held = self.held.minus(key)
+        if hold.scope is not Scope.ROUTE:  # or its mail would be parked again as soon as it is due
+            self.held = self.held.minus(key)
         try:
             async for rows in self._chunks(_covered(key)):
                 await self._ask(partial(_let_go, rows=rows, scope=hold.scope, held=self.held, now=now), _same)
@@ -71,6 +72,7 @@ class ByHand:
         except BaseException:
             self.held = self.held.plus(hold)
             raise
+        self.held = self.held.minus(key)
         self._look_again()
         return hold
 
