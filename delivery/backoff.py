@@ -21,9 +21,16 @@ def retry_wait(attempts: int, waits: Sequence[float], random: Random) -> float:
     return waits[min(attempts, len(waits) - 1)] * (1 + JITTER * random.random())
 
 
-def probe_wait(failures: int, stated: float | None = None) -> float:
+def reach_waits(retry: Sequence[float]) -> tuple[float, ...]:
+    """The timetable for an upstream that nobody answers at: the retry waits, as far as they are no longer than
+    `PROBE_WAITS[1]`, so that mail does not wait hours for a host that is back.
+    """
+    return tuple(wait for wait in retry if wait <= PROBE_WAITS[1]) or PROBE_WAITS[:2]
+
+
+def probe_wait(failures: int, stated: float | None = None, waits: Sequence[float] = PROBE_WAITS) -> float:
     """Seconds until the next probe after `failures` earlier ones; never less than the upstream itself stated."""
-    return max(PROBE_WAITS[min(failures, len(PROBE_WAITS) - 1)], stated or 0.0)
+    return max(waits[min(failures, len(waits) - 1)], stated or 0.0)
 
 
 def next_try(now: float, own: float, stated: float | None, expires_at: float) -> float:

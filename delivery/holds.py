@@ -5,13 +5,14 @@ Must never open a way on its own guess: a probe that succeeded, new rules or ops
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from delivery.backoff import PROBE_WAITS
 from delivery.clock import Clock
 from delivery.probes import Prober, Watch
-from delivery.story import tell_held, tell_released
+from delivery.story import tell_held, tell_reached, tell_released, tell_unreachable
 from delivery.ways import Gate, Way
 from spool.contract import Leased
 
@@ -30,11 +31,19 @@ class HeldWay:
 
 class Holds:
     """All holds of a scheduler. `released(way)` is called when mail may use a way again, `reached(gate)` when an
-    upstream that could not be reached answers again.
+    upstream that could not be reached answers again. `reach_waits` are the seconds between the probes of
+    one that cannot: a connect locks no account, so they need not grow long.
     """
 
-    def __init__(self, clock: Clock, released: Callable[[Way], None], reached: Callable[[Gate], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        reach_waits: Sequence[float],
+        released: Callable[[Way], None],
+        reached: Callable[[Gate], None],
+    ) -> None:
         self._clock = clock
+        self._reach_waits = reach_waits
         self._released = released
         self._when_reached = reached
         self._probers: dict[Gate, Prober] = {}
@@ -46,7 +55,7 @@ class Holds:
             return
         ready = partial(self.release, way, "a probe succeeded")
         names = {"route": way.route, "upstream": way.name}
-        watch = Watch(self._prober(way.gate), self._clock, ready, way.failures - 1, **names)
+        watch = Watch(self._prober(way.gate), self._clock, ready, way.failures - 1, PROBE_WAITS, **names)
         self._watches[way] = watch
         tell_held(way, mail, watch.start(way.held.outcome.wait) - self._clock.now())
 
@@ -75,9 +84,10 @@ class Holds:
     def go_round(self, gate: Gate) -> None:
         """Probe an upstream that mail goes round, or is not tried at, because it cannot be reached."""
         if gate not in self._watches:
-            watch = Watch(self._prober(gate), self._clock, partial(self._reached, gate), upstream=gate.name)
+            ready = partial(self._reached, gate)
+            watch = Watch(self._prober(gate), self._clock, ready, 0, self._reach_waits, upstream=gate.name)
             self._watches[gate] = watch
-            watch.start()
+            tell_unreachable(gate, watch.start() - self._clock.now())
 
     def forget(self, subject: Way | Gate) -> None:
         """No more probes for it."""
@@ -95,6 +105,7 @@ class Holds:
 
     def _reached(self, gate: Gate) -> None:
         self._watches.pop(gate, None)
+        tell_reached(gate, self._clock.now())
         gate.answered()
         self._when_reached(gate)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from delivery.backoff import PROBE_WAITS, probe_wait
 from delivery.choice import unreached
@@ -23,8 +23,8 @@ _log = logging.getLogger("delivery.probes")
 class Prober:
     """Probes one upstream for everybody who watches it.
 
-    One probe at a time, and a failure less than a minute old answers for the next who ask: a wrong password that fifty
-    routes share is not tried fifty times.
+    One probe at a time, and a refusal less than half a minute old answers for the next who ask: a wrong password that
+    fifty routes share is not tried fifty times. A connect that failed locks nothing, so it is asked anew.
     """
 
     __slots__ = ("_clock", "_failed", "_failed_at", "_running", "_upstream")
@@ -38,7 +38,7 @@ class Prober:
 
     async def ask(self) -> Outcome:
         """What a probe says now. Never raises but for cancellation."""
-        if self._failed and self._clock.now() - self._failed_at < PROBE_WAITS[0] / 2:
+        if self._failed and not unreached(self._failed) and self._clock.now() - self._failed_at < PROBE_WAITS[0] / 2:
             return self._failed
         if self._running is None:
             self._running = asyncio.create_task(self._probe())
@@ -64,18 +64,25 @@ class Prober:
 
 
 class Watch:
-    """Probes until the upstream is ready, then calls `ready` once. `failures` counts on from earlier ones; the next
-    probe is at `next_at` (unix seconds).
+    """Probes until the upstream is ready, then calls `ready` once. `failures` counts on from earlier ones; `waits` is
+    the timetable in seconds; the next probe is at `next_at` (unix seconds).
     """
 
-    __slots__ = ("_asking", "_clock", "_fields", "_prober", "_ready", "_timer", "failures", "next_at")
+    __slots__ = ("_asking", "_clock", "_fields", "_prober", "_ready", "_timer", "_waits", "failures", "next_at")
 
     def __init__(
-        self, prober: Prober, clock: Clock, ready: Callable[[], None], failures: int = 0, **fields: object
+        self,
+        prober: Prober,
+        clock: Clock,
+        ready: Callable[[], None],
+        failures: int = 0,
+        waits: Sequence[float] = PROBE_WAITS,
+        **fields: object,
     ) -> None:
         self._prober = prober
         self._clock = clock
         self._ready = ready
+        self._waits = waits
         self._fields = fields
         self._timer: Timer | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -84,7 +91,7 @@ class Watch:
 
     def start(self, stated: float | None = None) -> float:
         """Set the timer for the next probe; returns when that is. `stated` is a wait that the upstream asked for."""
-        when = self._clock.now() + probe_wait(self.failures, stated)
+        when = self._clock.now() + probe_wait(self.failures, stated, self._waits)
         self._timer = self._clock.call_at(when, self._due)
         self.next_at = when
         return when

@@ -15,7 +15,7 @@ from typing import Final
 from config.rules import Delivery
 from delivery.accounts import Ledger, Meters, tell_near
 from delivery.attempt import Attempts
-from delivery.backoff import PROBE_WAITS
+from delivery.backoff import PROBE_WAITS, reach_waits
 from delivery.clock import Clock, WallClock
 from delivery.dispatch import Dispatch
 from delivery.forecast import Forecast, forecast
@@ -47,7 +47,7 @@ class Scheduler:
         self._settings = settings
         self._clock = clock or WallClock()
         self._settling = Settling(spool, settings, self._clock, random or Random())  # noqa: S311 - jitter, no secret
-        self._holds = Holds(self._clock, self._released, self._reached)
+        self._holds = Holds(self._clock, reach_waits(settings.retry), self._released, self._reached)
         self._ledger = Ledger(spool, self._clock.now)
         self._meters = Meters(plan.rules, plan.routes.values())
         self._gates: dict[str, Gate] = gates_for(plan.upstreams, {}, self._meters)

@@ -8,7 +8,7 @@ from typing import Final as Constant
 
 from delivery.attempt import Errand
 from delivery.verdict import Final, Verdict
-from delivery.ways import Way
+from delivery.ways import Gate, Way
 from routing.events import emit
 from routing.mail import NULL_SENDER
 from routing.outcome import Outcome, Word
@@ -87,6 +87,18 @@ def tell_held(way: Way, mail: Leased, next_probe: float) -> None:
 def tell_released(way: Way, since: float, now: float, why: str) -> None:
     """A way is open again after so many seconds."""
     emit(_log, "released", route=way.route, upstream=way.name, seconds=now - since, why=why)
+
+
+def tell_unreachable(gate: Gate, next_probe: float) -> None:
+    """Nobody answers: the mail waits, and a probe asks for all of it."""
+    reply = None if gate.trouble is None else gate.trouble.reply
+    emit(_log, "unreachable", logging.WARNING, upstream=gate.name, reply=reply, next=next_probe)
+
+
+def tell_reached(gate: Gate, now: float) -> None:
+    """Somebody answers again after so many seconds."""
+    since = gate.unreachable_since
+    emit(_log, "reached", upstream=gate.name, seconds=None if since is None else now - since)
 
 
 def tell_bounced(mail: Leased, report: int, route: str, recipients: list[str]) -> None:

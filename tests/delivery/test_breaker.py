@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from delivery.backoff import reach_waits
 from delivery.ways import BROKEN_AFTER, Gate
 from routing.outcome import Outcome, Stage, Word
 from spool.sqlite_view import SqliteView
@@ -100,3 +101,30 @@ def test_whatever_the_outage_every_mail_gets_out_after_it(answers, probes, mails
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(scenario(Path(folder)))
+
+
+def test_how_often_a_host_that_does_not_answer_is_asked():
+    """As often as mail would be tried, and never so seldom that mail waits hours for a host that is back."""
+    assert reach_waits((60.0, 300.0, 900.0)) == (60.0, 300.0)
+    assert reach_waits((1.0,)) == (1.0,)
+    assert reach_waits((3600.0,)) == (60.0, 300.0)
+
+
+def test_the_log_says_when_nobody_answers_and_when_somebody_does_again(tmp_path, caplog):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        one = Scripted("one", DOWN)
+        one.probe_answer = DOWN
+        async with room(tmp_path, (route("acme.nl", via="one"),), one) as r:
+            for _ in range(6):
+                await r.put()
+            await r.clock.advance(1000)
+            (unreachable,) = events(caplog, "unreachable")
+            assert (unreachable["upstream"], unreachable["reply"]) == ("one", DOWN.reply)
+            one.answers, one.probe_answer = [SENT], SENT
+            await r.clock.advance(301)
+            (reached,) = events(caplog, "reached")
+            assert reached["seconds"] >= 1000
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())
