@@ -21,6 +21,7 @@ from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
 from spool.contract import SpoolUnusable
 from upstreams import KINDS
+from upstreams.tls import TrustUnusable
 
 _DEFAULT_CONFIG = "/etc/callpro-relay/relay.yaml"
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = parsed.command
     try:
         return command(parsed)
-    except (SpoolUnusable, ConfigInvalid, OSError) as error:
-        print(f"callpro-relay: {error}", file=sys.stderr)
-        return 1
+    except BrokenPipeError:  # the reader of our output has enough, such as `head`
+        sys.stderr.close()
+        return 0
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        return 0
+    except (SpoolUnusable, TrustUnusable, ConfigInvalid, OSError) as error:
+        print(f"callpro-relay: {error}", file=sys.stderr)
+        return 1
 
 
 def serve(asked: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
 from spool.sqlite import SqliteSpool
 from upstreams.base import Host, Kind
+from upstreams.tls import require_trust
 
 if TYPE_CHECKING:
     from ops.webhook_listener import WebhookListener
@@ -68,8 +69,10 @@ class Service:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. 0 after a drain, 1 when the config is wrong.
 
-        Raises SpoolUnusable when the spool cannot be opened and OSError when an address cannot be listened on.
+        Raises SpoolUnusable when the spool cannot be opened, TrustUnusable when SSL_CERT_FILE is of no use, and OSError
+        when an address cannot be listened on.
         """
+        require_trust()
         checked = self._check()
         if checked.relay is None or checked.rules is None:
             return 1

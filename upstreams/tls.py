@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from threading import Lock
 
@@ -35,6 +36,22 @@ class Trust:
         with self._lock:
             self._smtp = self._smtp or _client_context()
             return self._smtp
+
+
+class TrustUnusable(Exception):
+    """The trust that was asked for cannot be had; OpenSSL itself would go on with none, and every server seem wrong."""
+
+
+def require_trust() -> None:
+    """Raises TrustUnusable, with a sentence for ops, when SSL_CERT_FILE is set and holds no certificate."""
+    path = os.environ.get("SSL_CERT_FILE")
+    if path is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:  # ssl.SSLError is one
+        why = "holds no certificate" if isinstance(error, ssl.SSLError) else f"cannot be read ({error.strerror})"
+        raise TrustUnusable(f"SSL_CERT_FILE={path} {why}; name a PEM file of authorities, or unset it") from None
 
 
 def _client_context() -> ssl.SSLContext:

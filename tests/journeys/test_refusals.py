@@ -87,3 +87,15 @@ def test_the_relay_does_not_start_with_wrong_rules(tmp_path: Path) -> None:
         assert "Traceback" not in str(ended.value)
 
     asyncio.run(journey())
+
+
+def test_the_relay_does_not_start_with_trust_that_cannot_be_read(tmp_path: Path) -> None:
+    async def journey() -> None:
+        routes = (
+            f"upstreams:\n  try: {{type: maildir, path: {tmp_path}/mail}}\nroutes:\n  - {{from: acme.nl, via: try}}\n"
+        )
+        relay = RelayProcess(tmp_path / "relay", routes, environment={"SSL_CERT_FILE": "/nowhere.pem"})
+        with pytest.raises(AssertionError, match=r"SSL_CERT_FILE=/nowhere.pem cannot be read"):
+            await relay.start()
+
+    asyncio.run(journey())
