@@ -57,7 +57,7 @@ def retry(asked: argparse.Namespace) -> int:
     if asked.json:
         print(answer_text(answer))
     else:
-        print(f"{_mails(answer.done)} tried now.{_left(answer)}")
+        print(f"{_mails(answer.done)} due now.{_left(answer)}")
         routes = {which.route} if which.route else _routes_of(asked.config, which)
         ways = [way for way in holds_now(asked.config).ways if way.route in routes]
         print(holds_text((), ways, time.time()), end="")

@@ -112,7 +112,7 @@ def test_retry_now_and_drop_and_find_and_failures(authority: Authority, tmp_path
             await relay.event("deferred", mail=other)
             seen = len(relay.events)
             code, text = await relay.command("queue", "retry", one)
-            assert (code, text) == (0, "1 mail is tried now.\n")
+            assert (code, text) == (0, "1 mail is due now.\n")
             again = await relay.event("deferred", after=seen)
             assert (again["mail"], again["attempts"]) == (one, 2)
             code, text = await relay.command("queue", "drop", "--recipient", "jan@example.nl")

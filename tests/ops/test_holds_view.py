@@ -1,0 +1,63 @@
+"""What is on hold, word for word: in `queue holds` and in a mail's state."""
+
+from __future__ import annotations
+
+import json
+from math import inf
+
+import pytest
+
+from delivery.holds import HeldWay
+from ops.holds_view import holds_text, release_command
+from ops.orders import Answer, Order, answer_text, order_text, read_answer, read_order
+from ops.queue_view import list_json, state_text
+from spool.holding import Hold, Scope
+from spool.view import Filter
+from tests.ops.test_queue_view import NOW, line
+
+ROUTE = Hold(Scope.ROUTE, "acme.nl", NOW - 7200, "jan (as root)", "verkeerde bijlage")
+WAY = HeldWay("acme.nl", "acme-login", NOW - 300, "535-5.7.8 no\r\n535 5.7.8 really", "Ask for it.", NOW + 720)
+
+
+def test_each_hold_says_why_and_how_it_ends():
+    assert holds_text([ROUTE], [WAY], NOW) == (
+        "route acme.nl  on hold for 2h by jan (as root): verkeerde bijlage\n"
+        "    end it: callpro-relay queue release --route acme.nl\n"
+        "route acme.nl by acme-login  on hold for 5m, it does not work:\n"
+        "    535-5.7.8 no / 535 5.7.8 really -> Ask for it.\n"
+        "    next probe in 12m; try with mail now: callpro-relay queue release --route acme.nl\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scope", "subject", "typed"),
+    [
+        (Scope.MAIL, "1K9ZQ2M4P1ABC", "1K9ZQ2M4P1ABC"),
+        (Scope.SENDER, "@acme.nl", "--sender @acme.nl"),
+        (Scope.ROUTE, "*.acme.nl", "--route '*.acme.nl'"),
+        (Scope.ROUTE, "<>", "--route '<>'"),
+    ],
+)
+def test_what_ends_a_hold_can_be_typed_as_it_stands(scope, subject, typed):
+    assert release_command(Hold(scope, subject, 1.0, "jan", "")) == f"callpro-relay queue release {typed}"
+
+
+def test_a_mail_on_hold_says_so_with_who_and_why():
+    held = "on hold for 2h by jan (as root): verkeerde bijlage (route acme.nl), 3 tries so far"
+    assert state_text(line(hold=ROUTE), NOW) == held
+    assert state_text(line(hold=ROUTE, due_at=inf), NOW) == held
+    assert state_text(line(hold=ROUTE, leased=True), NOW) == "under way now, 3 tries so far"
+    (told,) = json.loads(list_json([line(hold=ROUTE, due_at=inf)]))
+    assert (told["due_at"], told["hold"]["reason"], told["hold"]["scope"]) == (None, "verkeerde bijlage", "route")
+
+
+def test_nothing_that_a_terminal_would_obey_comes_from_a_reason():
+    assert "\x1b" not in holds_text([Hold(Scope.ROUTE, "a\x1b[2J", 1.0, "j\x1bn", "x\x1by")], (), NOW)
+
+
+def test_orders_and_answers_survive_the_socket():
+    order = Order("drop", Filter(route="é.nl", older_than=1.5, ids=(7, 8)), "jan", "dubbel\n")  # type: ignore[arg-type]
+    assert read_order(order_text(order)) == order
+    assert "\n" not in order_text(order)
+    answer = Answer(3, 1, (ROUTE,), (WAY,))
+    assert read_answer(json.loads(answer_text(answer))) == answer
