@@ -99,6 +99,16 @@ def test_a_send_under_way_counts_until_a_windows_length_after_its_end():
     assert window.free_at(1, 1, 560.0) == 560.0
 
 
+def test_sends_that_are_remembered_as_one_count_as_long_as_the_last_of_them():
+    window = Window(128.0)
+    for at in (1000.0, 1000.5, 1000.9):
+        window.begin(1)
+        window.end(1, at, True)
+    assert window.used(1128.8) == 3
+    assert window.free_at(1, 3, 1128.0) == 1128.9
+    assert window.used(1128.9) == 0
+
+
 def test_a_heap_of_one_route_leaves_room_for_the_others_of_the_account():
     meter = Meter("m", Rate(per_minute=30, per_day=1000), sharers=3)
     while meter.turn("heap", 1, 0.0).at <= 0.0:

@@ -136,6 +136,39 @@ def test_a_restart_forgets_nothing_of_the_day(tmp_path):
     asyncio.run(scenario())
 
 
+def test_a_restart_within_the_minute_does_not_begin_a_new_one(tmp_path):
+    async def scenario():
+        times: list[float] = []
+        for at in (START, START + 30):
+            one = Scripted("one")
+            async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_minute=3)}, at=at) as r:
+                for _ in range(3):
+                    await r.put()
+                await r.clock.advance(29 if at == START else 70)
+                times += one.sent_at
+        assert len(times) == 6
+        assert most_in(times, 60.0) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_mail_that_needs_the_whole_hour_is_not_passed_for_ever_by_small_ones(tmp_path):
+    async def scenario():
+        shared = Scripted("shared")
+        routes = (route("acme.nl", via="shared"), route("globex.nl", via="shared"))
+        async with room(tmp_path, routes, shared, paces={"shared": Rate(per_hour=10)}) as r:
+            for minute in range(180):
+                await r.put("info@globex.nl", route="globex.nl")
+                if minute == 30:
+                    await r.put("info@acme.nl", *[f"x{number}@example.org" for number in range(10)])
+                await r.clock.advance(60)
+            sent = [at for at, mail in zip(shared.sent_at, shared.mails, strict=True) if mail.route == "acme.nl"]
+            assert len(sent) == 1
+            assert sent[0] <= 30 * 60 + 3700
+
+    asyncio.run(scenario())
+
+
 def test_what_is_sent_was_on_disk_before(tmp_path):
     async def scenario():
         seen: list[int] = []
