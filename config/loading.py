@@ -62,7 +62,10 @@ def _read_file(path: Path, problems: Problems) -> Node | None:
             octets = file.read((4 << 20) + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        problems.add(Place(str(path), 1), "", f"cannot be read: {reason}", "check the path and its permissions")
+        mend = "check the path and its permissions"
+        if isinstance(error, FileNotFoundError):
+            mend = f"check the path, or begin with what `callpro-relay example {path.name}` prints"
+        problems.add(Place(str(path), 1), "", f"cannot be read: {reason}", mend)
         return None
     return parse(octets, str(path), problems)
 

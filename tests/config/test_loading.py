@@ -100,10 +100,12 @@ def test_the_status_page_is_told_not_to_be_there(folder):
 
 def test_a_missing_file_is_a_problem(folder):
     assert problems(lambda: load_relay((folder / "relay.yaml").relative_to(folder))) == [
-        "relay.yaml:1  cannot be read: No such file or directory; check the path and its permissions"
+        "relay.yaml:1  cannot be read: No such file or directory; check the path, or begin with what "
+        "`callpro-relay example relay.yaml` prints"
     ]
     assert problems(lambda: rules(folder)) == [
-        "routes.yaml:1  cannot be read: No such file or directory; check the path and its permissions"
+        "routes.yaml:1  cannot be read: No such file or directory; check the path, or begin with what "
+        "`callpro-relay example routes.yaml` prints"
     ]
 
 
