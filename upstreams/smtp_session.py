@@ -111,6 +111,8 @@ class Opener:
         except aiosmtplib.SMTPResponseException as refusal:
             # Scrubbed before it is cut to length: half a secret would not be recognised.
             text = way.login.scrub(refusal.message) if way.login else refusal.message
+            if refusal.code < 0:  # the library's mark for what is no reply at all
+                return Outcome(Word.RETRY, f"what answers there does not speak SMTP: {one_line(text)}", opening.stage)
             return self._replies.classify(Reply(refusal.code, one_line(text)), opening.stage)
         except (OSError, aiosmtplib.SMTPException) as error:
             return _trouble(error, opening.stage, way, self._timeout)

@@ -143,6 +143,13 @@ def test_trouble_at_each_step_of_opening(run, authority, step, stage, what):
     assert not server.received
 
 
+def test_what_is_no_smtp_is_called_so(run):
+    server = FakeSmtp(replies={"CONNECT": Raw((b"HTTP/1.1 400 Bad Request\r\n",))}, faults_expected=True)
+    outcome = run(_one(server, timeout=2.0))
+    assert outcome.reply.startswith("what answers there does not speak SMTP: ")
+    assert "HTTP/1.1 400" in outcome.reply
+
+
 def test_endless_answer_is_bounded(run):
     server = FakeSmtp(replies={"EHLO": Raw((b"250-" + b"x" * 70000, b"y" * 70000))})
     assert run(_one(server, timeout=2.0)).word is Word.RETRY
