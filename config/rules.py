@@ -178,6 +178,12 @@ def _selector(text: str) -> None:
         raise Mistake(f"{text!a} is not a selector", "write letters, digits, - and . only") from None
 
 
+def _plain_address(text: str) -> None:
+    names.address(text)
+    if not text.isascii():
+        raise Mistake(f"{text!r} is not in plain letters", "write it without accents, the domain in its xn-- form")
+
+
 def _sender(text: str) -> None:
     if text != names.NULL_PATTERN:
         names.address(text)
@@ -256,6 +262,19 @@ class RouteSettings(Settings):
         "left out: never.",
         example="10m",
     )
+    redirect: str | None = setting(
+        default=None,
+        doc="Try the route out: every mail goes to this address and to no recipient; an X-Intended-Recipients field "
+        "says whom it was for.",
+        example="test@callcenter.nl",
+        check=_plain_address,
+    )
+    bounces: str | None = setting(
+        default=None,
+        doc="Who gets the reports of undelivered mail; left out: the envelope sender.",
+        example="postmaster@callcenter.nl",
+        check=_plain_address,
+    )
     unknown: Literal["retry_once", "retry", "stop"] = setting(
         default="retry_once", doc="What to do with a mail that may have been delivered: try once more, go on, or stop."
     )
@@ -266,6 +285,11 @@ class RouteSettings(Settings):
                 yield Fault(f"via[{number}]", f"{upstream} stands here twice", "name each upstream once")
         if self.spill_after is not None and len(self.via) == 1:
             yield Fault("spill_after", "has no upstream to spill to", "name a second one in `via`, or leave it out")
+        if self.redirect is not None:
+            wrong = f"sends every mail of this route to {self.redirect}, and none to its recipients"
+            yield Fault("redirect", wrong, "take it out when the trial is over", warning=True)
+        if self.bounces is not None and set(self.from_) == {names.NULL_PATTERN}:
+            yield Fault("bounces", "is of no use: mail of the null sender is never reported on", "leave it out", True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

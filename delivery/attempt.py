@@ -20,6 +20,7 @@ from delivery.verdict import Final
 from delivery.ways import Way
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
+from routing.redirect import tell_recipients
 from routing.rewrite import rewrite
 from spool.contract import Attempt, Leased, SpoolFull, SpoolUnavailable, id_text
 
@@ -136,6 +137,8 @@ class Attempts:
 
     def _signed(self, errand: Errand, way: Way, content: bytes) -> bytes:
         """The content as it leaves by `way`: signed last, and only where a signature of ours counts."""
+        if errand.route.settings.redirect is not None:
+            content = tell_recipients(content, self._going_to(errand, way))
         signer = self.plan.signers.get((errand.route.name, way.name))
         return signer.sign(content, self._now()) if signer else content
 
@@ -149,15 +152,20 @@ class Attempts:
             return
         results: Results = {}
         started = self._now()
+        redirect = errand.route.settings.redirect
         try:
             while addresses:
-                for part in _parts(addresses, way.widest):
+                for part in _parts(addresses, way.widest if redirect is None else len(addresses)):
                     if fare.ended:
                         if way.turn(len(part), self._now()).at > self._now():
                             return
                         fare = way.fare(len(part), self._now())
-                    mail = Outgoing(errand.id, errand.route.name, sender, part, content)
-                    answered = await self._send_part(way, fare, mail)
+                    to = part if redirect is None else (redirect,)
+                    answered = await self._send_part(
+                        way, fare, Outgoing(errand.id, errand.route.name, sender, to, content)
+                    )
+                    if redirect is not None:  # what became of the one mail became of it for everybody
+                        answered = dict.fromkeys(part, answered[redirect])
                     results.update(answered)
                     stop = _same_for_all(answered)
                     if stop is not None:

@@ -41,8 +41,8 @@ def reportable(mail: Leased) -> bool:
     return mail.sender != NULL_SENDER
 
 
-def report(mail: Leased, failures: Sequence[Failure], by: Reporter, now: float) -> bytes:
-    """The whole report, CRLF line endings, US-ASCII. `now` in unix seconds."""
+def report(mail: Leased, failures: Sequence[Failure], by: Reporter, to: str, now: float) -> bytes:
+    """The whole report for the address `to`, CRLF line endings, US-ASCII. `now` in unix seconds."""
     boundary = f"=_report_{by.id}"
     parts = (
         ("text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable", _for_people(mail, failures, now)),
@@ -52,7 +52,7 @@ def report(mail: Leased, failures: Sequence[Failure], by: Reporter, now: float) 
     body = "".join(f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n{text}\r\n" for kind, text in parts)
     fields = (
         f"From: Mail Delivery System <MAILER-DAEMON@{by.domain}>",
-        f"To: <{_ascii(mail.sender)}>",
+        f"To: <{_ascii(to)}>",
         "Subject: Undelivered Mail Returned to Sender",
         f"Date: {formatdate(now)}",
         f"Message-ID: <{by.id}@{by.hostname}>",

@@ -95,7 +95,11 @@ class Lane:
         via = dict.fromkeys(route.settings.via) if route else ()
         spill_after = route.settings.spill_after if route else None
         meter = meters.routes.get(self.name)
-        ways = tuple(old.get(id(gates[name])) or Way(self.name, gates[name], meter, spill_after) for name in via)
+        redirected = route is not None and route.settings.redirect is not None
+        ways = tuple(
+            old.get(id(gates[name])) or Way(self.name, gates[name], meter, spill_after, redirected=redirected)
+            for name in via
+        )
         changed = ways != self.ways or not same
         self.route, self.ways = route, ways
         pace = route.settings.pace if route else None

@@ -63,7 +63,8 @@ class Settling:
             note = f"not tried: the upstream could not be reached before ({errand.untried.reply}), and is probed"
         if verdict.failures and reportable(mail):
             verdict, note = await self._reported(errand, verdict, plan, now)
-        written = Written(verdict, self._settle(errand, verdict, note))
+        notes = [text for text in (_redirected(errand), note) if text]
+        written = Written(verdict, self._settle(errand, verdict, "; ".join(notes) or None))
         tell(errand, finals, verdict, now)
         return written
 
@@ -97,8 +98,15 @@ class Settling:
             wait = retry_wait(errand.mail.attempts, self._settings.retry, self._random)
             return verdict.unreported(now + wait), why
         recipients = [failure.address for failure in verdict.failures]
-        tell_bounced(errand.mail, number, arrival.route, recipients)
-        return verdict, f"reported to {errand.mail.sender} by mail {id_text(number)}"
+        (to,) = arrival.recipients
+        tell_bounced(errand.mail, number, to, arrival.route, recipients)
+        return verdict, f"reported to {to} by mail {id_text(number)}"
+
+
+def _redirected(errand: Errand) -> str | None:
+    """What the timeline must say beside an attempt, whose results stand under the true recipients."""
+    redirect = errand.route.settings.redirect
+    return f"redirected to {redirect}, and to no recipient" if redirect and errand.attempts else None
 
 
 def _report_on(errand: Errand, failures: tuple[Failure, ...], plan: Plan, number: int, now: float) -> Arrival:
@@ -106,11 +114,12 @@ def _report_on(errand: Errand, failures: tuple[Failure, ...], plan: Plan, number
     null_route = plan.table.match(NULL_SENDER)
     domain = plan.host.hostname if null_route else _sending_domain(errand)
     by = Reporter(plan.host.hostname, domain, id_text(number))
+    to = errand.route.settings.bounces or errand.mail.sender
     return Arrival(
         id=number,
         sender=NULL_SENDER,
-        recipients=(errand.mail.sender,),
-        content=report(errand.mail, failures, by, now),
+        recipients=(to,),
+        content=report(errand.mail, failures, by, to, now),
         route=null_route.name if null_route else errand.route.name,
         received_at=now,
         peer="relay",

@@ -50,6 +50,7 @@ def _tell_one(
         mail=errand.id,
         route=errand.route.name,
         upstream=final.upstream,
+        redirected_to=errand.route.settings.redirect,
         sender=errand.mail.sender or "<>",
         recipients=addresses,
         reply=outcome.reply,
@@ -101,7 +102,7 @@ def tell_reached(gate: Gate, now: float) -> None:
     emit(_log, "reached", upstream=gate.name, seconds=None if since is None else now - since)
 
 
-def tell_bounced(mail: Leased, report: int, route: str, recipients: list[str]) -> None:
-    """A report of the failed recipients of `mail` is on its way to its sender."""
-    names = {"mail": id_text(mail.id), "report": id_text(report), "to": mail.sender, "route": route}
+def tell_bounced(mail: Leased, report: int, to: str, route: str, recipients: list[str]) -> None:
+    """A report of the failed recipients of `mail` is on its way."""
+    names = {"mail": id_text(mail.id), "report": id_text(report), "to": to, "route": route}
     emit(_log, "bounced", logging.INFO, **names, recipients=recipients)

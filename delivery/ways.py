@@ -121,16 +121,26 @@ class Way:
         "held",
         "meter",
         "proven",
+        "redirected",
         "released_at",
         "route",
         "spill_after",
     )
 
-    def __init__(self, route: str, gate: Gate, meter: Meter | None = None, spill_after: float | None = None) -> None:
+    def __init__(
+        self,
+        route: str,
+        gate: Gate,
+        meter: Meter | None = None,
+        spill_after: float | None = None,
+        *,
+        redirected: bool = False,
+    ) -> None:
         self.route = route
         self.gate = gate
         self.meter = meter
         self.spill_after = spill_after
+        self.redirected = redirected
         self.busy = 0
         self.gone = False
         self.proven = False
@@ -156,7 +166,9 @@ class Way:
 
     @property
     def widest(self) -> int:
-        """Most recipients of one send."""
+        """Most recipients of one send, for the upstream and for the pace; a redirected mail has one."""
+        if self.redirected:
+            return 1
         limits = [meter.largest for meter in self._meters()]
         return min([self.gate.upstream.recipients_limit, *[limit for limit in limits if limit is not None]])
 

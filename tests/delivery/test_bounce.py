@@ -34,7 +34,8 @@ from tests.delivery.room import (
 
 def one_report(*failures: Failure, content: bytes = CONTENT) -> bytes:
     mail = Leased(7, "acme.nl", "info@acme.nl", tuple(Pending(f.address) for f in failures), content, START, 3)
-    return report(mail, failures, Reporter("relay.callcenter.nl", "acme.nl", "000000000000A"), START + 7200)
+    by = Reporter("relay.callcenter.nl", "acme.nl", "000000000000A")
+    return report(mail, failures, by, "info@acme.nl", START + 7200)
 
 
 def test_the_form_is_that_of_rfc_3464_with_the_verbatim_reply():
@@ -113,6 +114,45 @@ def test_one_report_for_all_failed_recipients_by_the_mails_own_way(tmp_path, cap
             view.close()
             assert any(sent.id in entry.text for entry in story.entries)
             assert r.scheduler.routes()["acme.nl"].failed == 2
+
+    asyncio.run(scenario())
+
+
+def test_bounces_names_who_gets_the_report_and_nobody_reports_on_it(tmp_path, caplog):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        one = Scripted("one", NO_USER)
+        ours = route("acme.nl", via="one", bounces="postmaster@callcenter.nl")
+        async with room(tmp_path, (ours,), one) as r:
+            number = await r.put()
+            await until(lambda: len(events(caplog, "failed")) == 2, "both failures")
+            await r.quiet()
+            assert [(mail.sender, mail.recipients) for mail in one.mails] == [
+                ("info@acme.nl", ("x@example.org",)),
+                ("", ("postmaster@callcenter.nl",)),
+            ]
+            assert b"\r\nTo: <postmaster@callcenter.nl>\r\n" in one.mails[1].content
+            (line,) = events(caplog, "bounced")
+            assert line["to"] == "postmaster@callcenter.nl"
+            view = SqliteView(str(tmp_path / "spool.db"))
+            story = view.show(number)
+            view.close()
+            assert any("reported to postmaster@callcenter.nl" in entry.text for entry in story.entries)
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())
+
+
+def test_mail_of_the_null_sender_is_not_reported_to_bounces_either(tmp_path, caplog):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        one = Scripted("one", NO_USER)
+        ours = route("acme.nl", "<>", via="one", bounces="postmaster@callcenter.nl")
+        async with room(tmp_path, (ours,), one) as r:
+            await r.put("")
+            await until(lambda: events(caplog, "failed") != [], "the failure")
+            assert await r.waiting() == {}
+            assert len(one.mails) == 1
 
     asyncio.run(scenario())
 
