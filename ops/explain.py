@@ -41,7 +41,8 @@ class Way:
 class Explanation:
     """`route` is the name of the route, None when the sender is refused; `pattern` is what matched it.
 
-    `sender` and `recipients` are the envelope as the upstream would get it. `changes` are sentences about what differs
+    `sender` and `recipients` are the envelope as the upstream would get it: with `redirect` that address alone.
+    `bounces` is who gets the reports, None for the envelope sender. `changes` are sentences about what differs
     from the mail as it came in, `signatures` what is signed. `alignments` say for each way what to expect of DMARC, for
     a From in `from_domain` (None when the mail at hand has not exactly one address there). `why_not` explains a refusal
     and `nearest` what may have been meant.
@@ -60,6 +61,8 @@ class Explanation:
     alignments: tuple[Alignment, ...] = ()
     why_not: str | None = None
     nearest: tuple[str, ...] = ()
+    redirect: str | None = None
+    bounces: str | None = None
 
 
 def explain(
@@ -87,11 +90,13 @@ def explain(
         place=str(route.place),
         ways=tuple(_way(rules, name, kinds, content) for name in route.settings.via),
         sender=leaves_as or names.NULL_PATTERN,
-        recipients=to,
+        recipients=to if route.settings.redirect is None else (route.settings.redirect,),
         changes=changes,
         signatures=tuple(_signatures(rules, route)),
         from_domain=from_domain,
         alignments=_alignments(rules, route, from_domain, leaves_as),
+        redirect=route.settings.redirect,
+        bounces=route.settings.bounces,
     )
 
 
@@ -112,6 +117,10 @@ def render_text(explanation: Explanation) -> str:
         lines.append(f"  {'via' if number == 0 else 'else via':10} {_way_text(way)}")
     lines.append(f"  envelope   MAIL FROM {_bracketed(explanation.sender)}")
     lines += [f"             RCPT TO {_bracketed(recipient)}" for recipient in explanation.recipients]
+    if explanation.redirect is not None:
+        lines += _told("redirected", ("yes: every mail goes to this address, and to no recipient",))
+    if explanation.bounces is not None:
+        lines += _told("reports", (f"of undelivered mail go to {explanation.bounces}",))
     lines += _told("rewritten", explanation.changes or ("no",))
     lines += _told("signed", explanation.signatures or ("no (not by us)",))
     for way in explanation.ways:

@@ -111,3 +111,36 @@ def test_json_says_the_same(told):
             }
         ],
     }
+
+
+def test_a_redirected_route_is_told_at_every_check(told):
+    checked = told(LOGIN + "routes: {from: acme.nl, via: [out, next], redirect: test@callcenter.nl}")
+    assert lines(checked) == [
+        "routes.yaml:2  warning: routes[0].redirect: sends every mail of this route to test@callcenter.nl, and none to "
+        "its recipients; take it out when the trial is over"
+    ]
+    assert checked.good
+
+
+def test_bounces_for_the_null_sender_alone_are_of_no_use(told):
+    checked = told(LOGIN + "routes: {from: <>, via: [out, next], bounces: postmaster@callcenter.nl}")
+    assert lines(checked) == [
+        "routes.yaml:2  warning: routes[0].bounces: is of no use: mail of the null sender is never reported on; "
+        "leave it out"
+    ]
+
+
+@pytest.mark.parametrize("key", ["redirect", "bounces"])
+@pytest.mark.parametrize(
+    ("address", "wrong"),
+    [
+        ("callcenter.nl", "callcenter.nl is not an address; write it like info@acme.nl"),
+        ('"Test <test@callcenter.nl>"', "Test <test@callcenter.nl> is not a plain address; write only the address"),
+        ("test@münchen.de", "'test@münchen.de' is not in plain letters; write it without accents"),
+    ],
+)
+def test_redirect_and_bounces_take_a_plain_address(told, key, address, wrong):
+    checked = told(LOGIN + f"routes: {{from: acme.nl, via: [out, next], {key}: {address}}}")
+    (line,) = lines(checked)
+    assert line.startswith(f"routes.yaml:2  routes[0].{key}: {wrong}")
+    assert not checked.good

@@ -177,3 +177,21 @@ def test_json_has_every_field_and_no_secret(rules):
     (alignment,) = said["alignments"]
     assert (alignment["way"], alignment["spf"], alignment["dkim"]) == ("login", "same", "same")
     assert "hunter2" not in json.dumps(said)
+
+
+def test_a_redirected_route_says_who_gets_its_mail_and_its_reports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "routes.yaml").write_text(
+        "upstreams: {out: {type: smtp, host: mail.callcenter.nl}}\n"
+        "routes: {from: acme.nl, via: out, redirect: test@callcenter.nl, bounces: postmaster@callcenter.nl}\n"
+    )
+    found = explain(load_rules(tmp_path.relative_to(tmp_path), KINDS), "info@acme.nl", ("a@example.org", "b@x.nl"))
+    assert (found.recipients, found.redirect) == (("test@callcenter.nl",), "test@callcenter.nl")
+    told = render_text(found).splitlines()
+    start = told.index("  envelope   MAIL FROM <info@acme.nl>")
+    assert told[start + 1 : start + 4] == [
+        "             RCPT TO <test@callcenter.nl>",
+        "  redirected yes: every mail goes to this address, and to no recipient",
+        "  reports    of undelivered mail go to postmaster@callcenter.nl",
+    ]
+    assert json.loads(render_json(found))["bounces"] == "postmaster@callcenter.nl"
