@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from config.fields import Settings
 from config.loading import load_relay
 from config.problems import ConfigInvalid
+from config.rules import Delivery
 from config.schema import relay_schema, routes_schema
 from ops.check import check
 from ops.queue_commands import add_queue
@@ -77,7 +78,8 @@ def explain_route(asked: argparse.Namespace) -> int:
     if checked.rules is None:
         return check_config(asked)
     content = asked.message.read_bytes() if asked.message else None
-    explanation = explain(checked.rules, asked.address, tuple(asked.to), content, KINDS)
+    after = (checked.relay.delivery if checked.relay else Delivery()).fallback_after
+    explanation = explain(checked.rules, asked.address, tuple(asked.to), content, KINDS, after)
     print(render_json(explanation) if asked.json else render_text(explanation))
     return 0 if explanation.route else 1
 

@@ -212,6 +212,9 @@ class _RulesReader:
         settings = self._reader.block(RouteSettings, node, path)
         patterns = self._own_patterns(node, path)
         self._note_via(node, path)
+        canary = node.entries.get("canary") if isinstance(node, Block) else None
+        if canary is not None:
+            self._note_via(canary.value, join(path, "canary"))
         if settings is not None and patterns:
             self._routes.append(Route(patterns[0], replace(settings, from_=patterns), node.place))
 

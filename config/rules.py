@@ -244,6 +244,36 @@ class Pace(Rate):
     concurrency: int | None = setting(default=None, doc="Most mails under way at one time.", minimum=1)
 
 
+def allowed_recipient(text: str) -> str:
+    """An entry of an allow-list in its normal form: `test@callcenter.nl`, or `@callcenter.nl` for a whole domain."""
+    if text.startswith("@"):
+        return f"@{names.domain(text[1:])}"
+    try:
+        return names.address(text)
+    except Mistake as mistake:
+        raise Mistake(mistake.wrong, 'write test@callcenter.nl, or "@callcenter.nl" for a whole domain') from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary(Settings):
+    """An upstream on trial: some mails go by it first, and the route's own way as soon as it cannot take them."""
+
+    via: str = setting(doc="The upstream on trial; not one of the route's `via`.", example="new-upstream")
+    percent: int | None = setting(
+        default=None, doc="How many mails of a hundred go by it, always the same ones.", minimum=1, maximum=99
+    )
+    recipients: tuple[str, ...] = setting(
+        default=(),
+        doc="Mail to none but these goes by it: addresses, or `@domain` for all of a domain.",
+        example="@callcenter.nl",
+        check=allowed_recipient,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.percent is None and not self.recipients:
+            yield Fault("", "does not say which mail goes by it", "write `percent: 5`, or `recipients:`, or both")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings(Settings):
     from_: tuple[str, ...] = setting(
@@ -275,6 +305,7 @@ class RouteSettings(Settings):
         example="postmaster@callcenter.nl",
         check=_plain_address,
     )
+    canary: Canary | None = setting(default=None, doc="Try another upstream with some of the mail.")
     unknown: Literal["retry_once", "retry", "stop"] = setting(
         default="retry_once", doc="What to do with a mail that may have been delivered: try once more, go on, or stop."
     )
@@ -283,6 +314,9 @@ class RouteSettings(Settings):
         for number, upstream in enumerate(self.via):
             if upstream in self.via[:number]:
                 yield Fault(f"via[{number}]", f"{upstream} stands here twice", "name each upstream once")
+        if self.canary is not None and self.canary.via in self.via:
+            wrong = f"{self.canary.via} is in the route's own `via` already"
+            yield Fault("canary.via", wrong, "name another upstream, or leave the canary out")
         if self.spill_after is not None and len(self.via) == 1:
             yield Fault("spill_after", "has no upstream to spill to", "name a second one in `via`, or leave it out")
         if self.redirect is not None:
@@ -290,6 +324,11 @@ class RouteSettings(Settings):
             yield Fault("redirect", wrong, "take it out when the trial is over", warning=True)
         if self.bounces is not None and set(self.from_) == {names.NULL_PATTERN}:
             yield Fault("bounces", "is of no use: mail of the null sender is never reported on", "leave it out", True)
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """Every upstream that mail of the route may leave by: those of `via` in order, then the canary."""
+        return (*self.via, self.canary.via) if self.canary else self.via
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

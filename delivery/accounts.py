@@ -44,7 +44,7 @@ class Meters:
         routes = tuple(routes)
         for name, members in accounts.items():
             rate, ours = tightest(rate_of(upstream) for upstream in members), {member.name for member in members}
-            sharers = sum(not ours.isdisjoint(route.settings.via) for route in routes)
+            sharers = sum(not ours.isdisjoint(route.settings.upstreams) for route in routes)
             if rate != Rate():
                 self.upstreams |= dict.fromkeys(ours, self._meter(name, rate, sharers, known))
         for route in routes:

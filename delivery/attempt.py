@@ -60,9 +60,11 @@ class Errand:
         for address, outcomes in self.tried.items():
             if outcomes:
                 name, outcome = next(reversed(outcomes.items()))
-                if outcome.too_large and self._another_way(outcomes):
+                way = by_name[name]
+                trial = way.trial and outcome.word is Word.CONFIG  # nor does mail wait for what is wrong with a canary
+                if trial or (outcome.too_large and self._another_way(outcomes)):
                     outcome = replace(outcome, word=Word.RETRY)
-                way, config = by_name[name], outcome.word is Word.CONFIG and self.holds
+                config = outcome.word is Word.CONFIG and self.holds
                 if not (config and way.gone):  # what was wrong with the old rules is tried by the new ones
                     ended[address] = Final(name, outcome, config and way.held is not None)
             elif self.fault is not None:

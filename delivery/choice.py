@@ -15,17 +15,19 @@ from routing.outcome import Outcome, Stage, Word
 class Standing:
     """How an upstream stands for one route: `held` after `config`, `unreachable_since` in unix seconds.
 
-    `gone` means that a reload took it away, `full` that its pace would make mail wait longer than the route wants.
+    `gone` means that a reload took it away, `full` that its pace would make mail wait longer than the route wants,
+    `trial` that it is a canary: mail does not wait for it to be reached.
     """
 
     held: bool = False
     unreachable_since: float | None = None
     gone: bool = False
     full: bool = False
+    trial: bool = False
 
     def away(self, now: float, after: float) -> bool:
-        """True when it has been unreachable for `after` seconds or more."""
-        return self.unreachable_since is not None and now - self.unreachable_since >= after
+        """True when it has been unreachable for `after` seconds or more, one on trial for any time."""
+        return self.unreachable_since is not None and (self.trial or now - self.unreachable_since >= after)
 
     def avoided(self, now: float, after: float) -> bool:
         """True when mail goes round it."""

@@ -229,10 +229,11 @@ class Dispatch:
         self.feed(lane)
 
     def _send(self, lane: Lane, route: Route, way: Way) -> None:
-        for passed in lane.ways[: lane.ways.index(way)]:
+        ways = (way, *lane.via) if way.trial else lane.via
+        for passed in (*ways[: ways.index(way)], *[one for one in lane.ways if one.trial]):
             if passed.held is None and passed.gate.unreachable_since is not None:
                 self._go_round(passed.gate)
-        errand = Errand(lane.buffer.popleft(), route, lane.ways)
+        errand = Errand(lane.buffer.popleft(), route, ways)
         lane.in_flight += 1
         fare = way.take(len(errand.mail.recipients), self._clock.now())
         self.spawn(self._deliver(lane, errand, way, fare, self.attempts), self.sending)

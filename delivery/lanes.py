@@ -12,6 +12,7 @@ from typing import Final
 
 from config.rules import Route
 from delivery.accounts import Meters
+from delivery.canary import Choosing, choosing
 from delivery.choice import Standing, next_upstream
 from delivery.clock import Timer
 from delivery.ways import Gate, Way
@@ -51,11 +52,13 @@ class Lane:
 
     `more` says that the spool may have mail that is due, `leasing` that we are asking, `queued` that the lane stands in
     the ring of a gate, `rang` that its timer went off and the next due time must be asked for. `pause` is set while its
-    pace makes it wait; it keeps one mail at hand then.
+    pace makes it wait; it keeps one mail at hand then. `ways` are all of the route, a canary last; which of them its
+    next mail may use, and in which order, says `in_line`.
     """
 
     __slots__ = (
         "buffer",
+        "choosing",
         "deferred",
         "delivered",
         "failed",
@@ -78,6 +81,7 @@ class Lane:
         self.name = name
         self.route: Route | None = None
         self.ways: tuple[Way, ...] = ()
+        self.choosing: Choosing | None = None
         self.limit = 1
         self.buffer: deque[Leased] = deque()
         self.in_flight = 0
@@ -92,16 +96,26 @@ class Lane:
         """Go by new rules. Ways that did not change keep what is known of them. True when anything changed."""
         same = route is not None and self.route is not None and route.settings == self.route.settings
         old = {id(way.gate): way for way in self.ways} if same else {}
-        via = dict.fromkeys(route.settings.via) if route else ()
+        canary = route.settings.canary if route else None
+        names = dict.fromkeys(route.settings.upstreams) if route else ()
         spill_after = route.settings.spill_after if route else None
         meter = meters.routes.get(self.name)
         redirected = route is not None and route.settings.redirect is not None
         ways = tuple(
-            old.get(id(gates[name])) or Way(self.name, gates[name], meter, spill_after, redirected=redirected)
-            for name in via
+            old.get(id(gates[name]))
+            or Way(
+                self.name,
+                gates[name],
+                meter,
+                spill_after,
+                redirected=redirected,
+                trial=canary is not None and name == canary.via,
+            )
+            for name in names
         )
         changed = ways != self.ways or not same
         self.route, self.ways = route, ways
+        self.choosing = choosing(canary) if canary else None
         pace = route.settings.pace if route else None
         width = max((way.gate.limit for way in ways), default=1)
         self.limit = min(width, pace.concurrency) if pace and pace.concurrency else width
@@ -109,12 +123,32 @@ class Lane:
 
     def first(self, now: float, fallback_after: float) -> Way | None:
         """The way that its next mail takes now; None while all are on hold."""
-        ways = self.ways
+        ways = self.in_line(now)
         if len(ways) == 1:
             return None if ways[0].closed else ways[0]
         standing = standings(ways, now, self.recipients)
         name = next_upstream([way.name for way in ways], standing, {}, now, fallback_after)
         return next((way for way in ways if way.name == name), None)
+
+    def in_line(self, now: float) -> tuple[Way, ...]:
+        """The ways that its next mail may use, the first to be asked first.
+
+        A canary leads them when the mail is for it and can start at once; otherwise it has no part in it, so that
+        nothing that is wrong with it, and no queue at it, keeps mail waiting.
+        """
+        if self.choosing is None:
+            return self.ways
+        canary, ring = self.ways[-1], self.ways[-1].gate.ring
+        if not self.buffer or (ring and ring[0] is not self) or not canary.ready(self.recipients, now):
+            return self.via
+        mail = self.buffer[0]
+        taken = self.choosing.takes(mail.id, [pending.address for pending in mail.recipients])
+        return (canary, *self.via) if taken else self.via
+
+    @property
+    def via(self) -> tuple[Way, ...]:
+        """Its ways but for a canary."""
+        return self.ways[:-1] if self.choosing else self.ways
 
     @property
     def spills(self) -> bool:

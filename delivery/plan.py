@@ -62,7 +62,7 @@ def _signers(rules: Rules) -> dict[tuple[str, str], Signer]:
     made: dict[tuple[Dkim, ...], Signer] = {}
     signers: dict[tuple[str, str], Signer] = {}
     for route in rules.routes:
-        for name in route.settings.via:
+        for name in route.settings.upstreams:
             traits = traits_of(rules.upstreams[name].settings)
             wanted = tuple(dkim for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always))
             if wanted:

@@ -109,6 +109,7 @@ class Way:
     `failures` counts holds and failed probes in a row since a mail was delivered, so that a probe that succeeds while
     the mail does not cannot open and close the way every minute. `gone`: a reload or the stop took it away. `meter`
     counts for the route, if that has a limit; after `spill_after` seconds of waiting for the pace it counts as full.
+    A way on `trial` is a canary: mail never waits for it.
     """
 
     __slots__ = (
@@ -125,6 +126,7 @@ class Way:
         "released_at",
         "route",
         "spill_after",
+        "trial",
     )
 
     def __init__(
@@ -135,11 +137,13 @@ class Way:
         spill_after: float | None = None,
         *,
         redirected: bool = False,
+        trial: bool = False,
     ) -> None:
         self.route = route
         self.gate = gate
         self.meter = meter
-        self.spill_after = spill_after
+        self.spill_after = 0.0 if trial else spill_after
+        self.trial = trial
         self.redirected = redirected
         self.busy = 0
         self.gone = False
@@ -175,7 +179,11 @@ class Way:
     def standing(self, now: float, recipients: int = 1) -> Standing:
         """How it stands for a mail to so many recipients."""
         full = self.spill_after is not None and self.turn(recipients, now).at - now > self.spill_after
-        return Standing(self.held is not None, self.gate.unreachable_since, self.gone, full)
+        return Standing(self.held is not None, self.gate.unreachable_since, self.gone, full, self.trial)
+
+    def ready(self, recipients: int, now: float) -> bool:
+        """True when a mail to so many recipients can start by it at once, as far as no other lane is before it."""
+        return not self.closed and self.free and not self.standing(now, recipients).avoided(now, 0.0)
 
     def turn(self, recipients: int, now: float) -> Turn:
         """When its pace lets a mail to so many recipients, or the first part of it, start."""
@@ -242,8 +250,9 @@ class Way:
         return True
 
     def release(self, now: float) -> None:
-        """Open again, for one mail at a time."""
-        self.held, self.released_at, self.proven = None, now, False
+        """Open again, for one mail at a time. No mail has waited for one on trial: its expiry ran."""
+        self.held, self.proven = None, False
+        self.released_at = 0.0 if self.trial else now
 
     def _learn_one(self, mail: int, outcome: Outcome) -> None:
         sent = outcome.word is Word.SENT

@@ -18,7 +18,7 @@ from upstreams.traits import Traits, traits_of
 
 def authentication_problems(rules: Rules, route: Route) -> Iterator[Problem]:
     """Of one route whose upstreams exist."""
-    traits = {name: traits_of(rules.upstreams[name].settings) for name in route.settings.via}
+    traits = {name: traits_of(rules.upstreams[name].settings) for name in route.settings.upstreams}
     yield from _small_mailbox(route, traits)
     yield from _unsigned(route, traits)
     for number, dkim in enumerate(route.settings.dkim):

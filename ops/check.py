@@ -155,7 +155,7 @@ def _half_webhooks(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:
 
 
 def _unused(rules: Rules) -> Iterator[Problem]:
-    used = {name for route in rules.routes for name in route.settings.via}
+    used = {name for route in rules.routes for name in route.settings.upstreams}
     for name, upstream in rules.upstreams.items():
         if name not in used:
             yield Problem(

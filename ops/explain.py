@@ -13,8 +13,9 @@ from types import MappingProxyType
 
 from config import names
 from config.fields import Mistake
-from config.rules import Dkim, Route, Rules, Sender
+from config.rules import Delivery, Dkim, Route, Rules, Sender
 from ops.alignment import Alignment, align
+from ops.order_of_ways import role_of, used_when
 from routing.headers import mailboxes
 from routing.mail import NULL_SENDER, domain_of
 from routing.rewrite import rewrite
@@ -25,8 +26,8 @@ from upstreams.traits import traits_of
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One upstream of `via`, in the order they are tried. `goes_to` is its host or URL where its settings have one,
-    `losses` what the mail at hand would lose there.
+    """One upstream of the route. `role` is `via`, `else via` or `canary`, `used` sentences about when mail takes it,
+    `goes_to` its host or URL where its settings have one, `losses` what the mail at hand would lose there.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Way:
     goes_to: str | None
     source_address: str | None
     losses: tuple[str, ...] = ()
+    role: str = "via"
+    used: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,12 @@ def explain(
     to: tuple[str, ...] = (),
     content: bytes | None = None,
     kinds: Mapping[str, Kind] = MappingProxyType({}),
+    fallback_after: float = Delivery().fallback_after,
 ) -> Explanation:
     """Explain one envelope sender; "" and `<>` are the null sender.
 
-    `content` is the mail, for what would change, and what the upstreams of `kinds` would lose of it.
+    `content` is the mail, for what would change, and what the upstreams of `kinds` would lose of it;
+    `fallback_after` as in `Delivery`, in seconds.
     """
     sender = NULL_SENDER if address.strip() == names.NULL_PATTERN else address.strip()
     route = Table(rules.routes).match(sender)
@@ -88,7 +93,7 @@ def explain(
         route=route.name,
         pattern=_pattern_of(route, sender),
         place=str(route.place),
-        ways=tuple(_way(rules, name, kinds, content) for name in route.settings.via),
+        ways=tuple(_ways(rules, route, kinds, content, fallback_after)),
         sender=leaves_as or names.NULL_PATTERN,
         recipients=to if route.settings.redirect is None else (route.settings.redirect,),
         changes=changes,
@@ -113,8 +118,9 @@ def render_text(explanation: Explanation) -> str:
         return "\n".join(lines)
     lines = [f"{explanation.address} takes route {explanation.route}"]
     lines += [f"  rule       {explanation.place}, from: {explanation.pattern}"]
-    for number, way in enumerate(explanation.ways):
-        lines.append(f"  {'via' if number == 0 else 'else via':10} {_way_text(way)}")
+    for way in explanation.ways:
+        lines.append(f"  {way.role:10} {_way_text(way)}")
+        lines += [f"               {used}" for used in way.used]
     lines.append(f"  envelope   MAIL FROM {_bracketed(explanation.sender)}")
     lines += [f"             RCPT TO {_bracketed(recipient)}" for recipient in explanation.recipients]
     if explanation.redirect is not None:
@@ -150,6 +156,14 @@ def _way_text(way: Way) -> str:
     to = f" to {way.goes_to}" if way.goes_to else ""
     source = f", from source address {way.source_address}" if way.source_address else ""
     return f"{way.name} ({way.kind}{to}{source})  {way.place}"
+
+
+def _ways(
+    rules: Rules, route: Route, kinds: Mapping[str, Kind], content: bytes | None, fallback_after: float
+) -> Iterator[Way]:
+    for name in route.settings.upstreams:
+        used = tuple(used_when(route.settings, name, fallback_after))
+        yield replace(_way(rules, name, kinds, content), role=role_of(route.settings, name), used=used)
 
 
 def _way(rules: Rules, name: str, kinds: Mapping[str, Kind], content: bytes | None) -> Way:
@@ -206,8 +220,8 @@ def _from_domain(sender: Sender | None, leaves_as: str, content: bytes | None) -
 
 def _signatures(rules: Rules, route: Route) -> Iterator[str]:
     for dkim in route.settings.dkim:
-        takers = [name for name in route.settings.via if _signed_by_us(rules, name, dkim)]
-        only = "" if len(takers) == len(route.settings.via) else f", only by {', '.join(takers)}"
+        takers = [name for name in route.settings.upstreams if _signed_by_us(rules, name, dkim)]
+        only = "" if len(takers) == len(route.settings.upstreams) else f", only by {', '.join(takers)}"
         if takers:
             yield f"d={dkim.domain} s={dkim.selector} (record {dkim.selector}._domainkey.{dkim.domain}){only}"
 
@@ -220,7 +234,7 @@ def _alignments(rules: Rules, route: Route, from_domain: str | None, leaves_as: 
     if not from_domain:
         return ()
     found = []
-    for name in route.settings.via:
+    for name in route.settings.upstreams:
         traits = traits_of(rules.upstreams[name].settings)
         ours = {_normal(dkim.domain) for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always)}
         found.append(align(name, traits, from_domain, _domain(leaves_as), tuple(sorted(ours))))

@@ -82,7 +82,7 @@ class WebhookDesk:
             events = self._kinds[upstream.kind].events
             read = events(upstream.settings) if events else None
             if read is not None:
-                routes = frozenset(route.name for route in rules.routes if name in route.settings.via)
+                routes = frozenset(route.name for route in rules.routes if name in route.settings.upstreams)
                 doors[name] = _Door(read, routes)
         self._doors = doors
 

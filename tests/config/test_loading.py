@@ -195,6 +195,31 @@ def test_an_upstream_has_one_place_over_all_files(folder):
         ("routes: {from: a.nl, via: []}", "routes[0].via: is empty; write at least one, or remove the key"),
         ("routes: {from: a.nl, via: [out, out]}", "routes[0].via[1]: out stands here twice; name each upstream once"),
         ("routes: {from: a.nl, via: no}", 'routes[0].via: no without quotes means yes or no in YAML; write "no"'),
+        (
+            "routes: {from: a.nl, via: out, canary: {via: oout, percent: 5}}",
+            "routes[0].canary.via: there is no upstream 'oout'; did you mean out?",
+        ),
+        (
+            "routes: {from: a.nl, via: out, canary: {via: out, percent: 5}}",
+            "routes[0].canary.via: out is in the route's own `via` already; "
+            "name another upstream, or leave the canary out",
+        ),
+        (
+            "{upstreams: {new: {type: connector, source_address: 203.0.113.10}}, "
+            "routes: {from: a.nl, via: out, canary: {via: new}}}",
+            "routes[0].canary: does not say which mail goes by it; write `percent: 5`, or `recipients:`, or both",
+        ),
+        (
+            "{upstreams: {new: {type: connector, source_address: 203.0.113.10}}, "
+            "routes: {from: a.nl, via: out, canary: {via: new, percent: 100}}}",
+            "routes[0].canary.percent: is too large; write at most 99",
+        ),
+        (
+            "{upstreams: {new: {type: connector, source_address: 203.0.113.10}}, "
+            "routes: {from: a.nl, via: out, canary: {via: new, recipients: callcenter.nl}}}",
+            "routes[0].canary.recipients: callcenter.nl is not an address; "
+            'write test@callcenter.nl, or "@callcenter.nl" for a whole domain',
+        ),
         ("routes: {from: [a.nl, 'b c'], via: out}", f"routes[0].from[1]: b c is {LIST}"),
         (
             "routes: {from: a.nl, via: out, pace: {per_day: 0}}",

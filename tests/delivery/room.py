@@ -149,7 +149,7 @@ def rules(
     routes: tuple[Route, ...], passwords: Mapping[str, str] | None = None, paces: Mapping[str, Rate] | None = None
 ) -> Rules:
     """Rules whose upstreams are all that the routes name."""
-    names = dict.fromkeys(name for one in routes for name in one.settings.via)
+    names = dict.fromkeys(name for one in routes for name in one.settings.upstreams)
     entries = {
         name: UpstreamRule(
             name,

@@ -44,6 +44,11 @@ def test_a_route_in_words(rules):
         "  rule       routes.yaml:5, from: acme.nl",
         "  via        login (smtp to smtp.acme.nl)  routes.yaml:2",
         "  else via   connector (connector, from source address 203.0.113.10)  routes.yaml:3",
+        "               when login is",
+        "               - on hold for this route after `config`, until a probe of it succeeds",
+        "               - not reached for 5m, until a probe reaches it",
+        "               - too small for the mail: for that mail alone",
+        "               never after `unknown`: the mail may have been delivered already",
         "  envelope   MAIL FROM <Info@Acme.nl>",
         "             RCPT TO <a@example.org>",
         "             RCPT TO <b@example.org>",
@@ -58,6 +63,42 @@ def test_a_route_in_words(rules):
         "counts if the SPF record of acme.nl names the sending server",
         "               DKIM: none of ours; ask whether that server signs",
     ]
+
+
+def test_when_each_way_is_used_and_what_ends_it(rules, tmp_path):
+    more = ROUTES + (
+        "  - {from: a.nl, via: [login, connector, third], spill_after: 10m, "
+        "canary: {via: new, percent: 5, recipients: [t@callcenter.nl, '@b.nl']}}\n"
+        "  - {from: b.nl, via: login, canary: {via: new, percent: 5}}\n"
+    )
+    extra = "  third: {type: connector, source_address: 203.0.113.11}\n"
+    more = more.replace("routes:\n", extra + extra.replace("third", "new") + "routes:\n")
+    (tmp_path / "routes.yaml").write_text(more, "utf-8")
+    loaded = load_rules(tmp_path.relative_to(tmp_path), KINDS)
+    ways = explain(loaded, "x@a.nl", fallback_after=120.0).ways
+    assert [(way.role, way.name) for way in ways] == [
+        ("via", "login"),
+        ("else via", "connector"),
+        ("else via", "third"),
+        ("canary", "new"),
+    ]
+    assert ways[0].used == ()
+    assert ways[2].used == (
+        "when login, connector are, each for a reason of its own,",
+        "- on hold for this route after `config`, until a probe of it succeeds",
+        "- not reached for 2m, until a probe reaches it",
+        "- too small for the mail: for that mail alone",
+        "- by its pace not free within 10m: for as long as that is so",
+        "never after `unknown`: the mail may have been delivered already",
+    )
+    assert ways[3].used == (
+        "first for 5 of 100 mails, and for mail to none but t@callcenter.nl, @b.nl",
+        "not while on hold, not reached, or without a free slot or room in its pace: then `via`, without a wait",
+        "after `config`, a failed connect or `too large` the same mail goes on to `via`; after `unknown` never",
+        "a probe that succeeds ends a hold, and one that reaches it an outage",
+    )
+    assert explain(loaded, "x@b.nl").ways[1].used[0] == "first for 5 of 100 mails"
+    assert "  canary     new (connector, from source address 203.0.113.11)" in render_text(explain(loaded, "x@b.nl"))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +213,8 @@ def test_json_has_every_field_and_no_secret(rules):
             "goes_to": "smtp.acme.nl",
             "source_address": None,
             "losses": [],
+            "role": "via",
+            "used": [],
         }
     ]
     (alignment,) = said["alignments"]
