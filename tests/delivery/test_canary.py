@@ -251,3 +251,49 @@ def test_mail_of_a_held_route_waits_and_the_canarys_hold_is_its_own(tmp_path):
             assert (await r.waiting(), [held.upstream for held in r.scheduler.held()]) == ({}, ["new"])
 
     asyncio.run(scenario())
+
+
+def test_a_mail_that_waits_first_in_line_at_the_canary_is_not_waited_for(tmp_path):
+    """The account has room for the small mail, but its turn is that of a larger one."""
+
+    async def scenario():
+        a, new = Scripted("a"), Scripted("new")
+        routes = (on_trial(), route("globex.nl", via="new"), route("initech.nl", via="new"))
+        async with room(tmp_path, routes, a, new, paces={"new": Rate(per_hour=6)}) as r:
+            await r.put("info@initech.nl", *[f"{name}@example.org" for name in "pqrs"], route="initech.nl")
+            await r.quiet()
+            await r.put("info@globex.nl", *[f"{name}@example.org" for name in "xyz"], route="globex.nl")
+            await r.quiet()
+            await r.put("info@acme.nl", TEST)
+            await r.quiet()
+            assert (len(a.mails), [mail.route for mail in new.mails]) == (1, ["initech.nl"])
+
+    asyncio.run(scenario())
+
+
+def test_a_report_that_the_canary_does_not_take_waits_for_the_usual_way(tmp_path):
+    async def scenario():
+        a, new = Scripted("a"), Scripted("new", BAD_LOGIN)
+        async with room(tmp_path, (on_trial(),), a, new, paces={"a": Rate(per_hour=1)}) as r:
+            await r.put()
+            await until(lambda: a.mails, "the hour's only mail")
+            await r.put("", TEST)
+            await until(lambda: new.mails, "the canary")
+            assert await r.waiting() == {"acme.nl": 1}
+            await r.clock.advance(3 * 3600)
+            assert (len(a.mails), await r.waiting()) == (2, {})
+
+    asyncio.run(scenario())
+
+
+def test_expiry_runs_on_while_the_canary_is_on_hold(tmp_path, caplog):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        a, new = Scripted("a", BUSY), Scripted("new", BAD_LOGIN, BUSY)
+        async with room(tmp_path, (on_trial(),), a, new, expire=600.0, retry=(100.0,)) as r:
+            await r.put("info@acme.nl", TEST)
+            await r.clock.advance(610)
+            assert new.probes
+            assert len(events(caplog, "expired")) == 1
+
+    asyncio.run(scenario())
