@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from config.fields import Settings
 from config.loading import load_relay
 from config.problems import ConfigInvalid
-from config.rules import Delivery
+from config.relay_settings import Delivery
 from config.schema import relay_schema, routes_schema
 from ops.check import check
 from ops.queue_commands import add_queue

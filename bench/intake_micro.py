@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 import uvloop
 from aiosmtpd.smtp import SMTP
 
-from config.rules import Limits, Listen, Place, Relay, Route, RouteSettings
+from config.relay_settings import Limits, Listen, Relay
+from config.rules import Place, Route, RouteSettings
 from intake.server import Intake
 from spool.contract import Arrival, Spool
 

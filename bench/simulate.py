@@ -19,7 +19,8 @@ from typing import Any
 
 from bench.virtual_time import START, VirtualClock, VirtualLoop
 from config.fields import Duration, Settings
-from config.rules import Delivery, Place, Rate, Route, RouteSettings, Rules, UpstreamRule
+from config.relay_settings import Delivery
+from config.rules import Place, Rate, Route, RouteSettings, Rules, UpstreamRule
 from delivery.plan import build_plan
 from delivery.scheduler import Scheduler
 from routing.mail import Outgoing

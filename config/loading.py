@@ -16,7 +16,8 @@ from config.fields import Mistake, Settings
 from config.nodes import Block, Entry, Node, Scalar, join, parse
 from config.problems import Problem, Problems
 from config.reading import Reader, mend_word
-from config.rules import Place, PlacedTest, Rate, Relay, Route, RouteSettings, RouteTest, Rules, UpstreamRule
+from config.relay_settings import Relay
+from config.rules import Place, PlacedTest, Rate, Route, RouteSettings, RouteTest, Rules, UpstreamRule
 from config.values import is_yes_no
 
 ROUTES_FILE: Final = "routes.yaml"

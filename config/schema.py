@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from config.credentials import Secret
 from config.fields import Duration, Settings, Size
-from config.rules import Rate, Relay, RouteSettings, RouteTest
+from config.relay_settings import Relay
+from config.rules import Rate, RouteSettings, RouteTest
 from config.shapes import Shape, shapes_of
 
 Schema = dict[str, Any]

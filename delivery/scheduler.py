@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final
 
-from config.rules import Delivery
+from config.relay_settings import Delivery
 from delivery.accounts import Ledger, Meters, tell_near
 from delivery.attempt import Attempts
 from delivery.backoff import PROBE_WAITS, reach_waits

@@ -10,7 +10,7 @@ from asyncio import Future
 from dataclasses import dataclass
 from random import Random
 
-from config.rules import Delivery
+from config.relay_settings import Delivery
 from delivery.attempt import Errand
 from delivery.backoff import retry_wait
 from delivery.bounce import Reporter, report, reportable

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
-from config.rules import Delivery, RouteSettings
+from config.relay_settings import Delivery
+from config.rules import RouteSettings
 from delivery.backoff import PROBE_WAITS, next_try, retry_wait
 from routing.mail import NULL_SENDER
 from routing.outcome import Outcome, Word

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from config.network import Network
-from config.rules import Limits
+from config.relay_settings import Limits
 from intake.counters import Numbers
 from intake.handler import Handler
 

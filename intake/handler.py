@@ -13,7 +13,8 @@ from typing import Final
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from config.rules import Limits, Route
+from config.relay_settings import Limits
+from config.rules import Route
 from intake.counters import Numbers
 from intake.repairs import LARGEST_HEADER, repair, trace_header
 from routing.events import emit

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from config.network import host_port, network
-from config.rules import Listen, Relay, Route
+from config.relay_settings import Listen, Relay
+from config.rules import Route
 from intake.common import IDLE_SECONDS, Common
 from intake.counters import Numbers
 from intake.dialogue import Dialogue

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from config.loading import Kinds, load_relay, load_rules
 from config.problems import ConfigInvalid, Problem, by_place
-from config.rules import Place, PlacedTest, Relay, Route, Rules
+from config.relay_settings import Relay
+from config.rules import Place, PlacedTest, Route, Rules
 from config.shapes import shapes_of
 from ops.authentication import authentication_problems
 from routing.signing import Signer, SigningKeyInvalid

@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from config import names
 from config.fields import Mistake
-from config.rules import Delivery, Dkim, Route, Rules, Sender
+from config.relay_settings import Delivery
+from config.rules import Dkim, Route, Rules, Sender
 from ops.alignment import Alignment, align
 from ops.order_of_ways import role_of, used_when
 from routing.headers import mailboxes

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from config.fields import Settings
 from config.problems import Problem
-from config.rules import Relay, Route, Rules
+from config.relay_settings import Relay
+from config.rules import Route, Rules
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from intake.server import Intake

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from config.loading import load_relay, load_rules
 from config.problems import ConfigInvalid
-from config.rules import Place, Relay
+from config.relay_settings import Relay
+from config.rules import Place
 from tests.config.kinds import KINDS
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import names, network, rules, values
+from config import names, network, values
 from config.fields import Mistake, is_loopback
 from config.nodes import Scalar
+from config.relay_settings import sqlite_path
 from config.rules import Place
 
 PLACE = Place("f.yaml", 1)
@@ -179,7 +180,7 @@ def test_not_a_network(written, mend):
     ("url", "path"), [("sqlite:////var/lib/x.db", "/var/lib/x.db"), ("sqlite:////x y.db", "/x y.db")]
 )
 def test_the_file_of_the_spool(url, path):
-    assert rules.sqlite_path(url) == Path(path)
+    assert sqlite_path(url) == Path(path)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_the_file_of_the_spool(url, path):
 )
 def test_not_a_spool(url, wrong):
     with pytest.raises(Mistake, match=wrong):
-        rules.sqlite_path(url)
+        sqlite_path(url)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from random import Random
 from typing import Any
 
 from config.fields import Settings, setting
-from config.rules import Delivery, Place, Rate, Route, RouteSettings, Rules, UpstreamRule
+from config.relay_settings import Delivery
+from config.rules import Place, Rate, Route, RouteSettings, Rules, UpstreamRule
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from routing.mail import Outgoing

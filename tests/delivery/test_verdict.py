@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.fields import Duration
-from config.rules import Delivery, RouteSettings
+from config.relay_settings import Delivery
+from config.rules import RouteSettings
 from delivery.backoff import JITTER, PROBE_WAITS, next_try, probe_wait, retry_wait
 from delivery.verdict import Final, judge
 from routing.outcome import Outcome, Stage, Word

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from config.fields import Size
-from config.rules import Limits, Listen, Place, Relay, Route, RouteSettings
+from config.relay_settings import Limits, Listen, Relay
+from config.rules import Place, Route, RouteSettings
 from intake.server import Intake
 from tests.intake.watched_spool import WatchedSpool
 

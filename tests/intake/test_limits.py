@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from config.rules import Limits, Listen, Relay
+from config.relay_settings import Limits, Listen, Relay
 from intake.inbound import Inbound
 from intake.server import Intake
 from tests.intake.house import MAIL, Client, House, events, match, running, until, with_house

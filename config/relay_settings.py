@@ -1,0 +1,135 @@
+"""What ops write in relay.yaml, as typed values: the machine's own settings, read once at start.
+
+Shapes only. Must never name a brand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from config import names, network
+from config.fields import Duration, Fault, Mistake, Settings, Size, setting
+
+NOT_BUILT: Final = "is not built yet"
+
+
+def sqlite_path(url: str) -> Path:
+    """`sqlite:////var/lib/x.db` -> /var/lib/x.db: the path is absolute, so there are four slashes."""
+    scheme, _, path = url.partition("://")
+    like = "write sqlite:////var/lib/callpro-relay/spool.db"
+    if scheme in ("postgresql", "postgres"):
+        raise Mistake(f"a spool in PostgreSQL {NOT_BUILT}", like)
+    if scheme != "sqlite":
+        raise Mistake("is not a sqlite url", like)
+    if not path.startswith("//") or path.endswith("/"):
+        raise Mistake("does not name a file by its full path", f"{like} (four slashes)")
+    if not path.isprintable() or set("?#%") & set(path):
+        raise Mistake("has a character that a url gives another meaning", like)
+    return Path(path[1:])
+
+
+def _one_process(workers: int) -> None:
+    if workers > 1:
+        raise Mistake(f"more than one process {NOT_BUILT}", "write 1, or leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen(Settings):
+    address: str = setting(
+        doc="Host and port to accept mail on, `127.0.0.1:25` or `[::1]:25`.",
+        example="127.0.0.1:25",
+        check=network.host_port,
+    )
+    allow: tuple[str, ...] = setting(
+        default=("127.0.0.0/8", "::1"),
+        doc="Networks that may connect. Required when the address is not loopback.",
+        example="192.0.2.0/24",
+        check=network.network,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings(Settings):
+    url: str = setting(
+        default="sqlite:////var/lib/callpro-relay/spool.db",
+        doc="Where mail lives until settled: sqlite:////path/to/spool.db.",
+        check=sqlite_path,
+    )
+    history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Settings):
+    message_size: Size = setting(default=Size(35 << 20), doc="Largest mail accepted.", minimum=1024)
+    recipients: int = setting(default=500, doc="Most recipients of one mail.", minimum=1)
+    connections: int = setting(default=1000, doc="Most connections at one time.", minimum=1)
+    spool_size: Size = setting(default=Size(10 << 30), doc="When the spool holds this much, mail is refused with 452.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(Settings):
+    expire: Duration = setting(
+        default=Duration(3 * 86400), doc="How long a mail is tried before it is given up.", minimum=1
+    )
+    retry: tuple[Duration, ...] = setting(
+        default=tuple(Duration(s) for s in (60, 300, 900, 1800, 3600, 7200, 14400)),
+        doc="Waits between tries; the last one repeats.",
+        minimum=1,
+    )
+    fallback_after: Duration = setting(
+        default=Duration(300), doc="How long an upstream is unreachable before the next one in `via` is used."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Settings):
+    address: str = setting(
+        default="127.0.0.1:8025",
+        doc="Host and port of the status page, /metrics and /healthz.",
+        check=network.host_port,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        yield Fault("", f"the status page {NOT_BUILT}: nothing listens there", "leave it out until it is", warning=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks(Settings):
+    """Where providers tell what became of a mail; each upstream has a path of its own, `/webhooks/NAME`."""
+
+    address: str = setting(
+        doc="Host and port to take providers' events on, in plain HTTP: a proxy with TLS stands in front.",
+        example="127.0.0.1:8026",
+        check=network.host_port,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if not network.listens_on_loopback(self.address):
+            wrong = "can be reached from other machines, and has no TLS of its own"
+            mend = "listen on 127.0.0.1 behind a proxy, or let nobody but the proxy get there"
+            yield Fault("address", wrong, mend, warning=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay(Settings):
+    """relay.yaml, read once at start."""
+
+    hostname: str | None = setting(
+        default=None, doc="The name we give in greetings and EHLO; default: this machine's.", check=names.domain
+    )
+    listen: tuple[Listen, ...] = setting(default=(Listen(address="127.0.0.1:25"),), doc="Where mail is accepted.")
+    spool: SpoolSettings = setting(default=SpoolSettings(), doc="Where mail lives until settled.")
+    limits: Limits = setting(default=Limits(), doc="What one client or one mail may ask of us.")
+    delivery: Delivery = setting(default=Delivery(), doc="When and how often we try.")
+    status: Status | None = setting(default=None, doc="The status page; off when absent.")
+    webhooks: Webhooks | None = setting(default=None, doc="Providers' events; off when absent.")
+    workers: int = setting(default=1, doc="Processes that share the port.", minimum=1, check=_one_process)
+
+    def faults(self) -> Iterator[Fault]:
+        addresses = [listen.address for listen in self.listen]
+        for number, address in enumerate(addresses):
+            if address in addresses[:number]:
+                yield Fault(f"listen[{number}].address", f"{address} stands here twice", "keep one of the two")
