@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Final, NoReturn
 
+from config.permissions import loose_secret
+
 SCHEMES: Final = ("systemd", "file", "env")
 LARGEST: Final = 64 << 10
 """The largest secret file, in octets; a key with its chain needs a tenth of it."""
@@ -23,6 +25,14 @@ class SecretMissing(Exception):
 
 class OutsideUnit(SecretMissing):
     """A `systemd:` reference read where there is no $CREDENTIALS_DIRECTORY: only the running unit can resolve it."""
+
+
+class SecretExposed(SecretMissing):
+    """A file that others can read or change. `mend` is the command that ends it."""
+
+    def __init__(self, wrong: str, mend: str) -> None:
+        super().__init__(wrong)
+        self.mend = mend
 
 
 class Secret:
@@ -69,7 +79,9 @@ def resolve(text: str) -> Secret:
         if name not in os.environ:
             raise SecretMissing(f"the environment has no variable {name}")
         return _secret(text, os.environ[name])
-    return _secret(text, _read(_credential_path(name) if scheme == "systemd" else Path(name)))
+    if scheme == "systemd":  # systemd made its file, for us alone
+        return _secret(text, _read(_credential_path(name), guarded=True))
+    return _secret(text, _read(Path(name), guarded=False))
 
 
 def _secret(reference: str, value: str) -> Secret:
@@ -88,11 +100,15 @@ def _credential_path(name: str) -> Path:
     return alone if alone.exists() else Path(folder) / f"{FOLDER_CREDENTIAL}_{name}"
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, *, guarded: bool) -> str:
+    """The text of a file. One that is not `guarded` by its folder must keep others out by its mode."""
     try:
         if path.exists() and not path.is_file():  # a FIFO or a device would hold up the load
             raise SecretMissing(f"cannot read {path}: not a regular file")
         with path.open("rb") as file:
+            loose = None if guarded else loose_secret(path, os.fstat(file.fileno()))
+            if loose is not None:
+                raise SecretExposed(*loose)
             octets = file.read(LARGEST + 1)
         text = octets.decode("utf-8")
     except (OSError, ValueError) as error:

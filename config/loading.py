@@ -6,6 +6,7 @@ Which kinds of upstream exist is handed in. Must never change what it reads, and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 from config import names, network
 from config.fields import Mistake, Settings
 from config.nodes import Block, Entry, Node, Scalar, join, parse
+from config.permissions import loose_rules
 from config.problems import Problem, Problems
 from config.reading import Reader, mend_word
 from config.relay_settings import Relay
@@ -60,6 +62,7 @@ def _settle(problems: Problems, warnings: list[Problem] | None) -> None:
 def _read_file(path: Path, problems: Problems) -> Node | None:
     try:
         with path.open("rb") as file:
+            loose = loose_rules(path, os.fstat(file.fileno()))
             octets = file.read((4 << 20) + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
@@ -68,6 +71,8 @@ def _read_file(path: Path, problems: Problems) -> Node | None:
             mend = f"check the path, or begin with what `callpro-relay example {path.name}` prints"
         problems.add(Place(str(path), 1), "", f"cannot be read: {reason}", mend)
         return None
+    if loose is not None:
+        problems.add(Place(str(path), 1), "", *loose)
     return parse(octets, str(path), problems)
 
 
@@ -132,6 +137,9 @@ class _RulesReader:
 
     def _files(self, folder: Path) -> list[Path]:
         beside = folder / ROUTES_FOLDER
+        for each in (folder, beside):
+            if each.is_dir() and (loose := loose_rules(each, each.stat())):
+                self._problems.add(Place(str(each), 1), "", *loose)
         found = sorted(path for path in beside.glob("*") if not path.name.startswith((".", "#")))
         for path in found:
             if path.suffix in (".yml", ".YAML", ".YML"):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
-from config.credentials import OutsideUnit, Secret, SecretMissing, resolve
+from config.credentials import OutsideUnit, Secret, SecretExposed, SecretMissing, resolve
 from config.fields import Fault, Mistake, Settings
 from config.nodes import Block, Items, Node, Scalar, is_empty, join
 from config.problems import Problems
@@ -159,6 +159,8 @@ class Reader:
                 raise Mistake(str(missing), "name a secret that can be read") from None
             self.problems.warn(scalar.place, path, "is only readable in the running unit", "so it was not checked")
             return Secret(scalar.text, "")
+        except SecretExposed as exposed:
+            raise Mistake(str(exposed), exposed.mend) from None
         except SecretMissing as missing:
             raise Mistake(str(missing), "name a secret that can be read") from None
 

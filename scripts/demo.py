@@ -88,6 +88,7 @@ async def look_alikes(folder: Path) -> AsyncIterator[Street]:
         FakeSmtp(starttls=tls) as own_server,
     ):
         (folder / "dkim.pem").write_bytes(new_signing_key())
+        (folder / "dkim.pem").chmod(0o600)
         routes = f"""\
 upstreams:
   acme-login: {{type: smtp, host: localhost, port: {login.port}, username: acme, password: "env:ACME_PASSWORD"}}

@@ -16,27 +16,25 @@ from pathlib import Path
 
 from tests.faults.kill_rounds import KILLS, OTHERS, Tally, kill_rounds
 
-_BATCH = 25
-"""Rounds with one relay and one spool; then they begin anew."""
+_KILLS, _REST = 25, 10
+"""Rounds with one relay and one spool: those with kills, and those in which nothing at all may arrive twice."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, help="as many rounds as this, however long they take")
+    parser.add_argument("--rounds", type=int, help="so many kills, however long it takes; other strikes come on top")
     parser.add_argument("--minutes", type=float, help="as many rounds as go into this time; the default is 5 minutes")
     asked = parser.parse_args()
-    rounds = asked.rounds or 1_000_000
+    kills = asked.rounds or 1_000_000
     until = time.monotonic() + 60 * (asked.minutes or (1_000_000 if asked.rounds else 5))
-    whole, number = Tally(), 0
-    while whole.rounds.total() < rounds and (left := until - time.monotonic()) > 0:
-        # Every second time without a kill: nothing at all may arrive twice.
-        strikes = OTHERS if number % 2 else {**KILLS, **OTHERS}
-        with tempfile.TemporaryDirectory() as folder:
-            batch = min(_BATCH, rounds - whole.rounds.total())
-            tally = asyncio.run(kill_rounds(Path(folder), batch, left, strikes))
-        print(tally, *tally.faults(), sep="\n  ", flush=True)
-        whole += tally
-        number += 1
+    whole = Tally()
+    while kills > 0 and time.monotonic() < until:
+        for strikes, rounds in ((KILLS, min(_KILLS, kills)), (OTHERS, _REST)):
+            with tempfile.TemporaryDirectory() as folder:
+                tally = asyncio.run(kill_rounds(Path(folder), rounds, until - time.monotonic(), strikes))
+            print(tally, *tally.faults(), sep="\n  ", flush=True)
+            whole += tally
+        kills -= _KILLS
     print("in all:", whole, flush=True)
     return 1 if whole.faults() else 0
 

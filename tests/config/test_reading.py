@@ -160,6 +160,7 @@ def test_a_literal_secret_is_taken_on_loopback_with_a_warning(settings, text, ke
 
 def test_secrets_by_reference(tmp_path, monkeypatch):
     (tmp_path / "smtp").write_text("hunter2\n")
+    (tmp_path / "smtp").chmod(0o600)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("PASSWORD", "hunter2")
     for reference in ("systemd:smtp", "env:PASSWORD", f"file:{tmp_path}/smtp"):
@@ -199,6 +200,7 @@ def test_a_credential_name_stays_in_its_folder(name, tmp_path, monkeypatch):
 
 def test_a_large_file_is_no_secret(tmp_path):
     (tmp_path / "large").write_bytes(b"x" * (65 << 10))
+    (tmp_path / "large").chmod(0o600)
     assert "larger than" in told(Keyed, f"api_key: file:{tmp_path}/large")[0]
 
 

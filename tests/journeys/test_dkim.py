@@ -58,6 +58,7 @@ def make_keys(folder: Path, domain: str) -> Keys:
     files = {selector: folder / f"{selector}.pem" for selector in private}
     for selector, key in private.items():
         files[selector].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        files[selector].chmod(0o600)
     public = {
         "r1": private["r1"].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         "e1": private["e1"].public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),

@@ -50,6 +50,7 @@ def test_a_wrong_password_is_one_login_and_a_held_route(authority: Authority, tm
 
                 # The customer sends the right password; ops write it down and reload. Every mail leaves.
                 (tmp_path / "password").write_text("right\n")
+                (tmp_path / "password").chmod(0o600)
                 relay.write_routes(routes.replace("env:ACME_PASSWORD", f"file:{tmp_path}/password"))
                 assert (await relay.reload())["event"] == "reloaded"
                 while len(server.received) < 10:
