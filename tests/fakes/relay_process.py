@@ -18,7 +18,7 @@ class RelayProcess:
     """`relay.py serve` with `routes` as its routes.yaml. An async context manager; leaving it stops the relay.
 
     `port` is where it listens. `events` are its log lines, parsed. `extra` goes to the end of relay.yaml, `environment`
-    is added to this process's own (SSL_CERT_FILE, secrets).
+    is added to this process's own (SSL_CERT_FILE, secrets), `spool` is a file somewhere else than in `folder`.
     """
 
     def __init__(
@@ -29,8 +29,10 @@ class RelayProcess:
         extra: str = "",
         environment: Mapping[str, str] | None = None,
         watch: Callable[[Event], None] | None = None,
+        spool: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.spool = spool or folder / "spool.db"
         self.config = folder / "relay.yaml"
         self.events: list[Event] = []
         self.port = 0
@@ -81,6 +83,12 @@ class RelayProcess:
         code = await asyncio.wait_for(self._process.wait(), 60)
         await self._reader
         return code
+
+    @property
+    def pid(self) -> int:
+        """The number of the process, while it runs."""
+        assert self._process
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -134,7 +142,7 @@ class RelayProcess:
     def _write_config(self) -> None:
         self.config.write_text(
             f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{self.port}'}}]\n"
-            f"spool: {{url: 'sqlite:///{self.folder}/spool.db'}}\n{self._extra}",
+            f"spool: {{url: 'sqlite:///{self.spool}'}}\n{self._extra}",
             "utf-8",
         )
 

@@ -13,7 +13,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,10 +114,11 @@ class Scene:
 # ---- strikes
 
 
-async def _kill(scene: Scene) -> None:
-    """SIGKILL, and a look at what is on disk."""
+async def _kill(scene: Scene, orders: Iterable[Awaitable[None]] = ()) -> None:
+    """SIGKILL, and a look at what is on disk, once `orders` that may have the file open themselves are over."""
     if scene.relay.running:
         await scene.relay.stop(signal.SIGKILL)
+    await asyncio.gather(*orders)
     while any(server.open_connections for server in scene.servers):  # what was sent before the kill is read to its end
         await asyncio.sleep(0.005)
     scene.count()
@@ -158,8 +159,7 @@ async def kill_in_a_storm(scene: Scene) -> None:
     await hangups(scene)
     await asyncio.sleep(random.uniform(0.0, 0.5))
     scene.relay.write_routes(scene.good)
-    await _kill(scene)
-    await asyncio.gather(*orders)
+    await _kill(scene, orders)
     await scene.relay.start()
     await scene.relay.command("queue", "release", "--route", "acme.nl")
 
