@@ -72,7 +72,7 @@ def check_config(asked: argparse.Namespace) -> int:
 
 def explain_route(asked: argparse.Namespace) -> int:
     """`route`: what would happen to a mail of this sender."""
-    from ops.explain import explain, render_json, render_text
+    from ops.explain import explain, look_up, render_json, render_text
 
     checked = check(asked.config, _shapes(), outside_unit=True)
     if checked.rules is None:
@@ -80,6 +80,8 @@ def explain_route(asked: argparse.Namespace) -> int:
     content = asked.message.read_bytes() if asked.message else None
     after = (checked.relay.delivery if checked.relay else Delivery()).fallback_after
     explanation = explain(checked.rules, asked.address, tuple(asked.to), content, KINDS, after)
+    if not asked.no_dns:
+        explanation = look_up(explanation, checked.rules, checked.relay)
     print(render_json(explanation) if asked.json else render_text(explanation))
     return 0 if explanation.route else 1
 
@@ -150,6 +152,7 @@ def _add_asking(commands: Commands) -> None:
     made.add_argument("address", help="an envelope sender; <> is the null sender")
     made.add_argument("--to", action="append", default=[], metavar="ADDRESS", help="a recipient; may be repeated")
     made.add_argument("--message", type=Path, metavar="FILE", help="the mail itself, for what would change in it")
+    made.add_argument("--no-dns", action="store_true", help="say what DMARC hangs on by the rules alone")
     made.add_argument("--json", action="store_true")
 
     made = _add(commands, "send", send_mail, "send a test mail through the running relay and follow it")

@@ -34,6 +34,14 @@ def host_port(text: str) -> tuple[str, int]:
         raise Mistake(f"{text} has no IP address", f"{_LIKE} (0.0.0.0 for every address)") from None
 
 
+def dns_server(text: str) -> tuple[str, int]:
+    """`192.0.2.53` -> ("192.0.2.53", 53); a port other than 53 stands behind a colon, as in `host_port`."""
+    try:
+        return str(ipaddress.ip_address(text)), 53
+    except ValueError:
+        return host_port(text)
+
+
 def network(text: str) -> Network:
     """`192.0.2.0/24` or a single address. Raises Mistake for host bits, and for "everybody"."""
     try:

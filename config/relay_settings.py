@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -114,6 +115,50 @@ class Webhooks(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dns(Settings):
+    """Whom `route`, `doctor` and `onboard` ask; mail itself never waits for these."""
+
+    servers: tuple[str, ...] = setting(
+        default=(),
+        doc="DNS servers to ask instead of the machine's own: an IP address, with a port when it is not 53.",
+        example="192.0.2.53",
+        check=network.dns_server,
+    )
+    timeout: Duration = setting(default=Duration(5), doc="How long one question may take.", minimum=0.05, maximum=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCentre(Settings):
+    """Facts about ourselves, for `doctor` and for the sheets that `onboard` writes to customers."""
+
+    name: str = setting(doc="Our name, as customers know it.", example="Callcenter B.V.")
+    contact: str = setting(
+        doc="Where customers write to, and the recipient that probes name; nothing is sent to it.",
+        example="mail@callcenter.nl",
+        check=names.address,
+    )
+    addresses: tuple[IPv4Address, ...] = setting(
+        default=(), doc="Every public IPv4 address that our mail leaves from.", example="203.0.113.10"
+    )
+    spf: str | None = setting(
+        default=None,
+        doc="The name that customers include in their SPF record; its own record holds our addresses.",
+        example="spf.callcenter.nl",
+        check=names.domain,
+    )
+    dkim: str | None = setting(
+        default=None,
+        doc="The domain of ours below which the customers' DKIM records stand, so that they publish an alias only.",
+        example="dkim.callcenter.nl",
+        check=names.domain,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.spf is not None and not self.addresses:
+            yield Fault("addresses", "is missing, and the SPF record must name them", "add our public IPv4 addresses")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relay(Settings):
     """relay.yaml, read once at start."""
 
@@ -126,6 +171,10 @@ class Relay(Settings):
     delivery: Delivery = setting(default=Delivery(), doc="When and how often we try.")
     status: Status | None = setting(default=None, doc="The status page; off when absent.")
     webhooks: Webhooks | None = setting(default=None, doc="Providers' events; off when absent.")
+    dns: Dns = setting(default=Dns(), doc="Whom the commands that look into the DNS ask.")
+    call_centre: CallCentre | None = setting(
+        default=None, doc="Who we are; `onboard` needs it, and `doctor` compares the customers' records with it."
+    )
     workers: int = setting(default=1, doc="Processes that share the port.", minimum=1, check=_one_process)
 
     def faults(self) -> Iterator[Fault]:

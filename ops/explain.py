@@ -1,28 +1,36 @@
-"""What would happen to a mail of this sender, and why: `route info@acme.nl`. Nothing is sent and nobody is asked.
+"""What would happen to a mail of this sender, and why: `route info@acme.nl`. Nothing is sent.
 
-Must never show a secret, nor any of the mail's content.
+Only the DNS is asked, where `expected` is called. Must never show a secret, nor any of the mail's content.
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Address
 from types import MappingProxyType
+from typing import Final
 
 from config import names
-from config.fields import Mistake
-from config.relay_settings import Delivery
+from config.fields import Duration, Mistake
+from config.relay_settings import Delivery, Dns, Relay
 from config.rules import Dkim, Route, Rules, Sender
 from ops.alignment import Alignment, align
+from ops.expectation import Expectation, departure, expect
 from ops.order_of_ways import role_of, used_when
+from ops.resolver import LiveDns, Lookup
 from routing.headers import mailboxes
 from routing.mail import NULL_SENDER, domain_of
 from routing.rewrite import rewrite
 from routing.table import Table
 from upstreams.base import Kind
 from upstreams.traits import traits_of
+
+_DNS_SECONDS: Final = 2.0
+"""For one question; all together may take twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,8 @@ class Explanation:
     `bounces` is who gets the reports, None for the envelope sender. `changes` are sentences about what differs
     from the mail as it came in, `signatures` what is signed. `alignments` say for each way what to expect of DMARC, for
     a From in `from_domain` (None when the mail at hand has not exactly one address there). `why_not` explains a refusal
-    and `nearest` what may have been meant.
+    and `nearest` what may have been meant. `expected` replaces `alignments` where the DNS was asked,
+    and `dns_silent` is True where it did not answer.
     """
 
     address: str
@@ -67,6 +76,39 @@ class Explanation:
     nearest: tuple[str, ...] = ()
     redirect: str | None = None
     bounces: str | None = None
+    expected: tuple[Expectation, ...] = ()
+    dns_silent: bool = False
+
+
+async def expected(explanation: Explanation, rules: Rules, dns: Lookup, ours: tuple[IPv4Address, ...]) -> Explanation:
+    """The explanation with what the DNS says of it; `ours` are the addresses we send from."""
+    route = next((route for route in rules.routes if route.name == explanation.route), None)
+    if route is None or not explanation.from_domain:
+        return explanation
+    mail_from = _domain((explanation.sender or "").strip("<>"))
+    found = [
+        await expect(dns, departure(rules, name, explanation.from_domain, mail_from, route.settings.dkim, ours))
+        for name in route.settings.upstreams
+    ]
+    offline = {alignment.way: alignment.told for alignment in explanation.alignments}
+    told = [one if one.policy or len(one.told) > 1 else replace(one, told=one.told + offline[one.way]) for one in found]
+    return replace(explanation, expected=tuple(told))
+
+
+def look_up(explanation: Explanation, rules: Rules, relay: Relay | None) -> Explanation:
+    """The explanation with what the DNS says of it, or as it was when the DNS is not heard within seconds."""
+    settings = relay.dns if relay else Dns()
+    ours = relay.call_centre.addresses if relay and relay.call_centre else ()
+    dns = LiveDns(replace(settings, timeout=Duration(min(settings.timeout, _DNS_SECONDS))))
+
+    async def asking() -> Explanation:
+        async with asyncio.timeout(_DNS_SECONDS * 2):
+            return await expected(explanation, rules, dns, ours)
+
+    try:
+        return asyncio.run(asking())
+    except TimeoutError:
+        return replace(explanation, dns_silent=True)
 
 
 def explain(
@@ -143,7 +185,9 @@ def _told(word: str, sentences: tuple[str, ...]) -> list[str]:
 def _dmarc(explanation: Explanation) -> Iterator[str]:
     if explanation.from_domain is None:
         yield "cannot pass: there must be one From field, with one address"
-    for alignment in explanation.alignments:
+    if explanation.dns_silent:
+        yield "the DNS did not answer, so this is by the rules alone"
+    for alignment in explanation.expected or explanation.alignments:
         summary, *rest = alignment.told
         yield f"by {alignment.way}: {summary}"
         yield from (f"  {told}" for told in rest)

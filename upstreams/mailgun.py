@@ -82,7 +82,14 @@ class MailgunSettings(Settings):
     def traits(self) -> Traits:
         """See `HasTraits.traits`: everything is said by the sending domain."""
         signer = f"Mailgun signs, if the DKIM record of {self.domain} is in place"
-        return Traits(signing="theirs", signer=signer, signs_as=self.domain, return_path=self.domain)
+        return Traits(
+            signing="theirs",
+            signer=signer,
+            signs_as=self.domain,
+            return_path=self.domain,
+            selectors=("mx", "pdk1", "pdk2", "k1"),
+            selectors_needed="any",
+        )
 
 
 class Mailgun(Upstream):

@@ -16,6 +16,10 @@ TENANT_SIGNS: Final = "the customer's tenant signs, if DKIM is switched on there
 MAILBOX_VOLUME: Final = "a mailbox may send 30 mails a minute and to 10,000 recipients a day"
 TENANT_VOLUME: Final = "all of a tenant with one licence may send to 10,000 outside recipients a day"
 MAILBOX_RATE: Final = Rate(per_minute=30, per_day=10_000)
+TENANT_SELECTORS: Final = ("selector1", "selector2")
+SPF_INCLUDE: Final = "spf.protection.outlook.com"
+"""What the SPF record of a domain includes when its mail leaves by Exchange Online (microsoft-365-connector.md 6)."""
+
 _SUBMISSION: Final = ("office365.com", "outlook.com")
 """The domains over the hosts that take a login."""
 
@@ -37,6 +41,8 @@ def mailbox_traits(tenant: str, mailbox: str | None) -> Traits:
         signer=TENANT_SIGNS,
         return_path=domain_of(mailbox or "") or MAIL_FROM_DOMAIN,
         volume=MAILBOX_VOLUME,
+        selectors=TENANT_SELECTORS,
+        spf_include=SPF_INCLUDE,
         rate=MAILBOX_RATE,
         account=f"exchange {tenant} {mailbox or '*'}".lower(),
     )

@@ -120,7 +120,8 @@ class SendGridSettings(Settings):
         """See `HasTraits.traits`: once the domain is authenticated, the return path is a name below it."""
         signer = "SendGrid signs, if the From domain is authenticated there (s1._domainkey and s2._domainkey)"
         signing: Signing = "theirs" if self.method == "smtp" else "rebuilt"
-        return Traits(signing=signing, signer=signer, return_path=f"em.{FROM_DOMAIN}")
+        path = f"em.{FROM_DOMAIN}"
+        return Traits(signing=signing, signer=signer, return_path=path, hidden_path=True, selectors=("s1", "s2"))
 
 
 def _build(name: str, settings: Settings, host: Host) -> Upstream:

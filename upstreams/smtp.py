@@ -15,7 +15,7 @@ from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Upstream
-from upstreams.microsoft import MAILBOX_VOLUME, is_microsoft
+from upstreams.microsoft import MAILBOX_VOLUME, SPF_INCLUDE, TENANT_SELECTORS, is_microsoft
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import Shelf, SmtpLimits, SmtpPool
 from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
@@ -180,7 +180,7 @@ class SmtpSettings(SmtpCommon):
     def traits(self) -> Traits:
         """See `HasTraits.traits`: without a login it is a server of our own."""
         if is_microsoft(self.host):
-            return Traits(volume=MAILBOX_VOLUME)
+            return Traits(volume=MAILBOX_VOLUME, selectors=TENANT_SELECTORS, spf_include=SPF_INCLUDE)
         return Traits(own_server=self.username is None and not self.loopback())
 
 

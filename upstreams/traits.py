@@ -30,7 +30,10 @@ class Traits:
     ours can live. `signer` is who signs then, with the condition, in words that follow "DKIM: ".
     `signs_as` is the d= they sign with. `return_path` is the domain SPF is checked for, "" for one of theirs that never
     aligns. `own_server`: nobody behind it signs, unless ops know better. `volume` is what one mailbox or tenant may
-    send, where that is little, in words that follow "where". `rate` is what the provider is known to allow an account,
+    send, where that is little, in words that follow "where". `selectors` are those of the provider's DKIM records below
+    `signs_as`: the mail is signed when `all` of them, or `any` of them, exist. `spf_include` is what the SPF record of
+    the return path must include for the provider's servers. `hidden_path` is True when the return path is a name that
+    the provider makes up. `rate` is what the provider is known to allow an account,
     and `account` names it where several upstreams may send as the same one.
     """
 
@@ -40,6 +43,10 @@ class Traits:
     return_path: str = MAIL_FROM_DOMAIN
     own_server: bool = False
     volume: str = ""
+    selectors: tuple[str, ...] = ()
+    selectors_needed: Literal["all", "any"] = "all"
+    spf_include: str = ""
+    hidden_path: bool = False
     rate: Rate = Rate()
     account: str = ""
 

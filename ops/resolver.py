@@ -1,0 +1,137 @@
+"""Questions to the DNS, each asked once: the answer, that there is none, or that it is not known.
+
+Only `route`, `doctor` and `onboard` ask; the library is imported at the first question. A time-out is "not known",
+never "no".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Final, Protocol
+
+from config.network import dns_server
+from config.relay_settings import Dns
+
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver
+
+IpAddress = IPv4Address | IPv6Address
+_TOGETHER: Final = 20
+"""Questions on their way at one time."""
+
+
+class Known(StrEnum):
+    """What is known after a question."""
+
+    FOUND = "found"
+    EMPTY = "empty"
+    """The name exists, without a record of this type."""
+    NO_NAME = "no name"
+    UNKNOWN = "unknown"
+    """Nobody answered, or a server failed: ask again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`records` are texts: TXT joined, MX without preference, names lower case without the last dot.
+
+    `alias` is the name at the end of CNAMEs, "" without one. `why` tells what stood in the way of an UNKNOWN.
+    """
+
+    known: Known
+    records: tuple[str, ...] = ()
+    alias: str = ""
+    why: str = ""
+
+    @property
+    def void(self) -> bool:
+        """True for a void lookup (RFC 7208 4.6.4): an answer without any record."""
+        return self.known in (Known.EMPTY, Known.NO_NAME)
+
+
+class Lookup(Protocol):
+    """Somebody who knows records."""
+
+    async def ask(self, name: str, kind: str) -> Answer:
+        """The records of type `kind` (TXT, A, AAAA, MX, PTR, CNAME) of `name`."""
+
+
+class LiveDns:
+    """The DNS by the machine's servers, or those of `settings`. Answers are kept as long as this object."""
+
+    def __init__(self, settings: Dns) -> None:
+        self._settings = settings
+        self._kept: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self._slots = asyncio.Semaphore(_TOGETHER)
+        self._resolver: Resolver | None = None
+
+    async def ask(self, name: str, kind: str) -> Answer:
+        """See `Lookup.ask`."""
+        key = (name.lower().rstrip("."), kind)
+        if key not in self._kept:
+            self._kept[key] = asyncio.get_running_loop().create_task(self._ask(*key))
+        return await asyncio.shield(self._kept[key])
+
+    async def _ask(self, name: str, kind: str) -> Answer:
+        import dns.exception
+        import dns.name
+        import dns.resolver
+
+        try:
+            async with self._slots:
+                found = await self._library().resolve(name + ".", kind, raise_on_no_answer=False, search=False)
+        except (dns.resolver.NXDOMAIN, dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel):
+            return Answer(Known.NO_NAME)
+        except dns.resolver.NoNameservers:
+            return Answer(Known.UNKNOWN, why="every DNS server answered with a failure")
+        except dns.resolver.NoResolverConfiguration:
+            return Answer(Known.UNKNOWN, why="this machine knows no DNS server; name one in `dns.servers`")
+        except (dns.exception.DNSException, OSError) as error:
+            return Answer(Known.UNKNOWN, why=f"no DNS server answered ({type(error).__name__})")
+        target = _plain(found.canonical_name.to_text())
+        alias = target if target != name else ""
+        if found.rrset is None:
+            return Answer(Known.EMPTY, alias=alias)
+        return Answer(Known.FOUND, tuple(_text(record) for record in found.rrset), alias)
+
+    def _library(self) -> Resolver:
+        import dns.asyncresolver
+        import dns.nameserver
+
+        if self._resolver is None:
+            made = dns.asyncresolver.Resolver(configure=not self._settings.servers)
+            if self._settings.servers:
+                made.nameservers = [dns.nameserver.Do53Nameserver(*dns_server(one)) for one in self._settings.servers]
+            made.lifetime = self._settings.timeout
+            self._resolver = made
+        return self._resolver
+
+
+class NoDns:
+    """Knows nothing and asks nobody."""
+
+    async def ask(self, name: str, kind: str) -> Answer:
+        """See `Lookup.ask`."""
+        return Answer(Known.UNKNOWN, why=f"{kind} of {name} was not asked")
+
+
+def reverse_name(address: IpAddress) -> str:
+    """Where the PTR record of an address stands."""
+    return address.reverse_pointer
+
+
+def _text(record: object) -> str:
+    strings = getattr(record, "strings", None)
+    if strings is not None:
+        return b"".join(strings).decode("utf-8", "backslashreplace")
+    for attribute in ("exchange", "target"):
+        if (name := getattr(record, attribute, None)) is not None:
+            return _plain(str(name))
+    return str(record)
+
+
+def _plain(name: str) -> str:
+    return name.lower().rstrip(".")
