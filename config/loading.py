@@ -30,10 +30,13 @@ Kinds = Mapping[str, type[Settings]]
 """What may stand behind `type:` -> the class of its settings."""
 
 
-def load_relay(path: Path, warnings: list[Problem] | None = None) -> Relay:
-    """relay.yaml. Raises ConfigInvalid with all problems; what is only a warning goes into `warnings`."""
+def load_relay(path: Path, warnings: list[Problem] | None = None, *, outside_unit: bool = True) -> Relay:
+    """relay.yaml. Raises ConfigInvalid with all problems; what is only a warning goes into `warnings`.
+
+    `outside_unit` as for `load_rules`: only the relay itself needs the secrets in it.
+    """
     problems = Problems()
-    relay = _read_relay(path, problems)
+    relay = _read_relay(path, problems, outside_unit)
     _settle(problems, warnings)
     assert relay is not None, "a relay that cannot be read has a problem"  # noqa: S101
     return relay
@@ -79,11 +82,11 @@ def _read_file(path: Path, problems: Problems) -> Node | None:
 # ---- relay.yaml ------------------------------------------------------------------------------------------------
 
 
-def _read_relay(path: Path, problems: Problems) -> Relay | None:
+def _read_relay(path: Path, problems: Problems, outside_unit: bool) -> Relay | None:
     node = _read_file(path, problems)
     if node is None:
         return None
-    reader = Reader(problems)
+    reader = Reader(problems, outside_unit)
     relay = reader.block(Relay, node, "")
     if isinstance(node, Block) and "listen" in node.entries:
         for number, item in enumerate(reader.listed(node.entries["listen"].value)):

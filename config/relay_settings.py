@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from config import names, network
+from config.credentials import Secret
 from config.fields import Duration, Fault, Mistake, Settings, Size, setting
 
 NOT_BUILT: Final = "is not built yet"
+SHORTEST_TOKEN: Final = 16
 
 
 def sqlite_path(url: str) -> Path:
@@ -87,14 +89,36 @@ class Delivery(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Settings):
+    """Where people and monitors look. With a token people may also act."""
+
     address: str = setting(
         default="127.0.0.1:8025",
-        doc="Host and port of the status page, /metrics and /healthz.",
+        doc="Host and port of the status page, /metrics, /healthz and /readyz, in plain HTTP.",
         check=network.host_port,
     )
+    token: Secret | None = setting(
+        default=None,
+        doc="Whoever knows it may hold, release, retry and drop mail on the page; left out: the page only shows.",
+        example="systemd:status-token",
+    )
+    hosts: tuple[str, ...] = setting(
+        default=(),
+        doc="Names by which the page may be asked for besides localhost and IP addresses, behind a proxy.",
+        example="relay.callcenter.nl",
+        check=names.domain,
+    )
+
+    def loopback(self) -> bool:
+        return network.listens_on_loopback(self.address)
 
     def faults(self) -> Iterator[Fault]:
-        yield Fault("", f"the status page {NOT_BUILT}: nothing listens there", "leave it out until it is", warning=True)
+        if self.token is not None and len(self.token.reveal()) < SHORTEST_TOKEN:
+            wrong = f"is shorter than {SHORTEST_TOKEN} characters, and could be guessed"
+            yield Fault("token", wrong, "make one with `openssl rand -hex 24`")
+        if not self.loopback():
+            wrong = "can be reached from other machines, in clear text: addresses of mail are on the page"
+            mend = "listen on 127.0.0.1, and look through an SSH tunnel or a proxy with TLS and a login"
+            yield Fault("address", wrong, mend, warning=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,11 @@ from delivery.accounts import Fare
 from delivery.attempt import Attempts, Errand, our_fault
 from delivery.backoff import PROBE_WAITS
 from delivery.clock import Clock
+from delivery.counters import Numbers
 from delivery.lanes import Lane
 from delivery.settling import Settling, Written
-from delivery.verdict import Verdict
 from delivery.ways import Gate, Way
-from spool.contract import Leased, Settled, Spool
+from spool.contract import Leased, Spool
 
 _log = logging.getLogger("delivery")
 
@@ -66,6 +66,7 @@ class Dispatch:
         self._go_round = go_round
         self._on_pause = on_pause
         self._blocked: set[Lane] = set()
+        self.numbers = Numbers()
         self.lanes: dict[str, Lane] = {}
         self.sending: set[Task[None]] = set()
         self.asking: set[Task[None]] = set()
@@ -249,7 +250,7 @@ class Dispatch:
             errand.fault = our_fault(error)
         try:
             written = await self._settling.conclude(errand, attempts.plan)
-            _count(lane, errand, written.verdict)
+            self.numbers.count(lane, errand, written.verdict, self._clock.now())
             self.written(lane.name, written)
         except Exception:
             _log.exception("settling failed by a bug of ours; the mail is tried again")
@@ -293,6 +294,14 @@ class Dispatch:
         """The rules are new, or a way works again: nothing that was waited for need hold any more."""
         self._resume(lane)
 
+    def sees(self, route: str) -> bool:
+        """Whether a route's due mail moves, or waits for something that is known: a send, its pace, a way on hold."""
+        lane = self.lanes.get(route)
+        if lane is None:
+            return False
+        moves = lane.in_flight or lane.leasing or lane.pause or any(way.gate.busy for way in lane.ways)
+        return bool(moves) or (lane.route is not None and self._first(lane) is None)
+
     def empty(self, lane: Lane, but: int = 0) -> None:
         """Give a lane's mail back to the spool, `but` so many, to be taken in the order in which it came."""
         lane.more = lane.more or len(lane.buffer) > but
@@ -323,13 +332,3 @@ class _Endless:
 
     def cancel(self) -> None:
         """Nothing is under way."""
-
-
-def _count(lane: Lane, errand: Errand, verdict: Verdict) -> None:
-    for ended in verdict.done.values():
-        if ended is Settled.DELIVERED:
-            lane.delivered += 1
-        else:
-            lane.failed += 1
-    if verdict.counted:
-        lane.deferred += len(errand.mail.recipients) - len(verdict.done)

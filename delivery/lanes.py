@@ -16,12 +16,16 @@ from delivery.canary import Choosing, choosing
 from delivery.choice import Standing, next_upstream
 from delivery.clock import Timer
 from delivery.ways import Gate, Way
+from routing.counting import Spread
 from routing.outcome import Hint
 from spool.contract import Leased
 from upstreams.base import Upstream
 
 BATCH: Final = 16
 """Most mails taken from the spool at once for a lane."""
+
+TOOK: Final = (1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+"""Seconds from the 250 to the delivery that are told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class HeldNumbers:
 @dataclass(frozen=True, slots=True)
 class RouteNumbers:
     """One route since the start: mails `in_flight` now; recipients `delivered`, `deferred` (each time) and `failed`
-    (refused or expired); its ways on hold.
+    (refused or expired); its ways on hold; how long those `delivered` took, from their 250 to the upstream's.
     """
 
     in_flight: int
@@ -45,6 +49,7 @@ class RouteNumbers:
     deferred: int
     failed: int
     held: tuple[HeldNumbers, ...]
+    took: Spread
 
 
 class Lane:
@@ -74,6 +79,7 @@ class Lane:
         "route",
         "timer",
         "timer_at",
+        "took",
         "ways",
     )
 
@@ -91,6 +97,7 @@ class Lane:
         self.timer_at = 0.0
         self.largest = 0
         self.delivered = self.deferred = self.failed = 0
+        self.took = Spread(TOOK)
 
     def follow(self, route: Route | None, gates: Mapping[str, Gate], meters: Meters) -> bool:
         """Go by new rules. Ways that did not change keep what is known of them. True when anything changed."""
@@ -179,7 +186,7 @@ class Lane:
     def numbers(self) -> RouteNumbers:
         held = [(way.name, way.held) for way in self.ways]
         notes = [HeldNumbers(name, hold.since, hold.outcome.reply, hold.outcome.hint) for name, hold in held if hold]
-        return RouteNumbers(self.in_flight, self.delivered, self.deferred, self.failed, tuple(notes))
+        return RouteNumbers(self.in_flight, self.delivered, self.deferred, self.failed, tuple(notes), self.took)
 
 
 def standings(ways: tuple[Way, ...], now: float, recipients: int = 1) -> dict[str, Standing]:

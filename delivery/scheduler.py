@@ -17,13 +17,16 @@ from delivery.accounts import Ledger, Meters, tell_near
 from delivery.attempt import Attempts
 from delivery.backoff import PROBE_WAITS, reach_waits
 from delivery.clock import Clock, WallClock
+from delivery.counters import UpstreamNumbers
 from delivery.dispatch import Dispatch
 from delivery.forecast import Forecast, forecast
 from delivery.holds import HeldWay, Holds
 from delivery.lanes import Lane, RouteNumbers, gates_for
+from delivery.pace import Meter
 from delivery.plan import Plan
 from delivery.settling import Settling
 from delivery.ways import Gate, Way
+from routing.counting import ByCustomer
 from routing.events import emit
 from routing.mail import domain_of
 from spool.contract import Leased, Spool, id_text
@@ -34,6 +37,9 @@ _log = logging.getLogger("delivery")
 
 _FORESEE_EVERY: Final = 900.0
 """Seconds between two looks ahead while mail waits for its pace."""
+
+_STUCK_AFTER: Final = 180.0
+"""Seconds after which mail that is due, and that nothing keeps, should have been tried."""
 
 
 class Scheduler:
@@ -129,10 +135,30 @@ class Scheduler:
         """The numbers of every route that had mail since the start, by name."""
         return {name: lane.numbers() for name, lane in self._dispatch.lanes.items()}
 
+    def upstreams(self) -> dict[str, UpstreamNumbers]:
+        """The numbers of every upstream that was asked since the start, by name."""
+        return self._dispatch.numbers.upstreams
+
+    @property
+    def customers(self) -> ByCustomer:
+        """Recipients delivered and failed, by route and domain of the sender."""
+        return self._dispatch.numbers.customers
+
+    def meters(self) -> tuple[Meter, ...]:
+        """The meters of all accounts and routes with a limit."""
+        return tuple(self._meters.by_name.values())
+
     def unreachable(self) -> dict[str, float]:
         """Upstreams that could not be reached at the last try, and since when (unix seconds)."""
         since = {name: gate.unreachable_since for name, gate in self._gates.items()}
         return {name: at for name, at in since.items() if at is not None}
+
+    async def stuck(self) -> tuple[str, ...]:
+        """Routes whose mail has been due for minutes, with nothing in its way, and is not tried: a bug of ours."""
+        late = self._clock.now() - _STUCK_AFTER
+        waiting = await self._spool.backlog()
+        due = [name for name, backlog in waiting.items() if backlog.next_due <= late]
+        return () if self._dispatch.draining else tuple(name for name in due if not self._dispatch.sees(name))
 
     async def forecast(self) -> Forecast:
         """When queues will be empty and when a day's limit is reached. Mails count as one recipient each."""

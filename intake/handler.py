@@ -142,6 +142,8 @@ class Handler:
 
     def _accepted(self, queue_id: str, arrival: Arrival, header: bytes) -> None:
         self._numbers.accepted += 1
+        self._numbers.routes[arrival.route] += 1
+        self._numbers.customers.add(arrival.route, domain_of(arrival.sender), (1, len(arrival.recipients)))
         self._numbers.recipients += len(arrival.recipients)
         self._numbers.octets += len(arrival.content)
         self._numbers.repairs.update(arrival.repairs)

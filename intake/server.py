@@ -85,6 +85,17 @@ class Intake:
             raise OSError(f"cannot listen on {listen.address}: {_why(error)}") from error
 
     @property
+    def listening(self) -> bool:
+        """True while every address is listened on."""
+        serving = [server for server in self._servers if server.is_serving()]
+        return len(serving) == len(self._relay.listen)
+
+    @property
+    def full(self) -> bool:
+        """True while a new client is told 421, for there are too many."""
+        return len(self._common.open) >= self._relay.limits.connections
+
+    @property
     def addresses(self) -> list[tuple[str, int]]:
         """Host and real port of every socket that is listened on."""
         return [socket.getsockname()[:2] for server in self._servers for socket in server.sockets]

@@ -46,7 +46,7 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
     problems: list[Problem] = []
     relay, rules = None, None
     try:
-        relay = load_relay(path, problems)
+        relay = load_relay(path, problems, outside_unit=outside_unit)
     except ConfigInvalid as invalid:
         problems += invalid.problems
     try:

@@ -33,6 +33,7 @@ from upstreams.base import Host, Kind
 from upstreams.tls import require_trust
 
 if TYPE_CHECKING:
+    from ops.status.web import Site
     from ops.webhook_listener import WebhookListener
 
 _log = logging.getLogger("relay")
@@ -52,6 +53,7 @@ class _Rooms:
     scheduler: Scheduler
     plan: Plan
     webhooks: WebhookListener | None
+    site: Site | None = None
 
     def match(self, sender: str) -> Route | None:
         return self.plan.table.match(sender)
@@ -93,8 +95,10 @@ class Service:
     async def _serve(self, rooms: _Rooms) -> None:
         self._take_signals()
         intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname)
+        hands = Hands(rooms.spool, rooms.scheduler, lambda: rooms.plan.routes, time.time)
+        rooms.site = await self._status(rooms, intake, hands)
         await rooms.scheduler.start()
-        control = self._control(rooms)
+        control = self._control(rooms, hands)
         try:
             await intake.start()
             if rooms.webhooks:
@@ -102,6 +106,8 @@ class Service:
             status = _listening(intake, rooms)
             emit(_log, "started", listen=_addresses(intake), routes=len(rooms.plan.routes), spool=rooms.relay.spool.url)
             notify.ready(status)
+            if rooms.site:
+                rooms.site.serving()
             housekeeping = asyncio.create_task(self._housekeeping(rooms))
             try:
                 await self._until_stopped(rooms, intake)
@@ -109,6 +115,8 @@ class Service:
                 housekeeping.cancel()
         finally:
             notify.stopping()
+            if rooms.site:
+                rooms.site.draining()
             emit(_log, "stopping", seconds=DRAIN_SECONDS)
             deadline = time.monotonic() + DRAIN_SECONDS
             if rooms.webhooks:
@@ -117,6 +125,8 @@ class Service:
                 await control.stop()
             await intake.stop(DRAIN_SECONDS / 2)
             await rooms.scheduler.stop(max(1.0, deadline - time.monotonic()))
+            if rooms.site:
+                await rooms.site.stop()
             emit(_log, "stopped")
 
     async def _until_stopped(self, rooms: _Rooms, intake: Intake) -> None:
@@ -165,10 +175,29 @@ class Service:
 
         return WebhookListener(WebhookDesk(spool, self._kinds, rules), relay.webhooks.address)
 
-    def _control(self, rooms: _Rooms) -> Control | None:
+    async def _status(self, rooms: _Rooms, intake: Intake, hands: Hands) -> Site | None:
+        """The status page, where one is asked for; else its code is not even loaded. Mail goes on without it."""
+        if rooms.relay.status is None:
+            return None
+        from ops.queue_options import open_view
+        from ops.status.facts import Facts
+        from ops.status.web import Site
+
+        numbers = rooms.webhooks.desk.numbers if rooms.webhooks else None
+        plan, view = lambda: rooms.plan, lambda: open_view(self._config)
+        facts = Facts(rooms.relay, rooms.spool, rooms.scheduler, intake, plan, hands, view, numbers)
+        site = Site(facts, rooms.relay.status.address)
+        try:
+            await site.start()
+        except OSError as error:
+            emit(_log, "status_unavailable", logging.ERROR, error=str(error))
+            return None
+        return site
+
+    def _control(self, rooms: _Rooms, hands: Hands) -> Control | None:
         """Where orders come in. A relay that nobody can give orders to still carries mail."""
         url = rooms.relay.spool.url
-        control = Control(control_path(url), Hands(rooms.spool, rooms.scheduler, lambda: rooms.plan.routes, time.time))
+        control = Control(control_path(url), hands)
         try:
             control.start()
         except OSError as error:

@@ -197,6 +197,15 @@ class Spool(ABC):
         """
 
     @abstractmethod
+    async def probe(self) -> None:
+        """Commit something that changes nothing. Raises SpoolFull or SpoolUnavailable where a put would, just now."""
+
+    @property
+    @abstractmethod
+    def octets(self) -> int:
+        """Octets of content that wait, of those that `limits.spool_size` allows."""
+
+    @abstractmethod
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """Up to `limit` mails of the route that are due, the longest due first. Never one that people hold."""
 

@@ -134,6 +134,11 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def write_nothing(connection: sqlite3.Connection) -> None:
+    """In the transaction of `connection`, write the format number anew: a commit that changes nothing."""
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
 def _uri(path: Path, mode: str) -> str:
     return f"file:{quote(str(path.absolute()))}?mode={mode}"
 

@@ -52,6 +52,8 @@ _SETTLE_WITHIN: Final = 0.05
 _WRITE_AGAIN_AFTER: Final = 1.0
 _LOOK_EVERY: Final = 2.0
 _CHUNK: Final = 1000
+_SMALL_MAIL: Final = 1024
+"""Octets; where not even this fits, the spool is full."""
 _ROOM: Final = 64
 """Rows read beyond those leased, for mails leased while the answer was on its way."""
 
@@ -127,6 +129,15 @@ class SqliteSpool(Spool):
         future: Future[None] = self._loop.create_future()
         self._writer.put(Put(arrival, future))
         await future
+
+    async def probe(self) -> None:
+        if self._shelves.octets + self._incoming + _SMALL_MAIL > self._size_limit:
+            raise SpoolFull(f"mail of {self._shelves.octets} octets waits; the limit is {self._size_limit}")
+        await self._ask(schema.write_nothing, _same, grows=True)
+
+    @property
+    def octets(self) -> int:
+        return self._shelves.octets
 
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """See `Spool.lease`. Raises SpoolUnavailable when mail on disk cannot be read just now."""

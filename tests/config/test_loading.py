@@ -92,11 +92,23 @@ def test_what_relay_yaml_may_not_say(folder, text, problem):
     assert problems(lambda: relay(folder, text)) == [f"relay.yaml:1  {problem}"]
 
 
-def test_the_status_page_is_told_not_to_be_there(folder):
+def test_the_status_page_is_on_loopback_and_its_token_is_long(folder):
     warnings = []
-    assert relay(folder, "status: {}", warnings).status is not None
-    assert [problem.path for problem in warnings] == ["status"]
-    assert all(problem.warning for problem in warnings)
+    assert relay(folder, "status: {}", warnings).status.address == "127.0.0.1:8025"
+    assert warnings == []
+    relay(folder, "status: {address: '0.0.0.0:8025'}", warnings)
+    assert [problem.path for problem in warnings] == ["status.address"]
+    told = problems(lambda: relay(folder, "status: {token: geheim}"))
+    assert [line for line in told if "status.token: is shorter than 16" in line]
+    assert not [line for line in told if "geheim" in line]
+
+
+def test_a_token_of_the_unit_is_not_asked_for_outside_it(folder, monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    text = "status: {token: 'systemd:status-token'}"
+    assert relay(folder, text, []).status.token.reveal() == ""
+    with pytest.raises(ConfigInvalid, match="CREDENTIALS_DIRECTORY"):
+        load_relay(folder / "relay.yaml", outside_unit=False)
 
 
 def test_a_missing_file_is_a_problem(folder):

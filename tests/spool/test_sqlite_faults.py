@@ -44,6 +44,8 @@ def test_mail_leaves_room_on_the_disk_to_write_down_what_became_of_it(engine, ca
             await spool.put(arrival(spool, engine.clock))
         with pytest.raises(SpoolFull, match="stay free"):
             await spool.note(Notice("acme-login", frozenset(), (), "seal", engine.clock.now))
+        with pytest.raises(SpoolFull, match="stay free"):
+            await spool.probe()
         (leased,) = await spool.lease("acme.nl", 2, engine.clock.now)
         await spool.settle(settlement(leased))
         await spool.close()
@@ -58,6 +60,8 @@ def test_a_folder_that_is_gone_refuses_mail_and_heals_when_it_is_back(engine):
         engine.folder.rename(away)
         with pytest.raises(SpoolUnavailable):
             await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 10)
+        with pytest.raises(SpoolUnavailable):
+            await asyncio.wait_for(spool.probe(), 10)
         away.rename(engine.folder)
         await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 10)
 
@@ -92,6 +96,8 @@ def test_a_write_error_refuses_mail_and_heals_by_itself(engine):
             for _ in range(3):
                 with pytest.raises(SpoolUnavailable):
                     await spool.put(arrival(spool, engine.clock))
+                with pytest.raises(SpoolUnavailable):
+                    await spool.probe()
             settled = spool.settle(settlement(first))
             retried = spool.settle(settlement(second, RETRY, engine.clock.now))
             with pytest.raises(SpoolUnavailable):

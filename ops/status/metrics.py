@@ -1,0 +1,199 @@
+"""The relay's numbers for Prometheus, pulled from the rooms when a scrape comes.
+
+Labels hold names from the rules and words of our own, and nothing that a mail or a client brings: their number is
+bounded by the rules. `docs/monitoring.md` lists them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from delivery.lanes import RouteNumbers
+from ops.status.facts import Facts
+from routing.counting import Spread
+from spool.contract import Backlog
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+GONE: Final = "none"
+"""The label of what was counted for routes that the rules do not have any more."""
+_PREFIX: Final = "callpro_relay_"
+_Row = tuple[tuple[str, ...], float]
+"""The values of the labels, and the number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What has to be waited for: the backlog (None when the spool does not tell), and whether the relay is ready."""
+
+    backlog: Mapping[str, Backlog] | None
+    ready: bool
+    loop_lag: float
+
+
+class _Collected:
+    """A collector of what was gathered beforehand."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def gather(facts: Facts, asked: Asked) -> list[Metric]:
+    """On the loop: the numbers as they are now, as values of their own."""
+    return [*_relay(facts, asked), *_intake(facts), *_delivery(facts), *_queue(facts, asked), *_provider(facts)]
+
+
+def render(families: list[Metric]) -> bytes:
+    """What a scrape is answered; for any thread."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(families))
+    ProcessCollector(registry=registry)
+    return bytes(generate_latest(registry))
+
+
+def _gauge(name: str, words: str, labels: tuple[str, ...], rows: Iterable[_Row]) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + name, words, labels=labels)
+    for values, number in rows:
+        family.add_metric(values, number)
+    return family
+
+
+def _counter(name: str, words: str, labels: tuple[str, ...], rows: Iterable[_Row]) -> Metric:
+    family = CounterMetricFamily(_PREFIX + name, words, labels=labels)
+    for values, number in rows:
+        family.add_metric(values, number)
+    return family
+
+
+def _histogram(name: str, words: str, label: str, rows: Iterable[tuple[str, Spread]]) -> Metric:
+    family = HistogramMetricFamily(_PREFIX + name, words, labels=(label,))
+    for value, spread in rows:
+        buckets, count = [], 0
+        for limit, times in zip((*map(str, spread.limits), "+Inf"), spread.counts, strict=True):
+            count += times
+            buckets.append((limit, count))
+        family.add_metric((value,), buckets, spread.total)
+    return family
+
+
+def _one(number: float) -> list[_Row]:
+    return [((), float(number))]
+
+
+def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
+    version = metadata.version("callpro-relay")
+    yield _gauge("info", "The relay that runs.", ("version",), [((version,), 1.0)])
+    yield _gauge("start_time_seconds", "When it was started (unix seconds).", (), _one(facts.started_at))
+    yield _gauge("ready", "1 while it takes mail, as /readyz tells.", (), _one(asked.ready))
+    yield _gauge(
+        "loop_lag_seconds", "How late the event loop was at most in the last minute.", (), _one(asked.loop_lag)
+    )
+    yield _gauge(
+        "reload_ok", "0 while the last reload was refused and older rules count.", (), _one(not facts.reload.problem)
+    )
+    yield _gauge(
+        "reload_time_seconds", "When rules were last loaded or refused (unix seconds).", (), _one(facts.reload.at)
+    )
+    yield _gauge("spool_bytes", "Content that waits.", (), _one(facts.spool.octets))
+    yield _gauge("spool_limit_bytes", "limits.spool_size.", (), _one(facts.relay.limits.spool_size))
+
+
+def _intake(facts: Facts) -> Iterator[Metric]:
+    numbers = facts.intake.numbers
+    yield _gauge("intake_connections", "Connections of clients now.", (), _one(numbers.open))
+    yield _counter("intake_connections", "Connections of clients.", (), _one(numbers.connections))
+    yield _counter("intake_turned_away", "Connections refused at the greeting.", (), _one(numbers.turned_away))
+    yield _counter("intake_abandoned", "Transactions whose client went away.", (), _one(numbers.abandoned))
+    yield _counter("accepted_mails", "Mails that got a 250.", ("route",), _by_route(facts, numbers.routes))
+    yield _counter("accepted_recipients", "Their recipients.", (), _one(numbers.recipients))
+    yield _counter("accepted_bytes", "Their content.", (), _one(numbers.octets))
+    refused = [((status,), count) for status, count in numbers.refused.items()]
+    yield _counter("refused_replies", "Negative replies to clients, by our enhanced status code.", ("status",), refused)
+    repairs = [((name,), count) for name, count in numbers.repairs.items()]
+    yield _counter("repairs", "Repairs of legacy mail, by name.", ("repair",), repairs)
+    yield _counter("intake_bugs", "Mails that met a bug of ours at intake.", (), _one(numbers.bugs))
+
+
+def _delivery(facts: Facts) -> Iterator[Metric]:
+    lanes, plan = facts.scheduler.routes(), facts.plan()
+    for name, words in (
+        ("delivered", "Recipients delivered."),
+        ("failed", "Recipients refused for good, expired or dropped by delivery."),
+        ("deferred", "Recipients to be tried again, each time."),
+    ):
+        counts = {route: getattr(numbers, name) for route, numbers in lanes.items()}
+        yield _counter(f"{name}_recipients", words, ("route",), _by_route(facts, counts))
+    flying = {route: float(numbers.in_flight) for route, numbers in lanes.items()}
+    yield _gauge("in_flight_mails", "Mails under way now.", ("route",), _by_route(facts, flying))
+    took = [(route, numbers.took) for route, numbers in lanes.items() if route in plan.routes]
+    yield _histogram("delivery_seconds", "From the 250 to the delivery, by recipient.", "route", took)
+    yield _gauge(
+        "way_held",
+        "1 while delivery keeps a route's mail from an upstream that does not work.",
+        ("route", "upstream"),
+        _held(facts, lanes),
+    )
+    asked = {name: numbers for name, numbers in facts.scheduler.upstreams().items() if name in plan.upstreams}
+    yield _histogram(
+        "attempt_seconds", "How long an attempt takes.", "upstream", [(name, one.took) for name, one in asked.items()]
+    )
+    outcomes = [((name, str(word)), count) for name, one in asked.items() for word, count in one.outcomes.items()]
+    yield _counter("attempt_outcomes", "What came of recipients at attempts.", ("upstream", "outcome"), outcomes)
+    away = facts.scheduler.unreachable()
+    down = [((name,), float(name in away)) for name in plan.upstreams]
+    yield _gauge("upstream_unreachable", "1 while nobody answers at an upstream.", ("upstream",), down)
+    limited = [meter for meter in facts.scheduler.meters() if meter.rate.per_day]
+    used = [((meter.name,), float(meter.used_today(facts.clock()))) for meter in limited]
+    yield _gauge(
+        "quota_used_recipients", "Recipients of the last 24 hours, where a day has a limit.", ("account",), used
+    )
+    limits = [((meter.name,), float(meter.rate.per_day or 0)) for meter in limited]
+    yield _gauge("quota_limit_recipients", "That limit.", ("account",), limits)
+
+
+def _held(facts: Facts, lanes: Mapping[str, RouteNumbers]) -> Iterator[_Row]:
+    for name, route in facts.plan().routes.items():
+        closed = {held.upstream for held in lanes[name].held} if name in lanes else set()
+        for upstream in route.settings.upstreams:
+            yield (name, upstream), float(upstream in closed)
+
+
+def _queue(facts: Facts, asked: Asked) -> Iterator[Metric]:
+    holds = Counter(str(hold.scope) for hold in facts.spool.held.all())
+    scopes = [((scope,), float(holds[scope])) for scope in ("mail", "route", "sender")]
+    yield _gauge("holds", "What people have on hold.", ("scope",), scopes)
+    if asked.backlog is None:
+        return
+    now = facts.clock()
+    waiting = {route: float(backlog.waiting) for route, backlog in asked.backlog.items()}
+    yield _gauge("queue_mails", "Mails that wait, under way not counted.", ("route",), _by_route(facts, waiting))
+    ages = {route: max(0.0, now - backlog.oldest) for route, backlog in asked.backlog.items()}
+    yield _gauge("queue_oldest_seconds", "How long the oldest of them waits.", ("route",), _by_route(facts, ages, max))
+
+
+def _provider(facts: Facts) -> Iterator[Metric]:
+    if facts.webhooks is None:
+        return
+    told: Counter[tuple[str, str]] = Counter()
+    for (route, word), count in facts.webhooks.told.items():
+        told[route if route in facts.plan().routes else GONE, str(word)] += count
+    yield _counter("provider_events", "What providers told of mails.", ("route", "event"), list(told.items()))
+    refused = list(facts.webhooks.refused.items())
+    yield _counter("webhooks_refused", "Requests that were not taken.", ("upstream", "why"), refused)
+
+
+def _by_route(facts: Facts, numbers: Mapping[str, float], join: Callable[[list[float]], float] = sum) -> list[_Row]:
+    """A row for every route of the rules, and one for all others together if there are any."""
+    routes = facts.plan().routes
+    rows: list[_Row] = [((route,), float(numbers.get(route, 0))) for route in routes]
+    others = [number for route, number in numbers.items() if route not in routes]
+    return [*rows, ((GONE,), float(join(others)))] if others else rows

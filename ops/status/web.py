@@ -1,0 +1,133 @@
+"""The HTTP side: which path is answered by what, and the rules that hold for every answer.
+
+Must never answer a request whose Host is a name that ops did not give: a page on the web could point a name of its own
+at this machine (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from ops.http_listener import HttpListener, Request, Response
+from ops.status.facts import Facts, Phase
+from ops.status.guards import allowed_host
+from ops.status.health import Health
+from routing.events import emit
+from spool.contract import SpoolFull, SpoolUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spool.contract import Backlog
+
+_log = logging.getLogger("status")
+
+CONNECTIONS: Final = 50
+BODY_LIMIT: Final = 64 << 10
+SECONDS: Final = 30.0
+_TICK: Final = 1.0
+_KEPT: Final = 60
+
+HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+)
+
+
+class Site:
+    """Answers at `status.address` from `start` to `stop`."""
+
+    def __init__(self, facts: Facts, address: str) -> None:
+        self.facts = facts
+        self._names = facts.relay.status.hosts if facts.relay.status else ()
+        self._health = Health(facts)
+        self._lags = [0.0] * _KEPT
+        self._watching: asyncio.Task[None] | None = None
+        self._listener = HttpListener(
+            address,
+            "for the status page",
+            self._answer,
+            lambda status, why: emit(_log, "status_refused", logging.DEBUG, status=status, why=why),
+            connections=CONNECTIONS,
+            body_limit=BODY_LIMIT,
+            seconds=SECONDS,
+        )
+
+    async def start(self) -> None:
+        """Raises OSError naming the address when it cannot be had."""
+        await self._listener.start()
+        self._watching = asyncio.create_task(self._watch_the_loop())
+        emit(_log, "status_listening", address=self._listener.where)
+
+    def serving(self) -> None:
+        """Mail is taken from now on."""
+        self.facts.phase = Phase.SERVING
+
+    def draining(self) -> None:
+        """No new mail is taken; the page tells so until the end."""
+        self.facts.phase = Phase.DRAINING
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        if self._watching:
+            self._watching.cancel()
+        await self._listener.stop()
+
+    async def _watch_the_loop(self) -> None:
+        """How late a timer of a second comes: what every client of ours feels."""
+        loop, tick = asyncio.get_running_loop(), 0
+        while True:
+            wanted = loop.time() + _TICK
+            await asyncio.sleep(_TICK)
+            self._lags[tick % _KEPT] = max(0.0, loop.time() - wanted)
+            tick += 1
+
+    async def _answer(self, request: Request) -> Response:
+        response = await self._routed(request)
+        return Response(response.status, response.body, (*response.headers, *HEADERS))
+
+    async def _routed(self, request: Request) -> Response:
+        if not allowed_host(request.headers.get("host", ""), self._names):
+            emit(_log, "status_refused", logging.WARNING, status=421, why="the Host header names another machine")
+            return plain(421, "this name is not ours; add it to status.hosts, or ask by address")
+        path = urlsplit(request.target).path
+        if path in ("/healthz", "/readyz", "/metrics"):
+            if request.method not in ("GET", "HEAD"):
+                return Response(405, headers=(("Allow", "GET, HEAD"),))
+            return await (self._metrics() if path == "/metrics" else self._probe(path))
+        return plain(404, "no such page")
+
+    async def _probe(self, path: str) -> Response:
+        report = await self._health.look()
+        good = report.ready if path == "/readyz" else report.alive
+        return Response(200 if good else 503, report.text(good), (("Content-Type", "application/json"),))
+
+    async def _metrics(self) -> Response:
+        from ops.status import metrics
+
+        report = await self._health.look()
+        families = metrics.gather(self.facts, metrics.Asked(await self._backlog(), report.ready, max(self._lags)))
+        body = await asyncio.to_thread(metrics.render, families)
+        return Response(200, body, (("Content-Type", metrics.CONTENT_TYPE),))
+
+    async def _backlog(self) -> Mapping[str, Backlog] | None:
+        try:
+            async with asyncio.timeout(5):
+                return await self.facts.spool.backlog()
+        except (SpoolFull, SpoolUnavailable, TimeoutError):
+            return None
+
+
+def plain(status: int, text: str) -> Response:
+    return Response(status, f"{text}\n".encode(), (("Content-Type", "text/plain; charset=utf-8"),))

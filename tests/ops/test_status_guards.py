@@ -1,0 +1,54 @@
+"""Whom the status page believes."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.status.guards import allowed_host, own_form
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8025", "localhost", "LOCALHOST:1", "[::1]:8025", "relay.localhost", "192.0.2.7", "Relay.NL:443"]
+)
+def test_a_host_that_can_only_be_us_is_taken(host):
+    assert allowed_host(host, ("relay.nl",))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "evil.example:8025",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "evil.example#127.0.0.1",
+        "[::1",
+        "[::1].evil.example",
+        "relay.nl.evil.example",
+        "2130706433",
+        "0x7f000001",
+        "127.0.0.1:8025, evil.example",
+        "127.0.0.1 ",
+    ],
+)
+def test_any_other_name_is_refused(host):
+    assert not allowed_host(host, ("relay.nl",))
+
+
+@pytest.mark.parametrize(
+    ("headers", "ours"),
+    [
+        ({"host": "127.0.0.1:8025"}, True),
+        ({"host": "127.0.0.1:8025", "origin": "http://127.0.0.1:8025", "sec-fetch-site": "same-origin"}, True),
+        ({"host": "127.0.0.1:8025", "origin": "http://127.0.0.1:9999"}, False),
+        ({"host": "127.0.0.1:8025", "origin": "http://evil.example"}, False),
+        ({"host": "127.0.0.1:8025", "origin": "null"}, False),
+        ({"host": "127.0.0.1:8025", "sec-fetch-site": "same-site"}, False),
+        ({"host": "127.0.0.1:8025", "sec-fetch-site": "cross-site"}, False),
+        ({"host": "", "origin": "null"}, False),
+    ],
+)
+def test_a_form_of_another_page_is_refused(headers, ours):
+    assert own_form(headers) is ours
