@@ -10,14 +10,15 @@ import json
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from delivery.holds import HeldWay
 from routing.events import emit
-from spool.contract import Spool, id_text
+from spool.contract import Spool, SpoolFull, SpoolUnavailable, id_text
 from spool.holding import Hold, Key, Scope, sender_subject
-from spool.view import Filter
+from spool.view import Filter, GivenOrder
 
 if TYPE_CHECKING:
     from delivery.scheduler import Scheduler
@@ -105,6 +106,18 @@ def subjects(which: Filter) -> tuple[Key, ...]:
     return tuple(named)
 
 
+def subject_text(which: Filter) -> str:
+    """Which mail an order is about, in words: `route acme.nl, to @example.org`, or ids."""
+    named = [id_text(number) for number in which.ids[:10]]
+    named += [f"and {len(which.ids) - 10} more"] if len(which.ids) > 10 else []
+    named += [f"route {which.route}"] if which.route is not None else []
+    named += [f"from {which.sender}"] if which.sender is not None else []
+    named += [f"to {which.recipient}"] if which.recipient is not None else []
+    if which.older_than is not None:
+        named.append(f"before {datetime.fromtimestamp(which.older_than, UTC).isoformat(' ', 'seconds')}")
+    return ", ".join(named)
+
+
 class Hands:
     """Carries out orders. `scheduler` is None where no relay runs; `routes` gives the names that the rules have."""
 
@@ -137,7 +150,18 @@ class Hands:
         which["ids"] = [id_text(number) for number in order.which.ids][:10] or None
         done = {"done": answer.done, "left": answer.left}
         emit(_log, f"order_{order.action}", **which, **done, who=order.who, why=order.reason or None)
+        await self._record(order, answer)
         return answer
+
+    async def _record(self, order: Order, answer: Answer) -> None:
+        """What was done stays done where it cannot be written down: the log has it."""
+        given = GivenOrder(
+            self._now(), order.who, order.action, subject_text(order.which), order.reason, answer.done, answer.left
+        )
+        try:
+            await self._spool.record(given)
+        except (SpoolFull, SpoolUnavailable) as error:
+            emit(_log, "order_not_recorded", logging.ERROR, error=str(error))
 
     async def _hold(self, order: Order) -> Answer:
         keys = subjects(order.which)

@@ -16,7 +16,7 @@ from typing import Final
 from routing.outcome import Results
 from routing.provider_events import ProviderEvent
 from spool.holding import Held, Hold, Key
-from spool.view import Filter, Spent
+from spool.view import Filter, GivenOrder, Spent, Volume
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -287,6 +287,18 @@ class Spool(ABC):
     async def spent(self, since: float) -> list[Spent]:
         """What was counted from `since` on, and may be a little before. What falls into the same `SPENT_SLOT` may be
         one entry, whose `at` is the end of that slot. Entries two days old may be forgotten.
+        """
+
+    @abstractmethod
+    async def tally(self, volumes: Sequence[Volume]) -> None:
+        """Add to what went through, for people to look at; what is 35 days old may be forgotten. Returns only after the
+        commit is on disk. Raises SpoolFull or SpoolUnavailable; then nothing was added.
+        """
+
+    @abstractmethod
+    async def record(self, order: GivenOrder) -> None:
+        """Write down an order for as long as the spool lives; returns only after the commit is on disk. Raises
+        SpoolFull or SpoolUnavailable.
         """
 
     @abstractmethod

@@ -69,7 +69,18 @@ _FINDING: Final = f"""
 DROP INDEX recipient_by_domain;
 CREATE INDEX recipient_by_part ON recipient (domain, {PART.format("address")}, mail);
 """
-_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING)
+# For people who look: how much went through, who ordered what, and an index that only slow mail is in.
+_LOOKING: Final = """
+CREATE TABLE volume (
+  slot INTEGER NOT NULL, route TEXT NOT NULL, customer TEXT NOT NULL, mails INTEGER NOT NULL,
+  recipients INTEGER NOT NULL, delivered INTEGER NOT NULL, failed INTEGER NOT NULL,
+  PRIMARY KEY (slot, route, customer)) STRICT, WITHOUT ROWID;
+CREATE TABLE given_order (
+  number INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
+  reason TEXT NOT NULL, done INTEGER NOT NULL, passed INTEGER NOT NULL) STRICT;
+CREATE INDEX slow ON mail (received_at) WHERE settled_at > received_at + 60.0;
+"""
+_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING, _LOOKING)
 """From an empty file to the present format; a released step is never changed, only followed by another."""
 
 VERSION: Final = len(_STEPS)

@@ -18,7 +18,7 @@ from sqlite3 import Connection
 from typing import Final, TypeVar
 
 from routing.events import emit
-from spool import notices, schema, statements
+from spool import ledger, notices, schema, statements
 from spool.by_hand import ByHand
 from spool.contract import (
     Arrival,
@@ -40,7 +40,7 @@ from spool.marks import LeaseMarks
 from spool.ownership import Ownership
 from spool.shelves import Shelves
 from spool.statements import Count, Due, Unreadable
-from spool.view import Filter, Spent
+from spool.view import Filter, GivenOrder, Spent, Volume
 from spool.writer import Call, Put, Settle, Writer
 
 Answer = TypeVar("Answer")
@@ -220,6 +220,13 @@ class SqliteSpool(Spool):
 
     async def spent(self, since: float) -> list[Spent]:
         return await self._ask(partial(statements.spent, since=since), _same)
+
+    async def tally(self, volumes: Sequence[Volume]) -> None:
+        if volumes:
+            await self._ask(partial(ledger.add, volumes=volumes), _same)
+
+    async def record(self, order: GivenOrder) -> None:
+        await self._ask(partial(ledger.record, order=order), _same)
 
     @property
     def held(self) -> Held:

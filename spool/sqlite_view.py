@@ -14,13 +14,26 @@ from types import MappingProxyType
 from typing import Final
 
 from routing.outcome import Outcome
-from spool import statements
+from spool import ledger, statements
 from spool.contract import SpoolUnusable, id_text
 from spool.filtering import Values, conditions
 from spool.holding import Hold, Scope, keys_of
 from spool.records import last_outcomes, read_results
 from spool.schema import connect_for_reading, path_of
-from spool.view import FailureLine, Filter, Load, MailLine, RecipientLine, Spent, SpoolView, Story, TimelineEntry
+from spool.view import (
+    FailureLine,
+    Filter,
+    GivenOrder,
+    Load,
+    MailLine,
+    RecipientLine,
+    SlowMail,
+    Spent,
+    SpoolView,
+    Story,
+    TimelineEntry,
+    Volume,
+)
 
 _Event = tuple[float, str, str | None, float | None, str | None, str | None, str | None]
 _Failed = tuple[int, float | None, str, str, str, str]
@@ -76,6 +89,21 @@ class SqliteView(SpoolView):
         """See `SpoolView.spent`. Raises SpoolUnusable."""
         with self._reading():
             return statements.spent(self._connection, since)
+
+    def volumes(self, edges: Sequence[float]) -> Sequence[Volume]:
+        """See `SpoolView.volumes`. Raises SpoolUnusable."""
+        with self._reading():
+            return ledger.volumes(self._connection, edges)
+
+    def orders(self, limit: int) -> Sequence[GivenOrder]:
+        """See `SpoolView.orders`. Raises SpoolUnusable."""
+        with self._reading():
+            return ledger.orders(self._connection, limit)
+
+    def slowest(self, since: float, limit: int) -> Sequence[SlowMail]:
+        """See `SpoolView.slowest`. Raises SpoolUnusable."""
+        with self._reading():
+            return ledger.slowest(self._connection, since, limit)
 
     def show(self, number: int) -> Story | None:
         """See `SpoolView.show`. Raises SpoolUnusable."""

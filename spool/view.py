@@ -51,6 +51,48 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """What went through for one customer (the domain of the envelope sender, "" for reports) on one route: `mails`
+    accepted and their `recipients`, and recipients `delivered` and `failed`. `at` is the time it is counted for, or the
+    start of a stretch of time.
+    """
+
+    at: float
+    route: str
+    customer: str
+    mails: int = 0
+    recipients: int = 0
+    delivered: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GivenOrder:
+    """An order that somebody gave: `action` (a word), the `subject` it was about, in words, and of the mails or holds
+    that were named, those it was `done` to and those `left` alone.
+    """
+
+    at: float
+    who: str
+    action: str
+    subject: str
+    reason: str
+    done: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlowMail:
+    """A mail that is settled, and how many seconds that took."""
+
+    id: int
+    route: str
+    sender: str
+    received_at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RecipientLine:
     """A recipient and how it stands: `waiting` or a `Settled` word; `last` is the newest outcome."""
 
@@ -142,6 +184,20 @@ class SpoolView(ABC):
     @abstractmethod
     def spent(self, since: float) -> Sequence[Spent]:
         """What was counted for `pace:`, as `Spool.spent` tells it."""
+
+    @abstractmethod
+    def volumes(self, edges: Sequence[float]) -> Sequence[Volume]:
+        """What went through in each stretch between two neighbouring `edges` (rising), by route and customer; `at` is
+        where the stretch begins. Nothing for those without mail. Counts are kept in slots of at most an hour.
+        """
+
+    @abstractmethod
+    def orders(self, limit: int) -> Sequence[GivenOrder]:
+        """What people ordered, the newest first."""
+
+    @abstractmethod
+    def slowest(self, since: float, limit: int) -> Sequence[SlowMail]:
+        """Settled mail that came since then and took longest, if it took more than a minute; the slowest first."""
 
     @abstractmethod
     def show(self, number: int) -> Story | None:

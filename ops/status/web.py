@@ -15,6 +15,7 @@ from ops.http_listener import HttpListener, Request, Response
 from ops.status.facts import Facts, Phase
 from ops.status.guards import allowed_host
 from ops.status.health import Health
+from ops.status.volumes import Volumes
 from routing.events import emit
 from spool.contract import SpoolFull, SpoolUnavailable
 
@@ -53,7 +54,8 @@ class Site:
         self._names = facts.relay.status.hosts if facts.relay.status else ()
         self._health = Health(facts)
         self._lags = [0.0] * _KEPT
-        self._watching: asyncio.Task[None] | None = None
+        self._volumes = Volumes(facts)
+        self._tasks: list[asyncio.Task[None]] = []
         self._listener = HttpListener(
             address,
             "for the status page",
@@ -67,7 +69,7 @@ class Site:
     async def start(self) -> None:
         """Raises OSError naming the address when it cannot be had."""
         await self._listener.start()
-        self._watching = asyncio.create_task(self._watch_the_loop())
+        self._tasks = [asyncio.create_task(self._watch_the_loop()), asyncio.create_task(self._volumes.run())]
         emit(_log, "status_listening", address=self._listener.where)
 
     def serving(self) -> None:
@@ -80,8 +82,9 @@ class Site:
 
     async def stop(self) -> None:
         """Answer no more."""
-        if self._watching:
-            self._watching.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await self._volumes.write()
         await self._listener.stop()
 
     async def _watch_the_loop(self) -> None:
