@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from routing.events import emit
 from spool import schema, statements
-from spool.contract import Arrival, Settlement, SpoolFull, SpoolUnavailable
+from spool.contract import Arrival, Settlement, SpoolFull, SpoolUnavailable, id_text
 
 _LOG = logging.getLogger("relay.spool")
 _BATCH_OCTETS: Final = 16 << 20
@@ -91,6 +91,7 @@ class Writer:
         self._clock = clock
         self._reserve = reserve
         self._trouble: str | None = None
+        self._damaged: str | None = None
         self._inbox: SimpleQueue[Put | Call | _Flush | _Stop] = SimpleQueue()
         self._settles: deque[Settle] = deque()
         self._unwritten: list[Settle] = []
@@ -168,7 +169,7 @@ class Writer:
         try:
             self._commit(puts, settles)
         except Exception as error:
-            if not _is_storage(error) and len(puts) + len(settles) > 1:
+            if (not _is_storage(error) or _is_damage(error)) and len(puts) + len(settles) > 1:
                 self._write_one_by_one(puts, settles)
             else:
                 self._failed(puts, settles, error)
@@ -202,12 +203,18 @@ class Writer:
         if puts:
             self._tell(self._listener.refused, puts, refusal)
             self._write([], settles)  # A settlement makes room: it may well go where a mail does not.
-        elif _is_storage(error):
+        elif _is_storage(error) and not _is_damage(error):
             self._unwritten = settles
             self._tell(self._listener.unwritten, len(settles))
         else:
             for settle in settles:
-                self._tell(_fail, settle.future, error)
+                self._lost_sight_of(settle, error)
+
+    def _lost_sight_of(self, settle: Settle, error: Exception) -> None:
+        """It stays leased, so that it does not go out again before the next start."""
+        mail, why = id_text(settle.settlement.mail.id), f"{error}; what became of it is not kept, it may go out again"
+        emit(_LOG, "spool.mail_unwritable", logging.CRITICAL, mail=mail, error=why)
+        self._tell(_fail, settle.future, error)
 
     def _answer(self, call: Call) -> None:
         if call.grows and (refusal := self._no_room()):
@@ -216,9 +223,10 @@ class Writer:
         try:
             connection = self._opened()
             connection.execute("BEGIN")
+            before = connection.total_changes
             try:
                 answer = call.question(connection)
-                connection.execute("COMMIT")
+                self._end(connection, only_read=connection.total_changes == before)
             except BaseException:
                 self._roll_back(connection)
                 raise
@@ -227,21 +235,44 @@ class Writer:
         else:
             self._tell(_succeed, call, answer)
 
+    def _end(self, connection: sqlite3.Connection, *, only_read: bool) -> None:
+        """Commit. After a read that met damage SQLite refuses even that; what could be read counts all the same."""
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            if not only_read or not _is_damage(error):
+                raise
+            self._roll_back(connection)
+            self._found_damage(error)
+
     def _refusal(self, error: Exception) -> Exception:
         """The contract's word for an error; after a broken read or write the file is opened anew."""
         if not _is_storage(error):
             return error
+        if _is_damage(error):
+            self._close()
+            return self._found_damage(error)
         self._report(str(error))
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return SpoolFull(f"no room on the disk of {self._path}")
         self._close()
         return SpoolUnavailable(f"{self._path}: {error}")
 
+    def _found_damage(self, error: Exception) -> SpoolUnavailable:
+        """From now on new mail is refused: it would not be safe in there. What is there leaves as far as it can."""
+        text = schema.damaged(self._path, error)
+        if self._damaged is None:
+            self._damaged = text
+            emit(_LOG, "spool.damaged", logging.CRITICAL, error=f"{text}. Until then new mail is refused")
+        return SpoolUnavailable(text)
+
     def _no_room(self) -> Exception | None:
         """Mail must not take the last room: what became of it has to be written down too, or it goes out twice.
 
         Room that delivered mail left inside the file counts, but a part must be free on the disk for the log.
         """
+        if self._damaged is not None:
+            return SpoolUnavailable(self._damaged)
         try:
             disk = os.statvfs(self._path.parent)
             free = disk.f_bavail * disk.f_frsize
@@ -307,6 +338,12 @@ def _is_storage(error: Exception) -> bool:
         isinstance(error, sqlite3.DatabaseError)
         and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError)
     )
+
+
+def _is_damage(error: Exception) -> bool:
+    """True when the file is not what was written: it does not heal by itself."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _succeed(call: Call, answer: Any) -> None:

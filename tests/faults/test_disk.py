@@ -9,6 +9,7 @@ import resource
 import signal
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -223,5 +224,59 @@ def test_somebody_who_only_reads_for_long_holds_up_nothing(tmp_path: Path) -> No
                     assert (await client.send(100_000)).startswith("250 ")
                 got = await arrived(server, client.promised)
                 assert set(got.values()) == {1}
+
+    asyncio.run(journey())
+
+
+def _truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:20_000])
+
+
+def _garbage_at(place: int) -> Callable[[Path], None]:
+    def spoil(file: Path) -> None:
+        octets = file.read_bytes()
+        file.write_bytes(octets[:place] + b"\xa5" * 4096 + octets[place + 4096 :])
+
+    return spoil
+
+
+def _garbage_in_the_log(file: Path) -> None:
+    _garbage_at(0)(file.with_name("spool.db-wal"))
+
+
+def _no_database(file: Path) -> None:
+    file.write_bytes(b"\0" * 4096)
+
+
+SPOILS = {
+    "truncated": _truncated,
+    "header": _garbage_at(0),
+    "queue page": _garbage_at(3 * 4096),
+    "log": _garbage_in_the_log,
+    "zeros": _no_database,
+}
+
+
+@pytest.mark.parametrize("how", SPOILS)
+def test_a_corrupt_spool_is_refused_with_instructions_and_left_as_it_is(how: str, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with FakeSmtp(replies={"CONNECT": CUT}) as server:
+            relay = RelayProcess(tmp_path, rules(server), extra=QUICK)
+            async with relay:
+                client = Client(relay)
+                for _ in range(20):
+                    await client.until("250")
+                await relay.stop(signal.SIGKILL if how == "log" else signal.SIGTERM)
+            SPOILS[how](relay.spool)
+            files = {path.name: path.read_bytes() for path in (relay.spool, tmp_path / "spool.db-wal") if path.exists()}
+            started = len(relay.events)
+            with pytest.raises(AssertionError, match="ended before"):
+                await relay.start()
+            said = str(relay.events[started:])
+            assert "damaged" in said
+            assert "was left as it is: copy it and its -wal file away" in said
+            assert ".recover" in said
+            assert "Traceback" not in said
+            assert {name: (tmp_path / name).read_bytes() for name in files} == files
 
     asyncio.run(journey())
