@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from config.network import Network
@@ -76,5 +77,11 @@ class Common:
 def _allowed(peer: Any, allow: tuple[Network, ...]) -> bool:
     if not peer:
         return False
-    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    address = _address(str(peer[0]))
     return any(address in network for network in allow)
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Few clients make many connections."""
+    return ipaddress.ip_address(text.partition("%")[0])

@@ -30,7 +30,6 @@ MOST_PASSES: Final = 3
 """A mail that came through this very relay more often before is going round."""
 
 _RECEIVED: Final = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:\s*(\S[^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 Match = Callable[[str], Route | None]
 
@@ -127,7 +126,7 @@ class Handler:
         except SpoolUnavailable as error:
             emit(_log, "spool_unavailable", logging.ERROR, reason=str(error))
             return "451 4.3.0 Mail cannot be stored just now; try again later"
-        self._accepted(queue_id, arrival, header)
+        self._accepted(queue_id, arrival, repaired.message_id)
         return f"250 2.0.0 Ok: queued as {queue_id}"
 
     def _trace(self, session: Client, queue_id: str, now: float) -> bytes:
@@ -140,14 +139,13 @@ class Handler:
             now=now,
         )
 
-    def _accepted(self, queue_id: str, arrival: Arrival, header: bytes) -> None:
+    def _accepted(self, queue_id: str, arrival: Arrival, message_id: str) -> None:
         self._numbers.accepted += 1
         self._numbers.routes[arrival.route] += 1
         self._numbers.customers.add(arrival.route, domain_of(arrival.sender), (1, len(arrival.recipients)))
         self._numbers.recipients += len(arrival.recipients)
         self._numbers.octets += len(arrival.content)
         self._numbers.repairs.update(arrival.repairs)
-        message_id = _MESSAGE_ID.search(header)
         emit(
             _log,
             "accepted",
@@ -158,7 +156,7 @@ class Handler:
             size=len(arrival.content),
             route=arrival.route,
             peer=arrival.peer,
-            message_id=message_id[1].decode("ascii", "replace").strip() if message_id else None,
+            message_id=message_id or None,
             repairs=arrival.repairs or None,
         )
 

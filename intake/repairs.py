@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from time import gmtime
 from typing import Final
@@ -208,6 +209,7 @@ def trace_header(*, peer: str, helo: str, hostname: str, queue_id: str, protocol
     return field_line("Received", "\r\n\t".join(parts).encode("ascii"))
 
 
+@lru_cache(maxsize=1024)
 def _address_literal(peer: str) -> str:
     try:
         address = ip_address(peer)

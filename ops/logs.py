@@ -5,21 +5,25 @@ Under systemd a line carries its priority and leaves the time to the journal. A 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import re
 import sys
 import time
+from contextlib import nullcontext
 from typing import Final, TextIO
 
 _PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_GATHER_SECONDS: Final = 0.02
+"""How long a line of the event loop may wait for others: one write for all. Spool and peers wait longer for a disk."""
 _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 
 def set_up(style: str, stream: TextIO | None = None) -> None:
     """Send every record to `stream` (standard error by default). `style` is `text` or `json`."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = GatheringHandler(stream or sys.stderr)
     if style == "json":
         handler.setFormatter(JsonLines())
     else:
@@ -33,6 +37,51 @@ def set_up(style: str, stream: TextIO | None = None) -> None:
     for name in ("httpx", "httpcore", "msal", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mail.log").setLevel(logging.ERROR)
+
+
+class GatheringHandler(logging.StreamHandler[TextIO]):
+    """Writes the lines of a moment at once. A warning or worse, and a line from outside the event loop, waits for
+    nothing and takes along what waited. `logging.shutdown` at the end of the process writes the rest.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._due_on: asyncio.AbstractEventLoop | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + "\n")
+            if record.levelno >= logging.WARNING or not self._comes_back():
+                self.flush()
+        except Exception:  # as for any line: the relay carries mail, whatever becomes of its log
+            self.handleError(record)
+
+    def _comes_back(self) -> bool:
+        """Whether the loop that runs in this thread will write what waits."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if self._due_on is not loop:
+            loop.call_later(_GATHER_SECONDS, self._flush_when_due)
+            self._due_on = loop
+        return True
+
+    def _flush_when_due(self) -> None:
+        self._due_on = None
+        try:
+            self.flush()
+        except (OSError, ValueError):
+            self.handleError(logging.makeLogRecord({"msg": "log lines could not be written"}))
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock or nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
 
 
 class TextLines(logging.Formatter):

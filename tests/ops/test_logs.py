@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -70,3 +71,54 @@ def test_an_exception_is_told_with_its_traceback() -> None:
         logging.getLogger("relay.test").exception("delivery failed")
     assert "delivery failed" in stream.getvalue()
     assert "ValueError: our own bug" in stream.getvalue()
+
+
+class CountedWrites(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+def test_the_lines_of_a_moment_are_one_write_in_their_order() -> None:
+    stream, log = CountedWrites(), logging.getLogger("relay.test")
+    set_up("json", stream)
+
+    async def speak() -> None:
+        for number in range(50):
+            emit(log, "delivered", number=number)
+        assert stream.writes == 0
+        while not stream.writes:
+            await asyncio.sleep(0.005)
+
+    asyncio.run(speak())
+    assert stream.writes == 1
+    assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == list(range(50))
+
+
+def test_a_warning_is_written_at_once_behind_what_came_before() -> None:
+    stream, log = CountedWrites(), logging.getLogger("relay.test")
+    set_up("json", stream)
+
+    async def speak() -> list[str]:
+        emit(log, "delivered")
+        emit(log, "held", logging.WARNING)
+        return [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+
+    assert asyncio.run(speak()) == ["delivered", "held"]
+
+
+def test_a_loop_that_ended_leaves_no_line_behind() -> None:
+    stream, log = CountedWrites(), logging.getLogger("relay.test")
+    set_up("json", stream)
+
+    async def speak(event: str) -> None:
+        emit(log, event)
+
+    asyncio.run(speak("first"))
+    asyncio.run(speak("second"))
+    emit(log, "third")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["first", "second", "third"]
