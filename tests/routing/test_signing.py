@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import dkim
@@ -131,6 +132,22 @@ LINES = st.lists(st.sampled_from([b"a", b" ", b"\t", b"\r\n", b"  ", b"b\xe9", b
 def test_our_relaxed_body_is_that_of_dkimpy(body: bytes) -> None:
     policy = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
     assert canonical_body(body + b"\r\n") == policy.canonicalize_body(body + b"\r\n")
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b" \t\r\n", b"\r\r\n", b"\n"])
+def test_empty_lines_cost_no_step_each(line: bytes) -> None:
+    """17 million of them fit a mail; a loop over them kept every other client waiting for seconds."""
+
+    def steps(body: bytes) -> int:
+        seen: list[str] = []
+        sys.setprofile(lambda _frame, event, _what: seen.append(event))
+        try:
+            canonical_body(body)
+        finally:
+            sys.setprofile(None)
+        return len(seen)
+
+    assert steps(b"Text.\r\n" + line * 50_000) == steps(b"Text.\r\n" + line * 5)
 
 
 @given(LINES.map(lambda raw: raw.replace(b"\r\n", b"\r\n ")))
