@@ -69,6 +69,11 @@ class Limits(Settings):
     message_size: Size = setting(default=Size(35 << 20), doc="Largest mail accepted.", minimum=1024)
     recipients: int = setting(default=500, doc="Most recipients of one mail.", minimum=1)
     connections: int = setting(default=1000, doc="Most connections at one time.", minimum=1)
+    content_memory: Size = setting(
+        default=Size(32 << 20),
+        doc="Mail that is still coming in, of all clients together; beyond it they wait, the slowest are sent away.",
+        minimum=1 << 20,
+    )
     spool_size: Size = setting(default=Size(10 << 30), doc="When the spool holds this much, mail is refused with 452.")
 
 

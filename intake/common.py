@@ -17,11 +17,10 @@ from config.network import Network
 from config.relay_settings import Limits
 from intake.counters import Numbers
 from intake.handler import Handler
+from intake.memory import Memory
 
 IDLE_SECONDS: Final = 300.0
 """RFC 5321 4.5.3.2.7 asks a server to wait at least five minutes for the next command."""
-_LARGE_PLACES: Final = 8
-"""How many large mails (over 256 KB) may be read at a time; the others wait while TCP holds their clients back."""
 
 
 class Speaker(Protocol):
@@ -48,8 +47,11 @@ class Common:
     handler: Handler
     idle: float = IDLE_SECONDS
     open: set[Speaker] = field(default_factory=set)
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_PLACES))
     stopping: bool = False
+    memory: Memory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(self.limits.content_memory, self.idle / 30)
 
     def refusal(self, peer: Any, allow: tuple[Network, ...]) -> str | None:
         """Why a client may not speak, as a reply; None when it may. `peer` is the socket's peer name."""

@@ -20,6 +20,7 @@ from intake.common import Common
 from intake.content import Content
 from intake.handler import Client, Transaction, log_bug
 from intake.inbound import Inbound
+from intake.memory import Share
 from routing.events import emit
 
 _log = logging.getLogger("intake")
@@ -28,11 +29,13 @@ _COMMAND_OCTETS: Final = 2048
 """RFC 5321 4.5.3.1.4 says 512 and lets every extension add to it; ENVID, ORCPT and AUTH add more than 1000."""
 _BUFFER_OCTETS: Final = 1 << 16
 """What a connection buffers before reading pauses (at twice this)."""
-_SMALL_OCTETS: Final = 1 << 18
-"""Content up to this size may be in memory for every connection; larger content needs one of `Common.places`."""
+_SMALL_OCTETS: Final = 1 << 15
+"""Content up to this size may be in memory for every connection; larger content is counted in `Common.memory`."""
 
-_MOST_SLIPS: Final = 20
-"""Commands that are no SMTP, in a row: by then a client talks of something else, and each one is a line in the log."""
+_PATIENCE: Final = 100
+"""Commands between two mails that bring none nearer, such as NOOP and RSET: each takes a turn from the others."""
+_SLIP: Final = 5
+"""What a command costs that is no SMTP: after 20 a client talks of something else, and each is a line in the log."""
 _SLIPS: Final = ("500", "501", "502", "503", "555")
 
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
@@ -69,7 +72,7 @@ class Dialogue(SMTP):
         self._leaving = False
         self._keeping = False
         self._silent_until = 0.0
-        self._slips = 0
+        self._patience = _PATIENCE
         super().__init__(
             common.handler,
             data_size_limit=self._size_limit,
@@ -166,9 +169,13 @@ class Dialogue(SMTP):
         if left > 0 or self._keeping:
             wait = left if 0 < left < self._timeout_duration else self._timeout_duration
             self._timeout_handle = self.loop.call_later(wait, self._timeout_cb)
-        elif self.transport is not None:
-            self._log_refusal("421 4.4.2 idle for too long")
-            self._writer.write(b"421 4.4.2 %s: idle for too long\r\n" % self.hostname.encode("ascii", "replace"))
+        else:
+            self._hang_up("421 4.4.2", "idle for too long")
+
+    def _hang_up(self, code: str, why: str) -> None:
+        if self.transport is not None:
+            self._log_refusal(f"{code} {why}")
+            self._writer.write(f"{code} {self.hostname}: {why}\r\n".encode("ascii", "replace"))
             self._writer.close()
 
     # ---- replies -----------------------------------------------------------------------------------------------
@@ -179,17 +186,19 @@ class Dialogue(SMTP):
         if not _HAS_STATUS.match(reply):
             code = reply[:3]
             reply = f"{code} {_STATUS.get(code, code[0] + '.0.0')}{reply[3:]}"
+            if code[0] == "2":  # only what says nothing of a mail has no status of its own
+                await self._lose_patience(1)
         if reply[0] in "45":
             self._log_refusal(reply)
         await self._say(reply)
         if reply.startswith(_SLIPS):
-            await self._count_slip()
+            await self._lose_patience(_SLIP)
         self._leave_when_idle()
 
-    async def _count_slip(self) -> None:
-        self._slips += 1
-        if self._slips >= _MOST_SLIPS:
-            reply = "421 4.7.0 Too many commands that are no SMTP, goodbye"
+    async def _lose_patience(self, cost: int) -> None:
+        self._patience -= cost
+        if self._patience < 0 or (self._patience == 0 and cost == _SLIP):
+            reply = "421 4.7.0 Too many commands without a mail, goodbye"
             self._log_refusal(reply)
             await self._say(reply)
             self._writer.close()
@@ -282,7 +291,7 @@ class Dialogue(SMTP):
             self._argument = None
             await self._say("354 End data with <CR><LF>.<CR><LF>")
             reply = await self._take_mail()
-            self._slips = 0
+            self._patience = _PATIENCE
             if reply[0] in "45":
                 self._log_refusal(reply)
             self._set_post_data_state()
@@ -290,27 +299,26 @@ class Dialogue(SMTP):
             self._leave_when_idle()
 
     async def _take_mail(self) -> str:
-        content = await self._read_content()
-        if content is None:
-            return f"552 5.3.4 The mail is larger than {self._size_limit} octets"
-        self.envelope.content = self.envelope.original_content = content
-        self._keeping = True
-        try:
-            return str(await self._call_handler_hook("DATA"))
-        except Exception as error:
-            return await self.handle_exception(error)
-        finally:
-            self._keeping = False
+        with Share(self._common.memory, self._too_slow) as share:
+            content = await self._read_content(share)
+            if content is None:
+                return f"552 5.3.4 The mail is larger than {self._size_limit} octets"
+            self.envelope.content = self.envelope.original_content = content
+            self._keeping = share.whole = True
+            try:
+                return str(await self._call_handler_hook("DATA"))
+            except Exception as error:
+                return await self.handle_exception(error)
+            finally:
+                self._keeping = False
 
-    async def _read_content(self) -> bytes | None:
+    async def _read_content(self, share: Share) -> bytes | None:
         """What stands before the final dot, without transparency dots; None when it is over the limit."""
         content = Content(self._size_limit, lf_client=not self._inbound.crlf_seen)
-        has_place = False
         try:
             while (rest := content.feed(await self._inbound.read(4 * _BUFFER_OCTETS))) is None:
-                if content.size > _SMALL_OCTETS and not has_place:
-                    self._silent_until = math.inf  # the client waits for us now
-                    has_place = await self._common.places.acquire()
+                if content.size > _SMALL_OCTETS or share.octets:
+                    await self._make_room(share, content.size)
                 self._reset_timeout()
             self._reset_timeout()
             self._inbound.give_back(rest)
@@ -320,6 +328,16 @@ class Dialogue(SMTP):
         except Exception as error:  # where the mail ends is not known: what follows must not be read as commands
             await self.handle_exception(error)
             raise ConnectionResetError("closed after a bug of our own") from error
+
+    async def _make_room(self, share: Share, octets: int) -> None:
+        if self._common.memory.charge(share, octets):
+            return
+        self._silent_until = math.inf  # the client waits for us now
+        self._inbound.pause()
+        try:
+            await self._common.memory.wait(share)
         finally:
-            if has_place:
-                self._common.places.release()
+            self._inbound.resume()
+
+    def _too_slow(self) -> None:
+        self._hang_up("421 4.4.2", "too slow while other clients wait for memory; try again later")

@@ -68,3 +68,13 @@ class Inbound:
     def give_back(self, rest: bytes) -> None:
         """Put octets that were read too far in front of what comes next."""
         self._ahead[:0] = rest
+
+    def pause(self) -> None:
+        """Read no more: TCP holds the client back."""
+        self._reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+    def resume(self) -> None:
+        """Read on, unless what is read already must be taken first."""
+        transport = self._reader._transport  # type: ignore[attr-defined]
+        if not self._reader._paused and not transport.is_closing():  # type: ignore[attr-defined]
+            transport.resume_reading()

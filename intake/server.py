@@ -100,6 +100,11 @@ class Intake:
         """Host and real port of every socket that is listened on."""
         return [socket.getsockname()[:2] for server in self._servers for socket in server.sockets]
 
+    @property
+    def receiving(self) -> int:
+        """Octets in memory of mails that are not whole yet, or not kept yet; small ones do not count."""
+        return self._common.memory.used
+
     async def stop(self, grace: float) -> None:
         """Stop accepting, say 421 to idle clients, and let transactions under way end within `grace` seconds.
 

@@ -26,6 +26,7 @@ from intake.server import Intake
 from ops import notify
 from ops.check import Checked, check
 from ops.control import Control, control_path
+from ops.descriptors import raise_limit
 from ops.orders import Hands
 from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
@@ -81,6 +82,7 @@ class Service:
         if checked.relay is None or checked.rules is None:
             return 1
         relay = checked.relay
+        raise_limit(relay.limits.connections)
         own_name = await asyncio.to_thread(socket.getfqdn)
         host = Host(hostname=relay.hostname or own_name)
         plan = build_plan(checked.rules, self._kinds, host, None)

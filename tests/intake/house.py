@@ -126,7 +126,7 @@ def events(name: str) -> Iterator[list[dict[str, Any]]]:
 async def running(
     *, allow: tuple[str, ...] = ("127.0.0.0/8", "::1"), address: str = "127.0.0.1:0", idle: float = 300.0, **limits: Any
 ) -> AsyncIterator[House]:
-    sizes = {key: Size(value) if key.endswith("size") else value for key, value in limits.items()}
+    sizes = {key: Size(value) if key in ("message_size", "content_memory") else value for key, value in limits.items()}
     relay = Relay(listen=(Listen(address=address, allow=allow),), limits=Limits(**sizes))
     with TemporaryDirectory() as folder:
         spool = await WatchedSpool.open(f"{folder}/spool.db", size_limit=1 << 30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import AsyncExitStack
 
 import pytest
 
@@ -128,34 +127,6 @@ def test_hundreds_of_slow_clients_are_all_served() -> None:
 
 async def connected(port: int) -> Client:
     return Client(*await asyncio.open_connection("127.0.0.1", port))
-
-
-def test_only_a_few_large_mails_are_in_memory_and_the_others_wait_their_turn() -> None:
-    large = MAIL + b"".join(b"%070d\r\n" % number for number in range(20_000))
-
-    async def run() -> None:
-        async with running(idle=2.0) as house, AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(house.client()) for _ in range(10)]
-            *holders, waiting, small = clients
-            for client in clients:
-                await client.begin()
-            for client in holders:
-                client.send(large)
-                await client.writer.drain()
-            await asyncio.sleep(0.2)
-            waiting.send(large + b".\r\n")
-            answer = asyncio.create_task(waiting.reply())
-            assert (await small.say(MAIL + b".")).startswith("250 2.0.0")
-            await asyncio.sleep(0.2)
-            assert not answer.done()
-            holders[0].reset()
-            assert (await answer).startswith("250 2.0.0")
-            for client in holders[1:]:
-                assert (await client.say(b".")).startswith("250 2.0.0")
-            assert len(house.spool.arrivals) == 9
-            assert {len(arrival.content) > 1_400_000 for arrival in house.spool.arrivals[1:]} == {True}
-
-    asyncio.run(run())
 
 
 def test_a_client_that_sends_far_ahead_leaves_the_others_their_turn() -> None:
