@@ -18,6 +18,7 @@ from config.problems import ConfigInvalid
 from config.relay_settings import Delivery
 from config.schema import relay_schema, routes_schema
 from ops.check import check
+from ops.doctor_command import add_doctor
 from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
 from spool.contract import SpoolUnusable
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serving(commands)
     _add_asking(commands)
     add_queue(commands, _add)
+    add_doctor(commands, _add)
     return parser
 
 

@@ -223,7 +223,7 @@ async def _theirs(dns: Lookup, leaving: Departure, policy: Policy) -> Half:
     domain = _filled(leaving.traits.signs_as, leaving)
     if not await aligned(dns, domain, leaving.from_domain, strict=policy.strict_dkim):
         return Half(Sure.NO, (_unaligned(f"the provider's signature d={domain}", leaving, policy),))
-    signer = leaving.traits.signer or "Microsoft signs, if DKIM is switched on there"
+    signer = leaving.traits.signer or "the provider signs, if DKIM is switched on there"
     sure, told = await provider_keys(dns, leaving.traits, domain)
     return Half(sure, (f"DKIM: d={domain} aligns; {told}; {signer}",))
 

@@ -83,7 +83,10 @@ class LiveDns:
         try:
             async with self._slots:
                 found = await self._library().resolve(name + ".", kind, raise_on_no_answer=False, search=False)
-        except (dns.resolver.NXDOMAIN, dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel):
+        except dns.resolver.NXDOMAIN as gone:
+            target = _plain(gone.canonical_name.to_text())
+            return Answer(Known.NO_NAME, alias=target if target != name else "")
+        except (dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel):
             return Answer(Known.NO_NAME)
         except dns.resolver.NoNameservers:
             return Answer(Known.UNKNOWN, why="every DNS server answered with a failure")

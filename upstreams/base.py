@@ -28,6 +28,17 @@ class Host:
     trust: Trust = field(default_factory=Trust, compare=False, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """A mail that is never sent. `invented` is True when only the sender's domain is known, and the part before the @
+    was made up. `recipient` is outside the customer's organisation.
+    """
+
+    sender: str
+    recipient: str
+    invented: bool = False
+
+
 class Upstream(ABC):
     """A way out, alive: built from its settings, used by many mails, closed at reload or shutdown.
 
@@ -49,6 +60,13 @@ class Upstream(ABC):
     @abstractmethod
     async def probe(self) -> Outcome:
         """Check the way without sending a mail: connect, TLS, login or token. SENT means ready."""
+
+    async def rehearse(self, mail: Rehearsal) -> Outcome:  # noqa: ARG002 - for those that can do more
+        """`probe`, and as far beyond it as a mail like this comes without being sent. SENT: nothing speaks against it.
+
+        For `doctor`, on an upstream of its own.
+        """
+        return await self.probe()
 
     @abstractmethod
     async def close(self) -> None:

@@ -22,13 +22,14 @@ from routing.events import emit
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams import graph_losses
-from upstreams.base import Host, Kind, Upstream
+from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.entra import EntraApp
 from upstreams.graph_client import GraphClient, GraphRequest
 from upstreams.graph_draft import draft_of
 from upstreams.graph_errors import TOO_LARGE, is_our_bug, outcome_of
 from upstreams.graph_large import LargeSend
 from upstreams.graph_message import GraphMessage, can_be_named, graph_message
+from upstreams.graph_rehearsal import rehearse_as
 from upstreams.http_client import is_base_url
 from upstreams.microsoft import mailbox_traits
 from upstreams.mime_parts import Unsayable
@@ -134,6 +135,12 @@ class Graph(Upstream):
             "Of de app namens de mailbox mag versturen, blijkt bij de eerste mail.",
         )
         return Outcome(Word.SENT, "Entra gave a token and Graph answers", Stage.LOGIN, hint=hint)
+
+    async def rehearse(self, mail: Rehearsal) -> Outcome:
+        """See `Upstream.rehearse`. Whether a mailbox that was made up exists says nothing, so then it is a probe."""
+        if mail.invented and self._mailbox is None:
+            return await self.probe()
+        return await rehearse_as(self._client, self._mailbox or mail.sender)
 
     async def close(self) -> None:
         await self._client.close()

@@ -6,6 +6,8 @@ Must never send the token to any host but Graph's own, nor show it or an upload'
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 import time
 import uuid
@@ -88,6 +90,11 @@ class GraphClient:
             return answer
         return outcome_of(answer, time.time(), token)
 
+    async def roles(self) -> tuple[str, ...] | Outcome:
+        """What Entra wrote into the token as application permissions; none with RBAC for Applications alone."""
+        token = await self._tokens.token(self._scope)
+        return token if isinstance(token, Outcome) else roles_of(token)
+
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` beside everything else; closing waits for it a few seconds."""
         task = asyncio.get_running_loop().create_task(work)
@@ -148,6 +155,17 @@ def scope_of(base_url: str) -> str:
     host = (parts.hostname or "").lower()
     port = "" if parts.port in (None, 443) else f":{parts.port}"
     return f"{parts.scheme}://{host}{port}/.default"
+
+
+def roles_of(token: str) -> tuple[str, ...]:
+    """The `roles` claim of a JWT, unverified: for people to read, never to decide by."""
+    try:
+        part = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        roles = claims.get("roles", [])
+    except (IndexError, ValueError, AttributeError):
+        return ()
+    return tuple(str(role) for role in roles) if isinstance(roles, list) else ()
 
 
 def _may_upload_to(url: str, base_url: str) -> bool:

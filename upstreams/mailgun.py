@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import quote
 
@@ -23,7 +23,7 @@ from routing.provider_events import EventReader
 from upstreams.api_groups import Group, ask_in_groups
 from upstreams.api_message import TooLarge, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import basic, is_key
-from upstreams.base import Host, Kind, Upstream
+from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.http_client import HttpClient, Reply, is_base_url
 from upstreams.mailgun_events import reader
 from upstreams.mailgun_replies import OUR_BUG, outcome_of
@@ -135,6 +135,15 @@ class Mailgun(Upstream):
         if answer.word is Word.REJECT and answer.code == 400:
             return Outcome(Word.SENT, f"key and domain are known: {answer.reply}", Stage.LOGIN, 400)
         return answer
+
+    async def rehearse(self, mail: Rehearsal) -> Outcome:
+        """See `Upstream.rehearse`: a mail in test mode, which Mailgun judges and bills and never delivers."""
+        ready = await self.probe()
+        if ready.word is not Word.SENT:
+            return ready
+        message = f"From: {mail.sender}\r\nTo: {mail.recipient}\r\nSubject: check\r\n\r\ncheck\r\n".encode()
+        answer = await self._post(form([("to", mail.recipient), ("o:testmode", "yes")], message), probing=True)
+        return replace(answer, reply="the domain may send (in test mode)") if answer.word is Word.SENT else answer
 
     async def close(self) -> None:
         await self._client.close()

@@ -7,6 +7,7 @@ Authorization header and is in no outcome.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from routing.mail import Outgoing
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_message import TOO_LARGE_STATUS, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import REPLY_SHOWN, bounded, member, told
-from upstreams.base import Upstream
+from upstreams.base import Rehearsal, Upstream
 from upstreams.http_client import HttpClient, Reply, retry_after
 from upstreams.mime_parts import Unsayable
 from upstreams.sendgrid_body import Prepared, prepare
@@ -143,6 +144,20 @@ class SendGridApi(Upstream):
             return Outcome(Word.CONFIG, "the API key has no mail.send scope", Stage.LOGIN, 200, hint=_KEY)
         return Outcome(Word.SENT, "the API key may send", Stage.LOGIN, 200)
 
+    async def rehearse(self, mail: Rehearsal) -> Outcome:
+        """See `Upstream.rehearse`: the scopes, then a mail in sandbox mode, which SendGrid checks and never sends."""
+        outcome = await self.probe()
+        if outcome.word is not Word.SENT:
+            return outcome
+        headers = {**self._headers(), "Content-Type": "application/json"}
+        body = json.dumps(_sandboxed(mail)).encode()
+        reply = await self._client.exchange("POST", f"{self._base_url}/v3/mail/send", headers, body, repeatable=True)
+        if isinstance(reply, Outcome):
+            return reply
+        if reply.status == 200:
+            return Outcome(Word.SENT, "the API key may send, and the sender is verified", Stage.REQUEST, 200)
+        return self._refusal(reply)
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -175,6 +190,17 @@ class SendGridApi(Upstream):
         wait = _wait(reply.headers, time.time()) if reply.status == 429 else None
         size = TOO_LARGE_STATUS if reply.status == 413 else None
         return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, size, wait, hint=hint)
+
+
+def _sandboxed(mail: Rehearsal) -> dict[str, Any]:
+    """The smallest mail there is, marked as one that must not be sent (sendgrid.md 2)."""
+    return {
+        "personalizations": [{"to": [{"email": mail.recipient}]}],
+        "from": {"email": mail.sender},
+        "subject": "check",
+        "content": [{"type": "text/plain", "value": "check"}],
+        "mail_settings": {"sandbox_mode": {"enable": True}},
+    }
 
 
 def _verdict(status: int, text: str) -> tuple[Word, Hint | None]:

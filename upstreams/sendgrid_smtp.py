@@ -13,7 +13,7 @@ from typing import Any, Final
 from routing.headers import prepend, remove
 from routing.mail import Outgoing
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
-from upstreams.base import Upstream
+from upstreams.base import Rehearsal, Upstream
 from upstreams.sendgrid_body import category
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable, Row
@@ -109,6 +109,9 @@ class SendGridSmtp(Upstream):
 
     async def probe(self) -> Outcome:
         return await self._smtp.probe()
+
+    async def rehearse(self, mail: Rehearsal) -> Outcome:
+        return await self._smtp.rehearse(mail)
 
     async def close(self) -> None:
         await self._smtp.close()

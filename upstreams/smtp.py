@@ -14,10 +14,11 @@ from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
-from upstreams.base import Host, Kind, Upstream
+from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.microsoft import MAILBOX_VOLUME, SPF_INCLUDE, TENANT_SELECTORS, is_microsoft
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import Shelf, SmtpLimits, SmtpPool
+from upstreams.smtp_rehearsal import rehearse_on
 from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
 from upstreams.smtp_session import Opener, SmtpWay
 from upstreams.smtp_transaction import Transaction
@@ -100,6 +101,18 @@ class SmtpUpstream(Upstream):
             return self._replies.classify(reply, Stage.LOGIN)
         return Outcome(Word.SENT, str(reply), Stage.LOGIN, reply.code, reply.enhanced)
 
+    async def rehearse(self, mail: Rehearsal) -> Outcome:
+        """See `Upstream.rehearse`: login, MAIL, RCPT, RSET, QUIT."""
+        way = self._way_for(mail.sender)
+        return way if isinstance(way, Outcome) else await self.rehearse_by(way, mail)
+
+    async def rehearse_by(self, way: SmtpWay, mail: Rehearsal) -> Outcome:
+        """`rehearse` by a way that the caller chose."""
+        session = await self._opener.open(way)
+        if isinstance(session, Outcome):
+            return session
+        return await rehearse_on(session, mail, self._replies, self._limits.timeout)
+
     async def close(self) -> None:
         """See `Upstream.close`."""
         await self._pool.close()
@@ -162,7 +175,8 @@ class SmtpSettings(SmtpCommon):
         if self.password is not None and is_microsoft(self.host):
             yield Fault(
                 "password",
-                "logs in to Microsoft with a password, which is off by default from the end of December 2026",
+                "logs in to Microsoft with a password, which is off by default from the end of December 2026 "
+                "(and not offered to later tenants); Microsoft tells the final date in the second half of 2027",
                 "move to `type: smtp_oauth` or `type: graph`; till then the customer's admin can switch it on again",
                 warning=True,
             )

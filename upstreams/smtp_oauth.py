@@ -17,7 +17,7 @@ from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
-from upstreams.base import Host, Kind, Upstream
+from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.entra import EntraApp, EntraTokens
 from upstreams.http_client import HttpClient
 from upstreams.microsoft import mailbox_traits
@@ -146,6 +146,14 @@ class SmtpOauth(SmtpUpstream):
         outcome = await self._probe_once()
         return await self._probe_once() if refuses_token(outcome) else outcome
 
+    async def rehearse(self, mail: Rehearsal) -> Outcome:
+        """See `Upstream.rehearse`. A mailbox that was made up cannot log in, so then it is a probe."""
+        mailbox = self._mailbox or mail.sender
+        if mail.invented and self._mailbox is None:
+            return await self.probe()
+        outcome = await self._rehearse_as(mailbox, mail)
+        return await self._rehearse_as(mailbox, mail) if refuses_token(outcome) else outcome
+
     async def close(self) -> None:
         """See `Upstream.close`."""
         await super().close()
@@ -169,6 +177,15 @@ class SmtpOauth(SmtpUpstream):
             outcome = await self.probe_by(self._bare)
             return replace(outcome, hint=_NOT_LOGGED_IN) if outcome.word is Word.SENT else outcome
         outcome = await self.probe_by(self._way_as(self._probed_mailbox, token))
+        if refuses_token(outcome):
+            self._tokens.forget(SCOPE, token)
+        return outcome
+
+    async def _rehearse_as(self, mailbox: str, mail: Rehearsal) -> Outcome:
+        token = await self._tokens.token(SCOPE)
+        if isinstance(token, Outcome):
+            return token
+        outcome = await self.rehearse_by(self._way_as(mailbox, token), replace(mail, sender=mailbox))
         if refuses_token(outcome):
             self._tokens.forget(SCOPE, token)
         return outcome

@@ -60,7 +60,8 @@ class Given:
 
 
 class FakeEntra:
-    """One tenant with one app. The app has a `secret`, or the `certificate` (PEM) that was uploaded for it.
+    """One tenant with one app. The app has a `secret`, or the `certificate` (PEM) that was uploaded for it;
+    `roles` are the permissions in its tokens.
 
     `token_calls` counts token requests, `discoveries` the others; `given` lists the tokens; `revoked` may be added to.
     `before_answer` is awaited before each token answer: a cleared Event holds them.
@@ -73,10 +74,12 @@ class FakeEntra:
         secret: str | None = None,
         certificate: bytes | None = None,
         expires_in: int = 3599,
+        roles: tuple[str, ...] = ("Mail.Send",),
     ) -> None:
         self.tenant = "aaaabbbb-0000-cccc-1111-dddd2222eeee"
         self.client_id = "00001111-aaaa-2222-bbbb-3333cccc4444"
         self.expires_in = expires_in
+        self.roles = roles
         self.script: deque[Response | Fault] = deque()
         self.token_calls = 0
         self.discoveries = 0
@@ -136,7 +139,9 @@ class FakeEntra:
         wrong = self._wrong(request.target.split("/")[1], form)
         if wrong:
             return aadsts(wrong)
-        token = secrets.token_urlsafe(60)
+        head = {"typ": "JWT", "nonce": secrets.token_urlsafe(32), "alg": "RS256", "x5t": secrets.token_urlsafe(20)}
+        claims = {"aud": form["scope"], "tid": self.tenant, "appid": self.client_id, "roles": self.roles}
+        token = f"{_part(head)}.{_part(claims)}.{secrets.token_urlsafe(256)}"
         self.given.append(Given(token, form["scope"]))
         said = {"token_type": "Bearer", "expires_in": self.expires_in, "ext_expires_in": self.expires_in}
         return _json(200, {**said, "access_token": token})
@@ -174,6 +179,10 @@ class FakeEntra:
         except jwt.PyJWTError:
             return False
         return said.get("x5t#S256", "").rstrip("=") == thumbprint and claims["iss"] == claims["sub"] == self.client_id
+
+
+def _part(claims: dict[str, object]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
 
 
 def _json(status: int, said: dict[str, object]) -> Response:

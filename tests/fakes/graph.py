@@ -74,6 +74,8 @@ class FakeGraph:
     ) -> None:
         self.mailboxes = mailboxes
         self.writes = writes
+        self.scope: set[str] | None = None
+        """The mailboxes that the app may send as; None: all."""
         self.script: deque[Response | Fault] = deque()
         self.steps: defaultdict[str, deque[Response | Fault]] = defaultdict(deque)
         self.done: list[str] = []
@@ -215,8 +217,8 @@ class FakeGraph:
             return error(400, "BadRequest", "Content-Type must be text/plain for MIME.")
         if len(request.body) > LIMIT:
             return error(413, "RequestEntityTooLarge", "The maximum request length supported is 4MB.")
-        if mailbox not in self.mailboxes:
-            return error(404, "ErrorInvalidUser", "The requested user is invalid.")
+        if refused := self._closed(mailbox):
+            return refused
         try:
             mail = _parsed(base64.b64decode(request.body, validate=True))
         except binascii.Error:
@@ -230,6 +232,13 @@ class FakeGraph:
             named = frozenset()
         if not named:
             return error(400, "ErrorInvalidRecipients", "At least one recipient is not valid.")
+        return None
+
+    def _closed(self, mailbox: str) -> Response | None:
+        if mailbox not in self.mailboxes:
+            return error(404, "ErrorInvalidUser", "The requested user is invalid.")
+        if self.scope is not None and mailbox not in self.scope:
+            return error(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
         return None
 
     def _deliver(self, mailbox: str, request: Request) -> Response:

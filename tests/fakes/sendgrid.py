@@ -106,6 +106,8 @@ class FakeSendGrid(HttpLookAlike):
             return error(400, *wrong.args)
         if self.verified and mail["from"]["email"].rpartition("@")[2] not in self.verified:
             return error(403, "The from address does not match a verified Sender Identity.", "from")
+        if mail.get("mail_settings", {}).get("sandbox_mode", {}).get("enable"):
+            return Response(200)
         message_id = f"look-alike-{len(self.requests):04}"
         self.delivered += deliveries(mail, message_id)
         return Response(202, {"X-Message-Id": message_id})
