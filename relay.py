@@ -18,6 +18,7 @@ from config.problems import ConfigInvalid
 from config.relay_settings import Delivery
 from config.schema import relay_schema, routes_schema
 from ops.check import check
+from ops.completion import add_completion
 from ops.doctor_command import add_doctor
 from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
@@ -26,6 +27,7 @@ from upstreams import KINDS
 from upstreams.tls import TrustUnusable
 
 _DEFAULT_CONFIG = "/etc/callpro-relay/relay.yaml"
+_CONFIG_HELP = f"the relay.yaml to read; default: {_DEFAULT_CONFIG}"
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -131,13 +133,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_asking(commands)
     add_queue(commands, _add)
     add_doctor(commands, _add)
+    add_completion(commands, _add, _parser)
     return parser
 
 
 def _add(commands: Commands, name: str, command: Command, words: str) -> argparse.ArgumentParser:
     made = commands.add_parser(name, help=words, description=words)
     made.set_defaults(command=command)
-    made.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), help=f"default: {_DEFAULT_CONFIG}")
+    made.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE", help=_CONFIG_HELP)
     return made
 
 
@@ -148,26 +151,29 @@ def _add_serving(commands: Commands) -> None:
 
 def _add_asking(commands: Commands) -> None:
     made = _add(commands, "check", check_config, "read every file, run its tests, print all problems at once")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     made = _add(commands, "route", explain_route, "explain what happens to a mail of this sender")
     made.add_argument("address", help="an envelope sender; <> is the null sender")
     made.add_argument("--to", action="append", default=[], metavar="ADDRESS", help="a recipient; may be repeated")
     made.add_argument("--message", type=Path, metavar="FILE", help="the mail itself, for what would change in it")
     made.add_argument("--no-dns", action="store_true", help="say what DMARC hangs on by the rules alone")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     made = _add(commands, "send", send_mail, "send a test mail through the running relay and follow it")
-    made.add_argument("--from", dest="sender", required=True, metavar="ADDRESS")
-    made.add_argument("--to", action="append", required=True, metavar="ADDRESS", help="may be repeated")
-    made.add_argument("--wait", type=length_of_time, default=30.0, help="how long to follow it; default 30s")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--from", dest="sender", required=True, metavar="ADDRESS", help="the sender")
+    made.add_argument("--to", action="append", required=True, metavar="ADDRESS", help="a recipient; may be repeated")
+    made.add_argument(
+        "--wait", type=length_of_time, default=30.0, metavar="TIME", help="how long to follow it; default: 30s"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     files = ("relay.yaml", "routes.yaml")
     made = _add(commands, "schema", print_schema, "print the JSON Schema of a file, for completion in editors")
-    made.add_argument("file", choices=files, nargs="?", default="routes.yaml")
+    made.add_argument("file", choices=files, nargs="?", default="routes.yaml", help="default: routes.yaml")
     made = _add(commands, "example", print_example, "print an annotated example file")
-    made.add_argument("file", choices=files, nargs="?", default="routes.yaml")
+    more = (*files, "first-routes.yaml")
+    made.add_argument("file", choices=more, nargs="?", default="routes.yaml", help="default: routes.yaml")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def add_doctor(commands: Commands, add: Add) -> None:
     made.add_argument("which", nargs="?", metavar="DOMAIN", help="a domain, address or route; default: every route")
     made.add_argument("--from", dest="sender", metavar="ADDRESS", help="a sender to try it with, such as info@acme.nl")
     made.add_argument("--no-probes", action="store_true", help="ask the DNS only, and connect to nobody")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def doctor(asked: argparse.Namespace) -> int:

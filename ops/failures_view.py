@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -41,6 +42,20 @@ def failures_csv(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> st
 def each_csv(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:
     """A line for each recipient, with the upstream's last words."""
     return _csv(_EACH, [_each(line, zone) for line in lines])
+
+
+def failures_json(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:
+    """A list of objects with the columns of `failures_csv`; counts are numbers."""
+    counted = sorted(_by_day(lines, zone).items())
+    rows = [
+        {"day": day, "customer": customer, **{how: counts[how] for how in _HOWS}} for (day, customer), counts in counted
+    ]
+    return json.dumps(rows, indent=2) + "\n"
+
+
+def each_json(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:
+    """A list of objects with the columns of `each_csv`."""
+    return json.dumps([dict(zip(_EACH, _each(line, zone), strict=True)) for line in lines], indent=2) + "\n"
 
 
 def each_text(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import pwd
 import sys
@@ -34,7 +35,7 @@ def add_orders(queue: Commands, add: Add) -> None:
     made = add(queue, "retry", _told(retry), "try waiting mail now")
     add_ids(made)
     add_filters(made)
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "hold", _told(hold), "keep mail here: one mail, a route, or what a customer sends")
     _add_subjects(made)
     made.add_argument("--reason", default="", metavar="TEXT", help="shown wherever the hold is")
@@ -45,9 +46,9 @@ def add_orders(queue: Commands, add: Add) -> None:
     add_filters(made)
     made.add_argument("--reason", default="", metavar="TEXT", help="shown on the mail's timeline")
     made.add_argument("--yes", action="store_true", help="do it; without it you are told how many it would be")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "holds", _told(show_holds), "what is on hold, since when, by whom and why")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def retry(asked: argparse.Namespace) -> int:
@@ -101,7 +102,11 @@ def drop(asked: argparse.Namespace) -> int:
     """`queue drop`: delete waiting mail."""
     which = _which(asked)
     if not asked.yes:
-        print(f"{_mails(_count(asked.config, which))} to be dropped, and nobody would be told. Add --yes to do it.")
+        count = _count(asked.config, which)
+        if asked.json:
+            print(json.dumps({"to_be_dropped": count}))
+        else:
+            print(f"{_mails(count)} to be dropped, and nobody would be told. Add --yes to do it.")
         return 2
     answer = give(asked.config, Order(Action.DROP, which, _who(), asked.reason))
     print(answer_text(answer) if asked.json else f"{_mails(answer.done)} dropped.{_left(answer)}")
@@ -190,9 +195,9 @@ def _which(asked: argparse.Namespace) -> Filter:
 
 def _add_subjects(made: argparse.ArgumentParser) -> None:
     add_ids(made)
-    made.add_argument("--route", help="the route's name: its first `from`")
+    made.add_argument("--route", metavar="ROUTE", help="the route's name: its first `from`")
     made.add_argument("--sender", metavar="ADDRESS|@DOMAIN", help="a customer's domain, or one of its senders")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def _who() -> str:

@@ -27,22 +27,24 @@ def add_queue(commands: Commands, add: Add) -> None:
     made = add(queue, "list", list_mails, "list mail that waits, oldest first")
     add_filters(made)
     made.add_argument("--settled", action="store_true", help="mail that is done with, as far as history goes")
-    made.add_argument("--limit", type=int, default=50, help="default: 50")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--limit", type=int, default=50, metavar="COUNT", help="most lines; default: 50")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "show", show_mail, "tell the story of one mail")
-    made.add_argument("id", metavar="ID", type=mail_id)
-    made.add_argument("--json", action="store_true")
+    made.add_argument("id", metavar="ID", type=mail_id, help="as `queue list` shows it; small letters will do")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "find", find_mails, "find mail by its recipient, newest first: waiting or done with")
-    made.add_argument("--to", required=True, metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--from", dest="sender", metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--limit", type=int, default=20, help="default: 20")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--to", required=True, metavar="ADDRESS|@DOMAIN", help="one recipient, or all of a domain")
+    made.add_argument("--from", dest="sender", metavar="ADDRESS|@DOMAIN", help="only mail of this sender")
+    made.add_argument("--limit", type=int, default=20, metavar="COUNT", help="most lines; default: 20")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "failures", show_failures, "recipients that did not get their mail, per day and customer")
-    made.add_argument("--since", type=length_of_time, default=86400.0, metavar="AGE", help="default: 1d")
+    made.add_argument("--since", type=length_of_time, default=86400.0, metavar="AGE", help="how far back; default: 1d")
     made.add_argument("--each", action="store_true", help="a line for each recipient, with the upstream's last words")
-    made.add_argument("--csv", action="store_true")
+    shape = made.add_mutually_exclusive_group()
+    shape.add_argument("--csv", action="store_true", help="print CSV, for spreadsheets")
+    shape.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "forecast", forecast, "when queues will be empty at their pace, and a day's limit reached")
-    made.add_argument("--json", action="store_true")
+    made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     add_orders(queue, add)
 
 
@@ -99,17 +101,15 @@ def show_mail(asked: argparse.Namespace) -> int:
 
 def show_failures(asked: argparse.Namespace) -> int:
     """`queue failures`: recipients that did not get their mail."""
-    from ops.failures_view import each_csv, each_text, failures_csv, failures_text
+    from ops import failures_view
 
     view = open_view(asked.config)
     try:
         lines = list(view.failures(time.time() - asked.since))
     finally:
         view.close()
-    if asked.each:
-        print(each_csv(lines) if asked.csv else each_text(lines), end="")
-    else:
-        print(failures_csv(lines) if asked.csv else failures_text(lines), end="")
+    shape = "csv" if asked.csv else "json" if asked.json else "text"
+    print(getattr(failures_view, f"{'each' if asked.each else 'failures'}_{shape}")(lines), end="")
     return 0
 
 

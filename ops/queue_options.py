@@ -47,10 +47,12 @@ def add_ids(made: argparse.ArgumentParser) -> None:
 
 
 def add_filters(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--route", help="the route's name: its first `from`")
-    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--recipient", metavar="ADDRESS|@DOMAIN")
-    made.add_argument("--older-than", type=length_of_time, metavar="AGE", help="such as 2h")
+    made.add_argument("--route", metavar="ROUTE", help="the route's name: its first `from`")
+    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN", help="one envelope sender, or all of a domain")
+    made.add_argument("--recipient", metavar="ADDRESS|@DOMAIN", help="one recipient, or all of a domain")
+    made.add_argument(
+        "--older-than", type=length_of_time, metavar="AGE", help="received longer ago than this, such as 2h"
+    )
 
 
 def filter_of(asked: argparse.Namespace, settled: bool = False) -> Filter:

@@ -1,0 +1,99 @@
+"""The command line as a whole: every command there is, what scripts can read of it, and what its help says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import relay
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_JSON = {
+    "serve": "its log has --log-format json",
+    "schema": "prints JSON anyway",
+    "example": "prints a file",
+    "completion": "prints a shell's script",
+}
+"""Every other command is one that a script would read."""
+
+
+def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Each command that does something, by its words."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in below:
+        for word, deeper in action.choices.items():
+            yield from leaves(deeper, f"{name} {word}".strip())
+    if not below:
+        yield name, parser
+
+
+COMMANDS = dict(leaves(relay._parser()))
+
+
+def test_they_are_found() -> None:
+    assert {"serve", "check", "queue list", "queue drop"} <= set(COMMANDS)
+    assert set(WITHOUT_JSON) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_script_can_read_it(name: str) -> None:
+    options = {option for action in COMMANDS[name]._actions for option in action.option_strings}
+    assert ("--json" in options) != (name in WITHOUT_JSON), WITHOUT_JSON.get(name, "add --json, or say here why not")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_its_help_says_what_each_option_is(name: str) -> None:
+    parser = COMMANDS[name]
+    assert parser.description
+    parser.format_help()  # a stray % would raise
+    silent = [action.option_strings or action.dest for action in parser._actions if not action.help]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("check", 0),
+        ("route info@acme.nl --no-dns", 0),
+        ("route info@nobody.example --no-dns", 1),
+        ("queue list", 0),
+        ("queue list --settled", 0),
+        ("queue find --to jan@example.org", 1),
+        ("queue failures", 0),
+        ("queue failures --each", 0),
+        ("queue forecast", 0),
+        ("queue holds", 0),
+        ("queue hold --route acme.nl", 0),
+        ("queue release --route globex.nl", 1),
+        ("queue retry --route acme.nl", 1),
+        ("queue drop --route acme.nl", 2),
+        ("queue drop --route acme.nl --yes", 1),
+    ],
+)
+def test_what_it_prints_is_json(line: str, code: int, beside_a_spool: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "relay.py", *line.split(), "--json", "--config", beside_a_spool],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, "")
+    json.loads(done.stdout)
+
+
+@pytest.fixture
+def beside_a_spool(tmp_path: Path) -> Path:
+    """The config of a relay that ran here and does not run now."""
+    from spool.schema import prepare
+
+    config = tmp_path / "relay.yaml"
+    config.write_text(f"spool: {{url: 'sqlite:///{tmp_path}/spool.db'}}\n")
+    (tmp_path / "routes.yaml").write_text(
+        f"upstreams: {{out: {{type: maildir, path: {tmp_path}/out}}}}\nroutes: [{{from: acme.nl, via: out}}]\n"
+    )
+    prepare(tmp_path / "spool.db")
+    return config
