@@ -147,10 +147,11 @@ class Attempts:
     async def _send(self, errand: Errand, way: Way, fare: Fare, sender: str, content: bytes) -> None:
         """One upstream, for every recipient that goes there now, in as many sends as it needs and its pace lets."""
         addresses = self._going_to(errand, way)
-        if way.gate.broken and way.gate.trouble is not None:
-            errand.untried = way.gate.trouble
+        trouble = way.endpoint.trouble
+        if way.endpoint.broken and trouble is not None:
+            errand.untried = trouble
             for address in addresses:
-                errand.tried[address][way.name] = way.gate.trouble
+                errand.tried[address][way.name] = trouble
             return
         results: Results = {}
         started = self._now()
@@ -186,7 +187,7 @@ class Attempts:
             errand.tried[address][way.name] = outcome
         if way.learn(errand.mail.id, results, now, errand.holds):
             self._on_hold(way, errand.mail)
-        if way.gate.broken:
+        if way.endpoint.broken:
             self._on_broken(way)
 
     async def _send_part(self, way: Way, fare: Fare, mail: Outgoing) -> Results:

@@ -40,8 +40,8 @@ class Dispatch:
     """The lanes of a scheduler, which sets `attempts` before it calls anything, and again at new rules.
 
     `fallback_after` as in `Delivery`. `belongs(lane, mail)` says whether the lane is still the mail's own; when it is
-    not, the mail has been seen to. `make_lane(name)` gives a lane that follows the rules. `go_round(gate)` is told of a
-    gate that mail passes by because nobody answers behind it, `on_pause()` of mail that waits for its pace for longer.
+    not, the mail has been seen to. `make_lane(name)` gives a lane that follows the rules. `go_round(way)` is told of a
+    way that mail passes by because nobody answers at its end, `on_pause()` of mail that waits for its pace for longer.
     """
 
     attempts: Attempts
@@ -54,7 +54,7 @@ class Dispatch:
         fallback_after: float,
         belongs: Callable[[Lane, Leased], bool],
         make_lane: Callable[[str], Lane],
-        go_round: Callable[[Gate], None],
+        go_round: Callable[[Way], None],
         on_pause: Callable[[], None],
     ) -> None:
         self._spool = spool
@@ -232,8 +232,8 @@ class Dispatch:
     def _send(self, lane: Lane, route: Route, way: Way) -> None:
         ways = (way, *lane.via) if way.trial else lane.via
         for passed in (*ways[: ways.index(way)], *[one for one in lane.ways if one.trial]):
-            if passed.held is None and passed.gate.unreachable_since is not None:
-                self._go_round(passed.gate)
+            if passed.held is None and passed.endpoint.since is not None:
+                self._go_round(passed)
         errand = Errand(lane.buffer.popleft(), route, ways)
         lane.in_flight += 1
         fare = way.take(len(errand.mail.recipients), self._clock.now())

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from delivery.backoff import PROBE_WAITS
+from delivery.choice import unreached
 from delivery.clock import Clock
-from delivery.probes import Prober, Watch
+from delivery.endpoint import Endpoint
+from delivery.probes import Prober, Watch, is_reached, is_ready
 from delivery.story import tell_held, tell_reached, tell_released, tell_unreachable
 from delivery.ways import Gate, Way
+from routing.outcome import Outcome
 from spool.contract import Leased
 
 
@@ -30,9 +33,9 @@ class HeldWay:
 
 
 class Holds:
-    """All holds of a scheduler. `released(way)` is called when mail may use a way again, `reached(gate)` when an
-    upstream that could not be reached answers again. `reach_waits` are the seconds between the probes of
-    one that cannot: a connect locks no account, so they need not grow long.
+    """All holds of a scheduler. `released(way)` is called when mail may use a way again, `reached(endpoint)` when
+    somebody answers again where nobody did. `reach_waits` are the seconds between the probes of such an endpoint, one
+    probe for all upstreams there: a connect locks no account, so they need not grow long.
     """
 
     def __init__(
@@ -40,22 +43,22 @@ class Holds:
         clock: Clock,
         reach_waits: Sequence[float],
         released: Callable[[Way], None],
-        reached: Callable[[Gate], None],
+        reached: Callable[[Endpoint], None],
     ) -> None:
         self._clock = clock
         self._reach_waits = reach_waits
         self._released = released
         self._when_reached = reached
         self._probers: dict[Gate, Prober] = {}
-        self._watches: dict[Way | Gate, Watch] = {}
+        self._watches: dict[Way | Endpoint, Watch] = {}
 
     def hold(self, way: Way, mail: Leased) -> None:
         """Probe a way that has just closed until it is ready. Says so once, with the reply."""
         if way.held is None:
             return
         ready = partial(self.release, way, "a probe succeeded")
-        names = {"route": way.route, "upstream": way.name}
-        watch = Watch(self._prober(way.gate), self._clock, ready, way.failures - 1, PROBE_WAITS, **names)
+        ask, names = partial(self._ask_way, way), {"route": way.route, "upstream": way.name}
+        watch = Watch(ask, is_ready, self._clock, ready, way.failures - 1, PROBE_WAITS, **names)
         self._watches[way] = watch
         tell_held(way, mail, watch.start(way.held.outcome.wait) - self._clock.now())
 
@@ -81,33 +84,63 @@ class Holds:
         ]
         return tuple(sorted(found, key=lambda way: way.since))
 
-    def go_round(self, gate: Gate) -> None:
-        """Probe an upstream that mail goes round, or is not tried at, because it cannot be reached."""
-        if gate not in self._watches:
-            ready = partial(self._reached, gate)
-            watch = Watch(self._prober(gate), self._clock, ready, 0, self._reach_waits, upstream=gate.name)
-            self._watches[gate] = watch
-            tell_unreachable(gate, watch.start() - self._clock.now())
+    def go_round(self, way: Way) -> None:
+        """Probe where a way leads, as mail goes round it or is not tried, because nobody answers there."""
+        endpoint = way.endpoint
+        if endpoint not in self._watches:
+            ready, ask = partial(self._reached, way), partial(self._ask_at, way)
+            watch = Watch(ask, is_reached, self._clock, ready, 0, self._reach_waits, upstream=way.name)
+            self._watches[endpoint] = watch
+            tell_unreachable(way, watch.start() - self._clock.now())
 
-    def forget(self, subject: Way | Gate) -> None:
-        """No more probes for it."""
-        watch = self._watches.pop(subject, None)
-        if watch is not None:
-            watch.stop()
+    def forget(self, way: Way) -> None:
+        """No more probes for it, nor where it alone leads."""
+        for subject in (way, way.endpoint) if way.endpoint is not way.gate.endpoint else (way,):
+            self._stop(subject)
 
     async def forget_gate(self, gate: Gate) -> None:
         """No more probes of the upstream; when this returns none is under way."""
-        for subject in [one for one in self._watches if one is gate or (isinstance(one, Way) and one.gate is gate)]:
-            self.forget(subject)
+        for way in [one for one in self._watches if isinstance(one, Way) and one.gate is gate]:
+            self.forget(way)
+        endpoint = gate.endpoint
+        if gate in endpoint.gates:
+            endpoint.gates.remove(gate)
+        if not endpoint.gates:
+            self._stop(endpoint)
+        elif endpoint in self._watches:  # perhaps it is this gate that is being asked: another one is, next time
+            self._watches[endpoint].stop()
+            self._watches[endpoint].start()
         prober = self._probers.pop(gate, None)
         if prober is not None:
             await prober.close()
 
-    def _reached(self, gate: Gate) -> None:
-        self._watches.pop(gate, None)
-        tell_reached(gate, self._clock.now())
-        gate.answered()
-        self._when_reached(gate)
+    def _stop(self, subject: Way | Endpoint) -> None:
+        watch = self._watches.pop(subject, None)
+        if watch is not None:
+            watch.stop()
+
+    async def _ask_way(self, way: Way) -> Outcome:
+        """A way on hold is not asked at an endpoint where nobody answers: one probe there is enough for all."""
+        if way.endpoint.broken and way.endpoint.trouble is not None:
+            return way.endpoint.trouble
+        outcome = await self._prober(way.gate).ask()
+        if unreached(outcome):
+            way.endpoint.unanswered(outcome, self._clock.now())
+        else:
+            way.endpoint.answered()
+        if way.endpoint.broken:
+            self.go_round(way)
+        return outcome
+
+    async def _ask_at(self, way: Way) -> Outcome:
+        return await self._prober(way.endpoint.next_to_probe() or way.gate).ask()
+
+    def _reached(self, way: Way) -> None:
+        since = way.endpoint.since
+        self._watches.pop(way.endpoint, None)
+        way.endpoint.answered()
+        tell_reached(way, since, self._clock.now())
+        self._when_reached(way.endpoint)
 
     def _prober(self, gate: Gate) -> Prober:
         return self._probers.setdefault(gate, Prober(gate.upstream, self._clock))

@@ -15,6 +15,7 @@ from delivery.accounts import Meters
 from delivery.canary import Choosing, choosing
 from delivery.choice import Standing, next_upstream
 from delivery.clock import Timer
+from delivery.endpoint import Endpoint
 from delivery.ways import Gate, Way
 from routing.counting import Spread
 from routing.outcome import Hint
@@ -195,10 +196,13 @@ def standings(ways: tuple[Way, ...], now: float, recipients: int = 1) -> dict[st
 
 def gates_for(upstreams: Mapping[str, Upstream], old: Mapping[str, Gate], meters: Meters) -> dict[str, Gate]:
     """A gate for every upstream; those of upstreams that are used on stay, with who is inside and who waits."""
-    gates = {
-        name: old[name] if name in old and old[name].upstream is upstream else Gate(upstream)
-        for name, upstream in upstreams.items()
-    }
-    for name, gate in gates.items():
-        gate.meter = meters.upstreams.get(name)
+    endpoints = {gate.endpoint.name: gate.endpoint for gate in old.values() if gate.endpoint.name}
+    gates: dict[str, Gate] = {}
+    for name, upstream in upstreams.items():
+        known, place = old.get(name), upstream.connects_to
+        if known is not None and known.upstream is upstream:
+            gates[name] = known
+        else:
+            gates[name] = Gate(upstream, endpoints.setdefault(place, Endpoint(place)) if place else None)
+        gates[name].meter = meters.upstreams.get(name)
     return gates

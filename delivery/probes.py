@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from delivery.backoff import PROBE_WAITS, probe_wait
 from delivery.choice import unreached
@@ -63,23 +63,35 @@ class Prober:
         return outcome
 
 
+def is_ready(outcome: Outcome) -> bool:
+    """What a way on hold waits for."""
+    return outcome.word is Word.SENT
+
+
+def is_reached(outcome: Outcome) -> bool:
+    """What an endpoint waits for: any answer of the other side, such as a refused login, which is not its trouble."""
+    return not unreached(outcome)
+
+
 class Watch:
-    """Probes until the upstream is ready, then calls `ready` once. `failures` counts on from earlier ones; `waits` is
-    the timetable in seconds; the next probe is at `next_at` (unix seconds).
+    """Probes by `ask` until the answer is `enough`, then calls `ready` once. `failures` counts on from earlier ones;
+    `waits` is the timetable in seconds; the next probe is at `next_at` (unix seconds).
     """
 
-    __slots__ = ("_asking", "_clock", "_fields", "_prober", "_ready", "_timer", "_waits", "failures", "next_at")
+    __slots__ = ("_ask", "_asking", "_clock", "_enough", "_fields", "_ready", "_timer", "_waits", "failures", "next_at")
 
     def __init__(
         self,
-        prober: Prober,
+        ask: Callable[[], Awaitable[Outcome]],
+        enough: Callable[[Outcome], bool],
         clock: Clock,
         ready: Callable[[], None],
         failures: int = 0,
         waits: Sequence[float] = PROBE_WAITS,
         **fields: object,
     ) -> None:
-        self._prober = prober
+        self._ask = ask
+        self._enough = enough
         self._clock = clock
         self._ready = ready
         self._waits = waits
@@ -97,19 +109,20 @@ class Watch:
         return when
 
     def stop(self) -> None:
-        """No more probes for this watch."""
+        """No more probes for this watch, unless it is started again."""
         if self._timer is not None:
             self._timer.cancel()
         if self._asking is not None:
             self._asking.cancel()
+            self._asking = None
 
     def _due(self) -> None:
-        self._asking = asyncio.create_task(self._ask())
+        self._asking = asyncio.create_task(self._probe())
 
-    async def _ask(self) -> None:
-        outcome = await self._prober.ask()
+    async def _probe(self) -> None:
+        outcome = await self._ask()
         self._asking = None
-        if outcome.word is Word.SENT:
+        if self._enough(outcome):
             self._ready()
             return
         if not unreached(outcome) or not self.failures:

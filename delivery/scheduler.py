@@ -19,6 +19,7 @@ from delivery.backoff import PROBE_WAITS, reach_waits
 from delivery.clock import Clock, WallClock
 from delivery.counters import UpstreamNumbers
 from delivery.dispatch import Dispatch
+from delivery.endpoint import Endpoint
 from delivery.forecast import Forecast, forecast
 from delivery.holds import HeldWay, Holds
 from delivery.lanes import Lane, RouteNumbers, gates_for
@@ -150,8 +151,9 @@ class Scheduler:
 
     def unreachable(self) -> dict[str, float]:
         """Upstreams that could not be reached at the last try, and since when (unix seconds)."""
-        since = {name: gate.unreachable_since for name, gate in self._gates.items()}
-        return {name: at for name, at in since.items() if at is not None}
+        places = [(gate.name, gate.endpoint) for gate in self._gates.values()]
+        places += [(way.name, way.endpoint) for lane in self._dispatch.lanes.values() for way in lane.ways]
+        return {name: endpoint.since for name, endpoint in places if endpoint.since is not None}
 
     async def stuck(self) -> tuple[str, ...]:
         """Routes whose mail has been due for minutes, with nothing in its way, and is not tried: a bug of ours."""
@@ -255,7 +257,7 @@ class Scheduler:
 
     def _on_broken(self, way: Way) -> None:
         if not way.gone:
-            self._holds.go_round(way.gate)
+            self._holds.go_round(way)
 
     def _on_leave(self, way: Way) -> None:
         self._dispatch.left(way)
@@ -278,7 +280,7 @@ class Scheduler:
     def _released(self, way: Way) -> None:
         self._dispatch.wake(way.route)
 
-    def _reached(self, gate: Gate) -> None:
+    def _reached(self, endpoint: Endpoint) -> None:
         for lane in tuple(self._dispatch.lanes.values()):
-            if any(way.gate is gate for way in lane.ways):
+            if any(way.endpoint is endpoint for way in lane.ways):
                 self._dispatch.wake(lane.name)

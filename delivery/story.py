@@ -8,7 +8,7 @@ from typing import Final as Constant
 
 from delivery.attempt import Errand
 from delivery.verdict import Final, Verdict
-from delivery.ways import Gate, Way
+from delivery.ways import Way
 from routing.events import emit
 from routing.mail import NULL_SENDER
 from routing.outcome import Outcome, Word
@@ -90,16 +90,25 @@ def tell_released(way: Way, since: float, now: float, why: str) -> None:
     emit(_log, "released", route=way.route, upstream=way.name, seconds=now - since, why=why)
 
 
-def tell_unreachable(gate: Gate, next_probe: float) -> None:
+def tell_unreachable(way: Way, next_probe: float) -> None:
     """Nobody answers: the mail waits, and a probe asks for all of it."""
-    reply = None if gate.trouble is None else gate.trouble.reply
-    emit(_log, "unreachable", logging.WARNING, upstream=gate.name, reply=reply, next=next_probe)
+    reply = None if way.endpoint.trouble is None else way.endpoint.trouble.reply
+    emit(_log, "unreachable", logging.WARNING, **_place(way), reply=reply, next=next_probe)
 
 
-def tell_reached(gate: Gate, now: float) -> None:
+def tell_reached(way: Way, since: float | None, now: float) -> None:
     """Somebody answers again after so many seconds."""
-    since = gate.unreachable_since
-    emit(_log, "reached", upstream=gate.name, seconds=None if since is None else now - since)
+    emit(_log, "reached", logging.INFO, **_place(way), seconds=None if since is None else now - since)
+
+
+def _place(way: Way) -> dict[str, str | int | None]:
+    """`upstreams` says how many have this endpoint, where they are several."""
+    sharers = len(way.endpoint.gates)
+    return {
+        "upstream": way.name,
+        "endpoint": way.endpoint.name or None,
+        "upstreams": sharers if sharers > 1 else None,
+    }
 
 
 def tell_bounced(mail: Leased, report: int, to: str, route: str, recipients: list[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from delivery.accounts import Fare
 from delivery.choice import Standing, unreached
+from delivery.endpoint import Endpoint
 from delivery.pace import Meter, Turn
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Upstream
@@ -21,30 +22,27 @@ if TYPE_CHECKING:
     from delivery.lanes import Lane
 
 _BEHIND_LOGIN: Final = frozenset((Stage.SENDER, Stage.RECIPIENT, Stage.CONTENT, Stage.REQUEST))
-BROKEN_AFTER: Final = 3
-"""Failed connects in a row after which an upstream is asked by probes alone, until one succeeds."""
 _ANSWERED: Final = _BEHIND_LOGIN | {Stage.LOGIN}
 
 
 class Gate:
-    """The door of one upstream: how many sends are under way, who waits, and since when nobody answers behind it.
+    """The door of one upstream: how many sends are under way, who waits, and the `endpoint` behind it.
 
     `ring` holds the lanes with mail for this upstream: each takes one mail in turn. `waiting` holds mails that have
     been elsewhere before (`via: [a, b]`); they go first. `meter` counts for its account, if that has a limit.
     """
 
-    __slots__ = ("_failures", "busy", "limit", "meter", "ring", "trouble", "unreachable_since", "upstream", "waiting")
+    __slots__ = ("busy", "endpoint", "limit", "meter", "ring", "upstream", "waiting")
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, endpoint: Endpoint | None = None) -> None:
         self.upstream = upstream
+        self.endpoint = endpoint or Endpoint()
+        self.endpoint.gates.append(self)
         self.meter: Meter | None = None
         self.limit = max(1, upstream.concurrency)
         self.busy = 0
         self.ring: deque[Lane] = deque()
         self.waiting: deque[Entry] = deque()
-        self.unreachable_since: float | None = None
-        self.trouble: Outcome | None = None
-        self._failures = 0
 
     @property
     def name(self) -> str:
@@ -52,24 +50,8 @@ class Gate:
 
     @property
     def free(self) -> bool:
-        """True when one more send may start; while nobody answers, one at a time."""
-        return self.busy < self.limit and (self.unreachable_since is None or not self.busy)
-
-    @property
-    def broken(self) -> bool:
-        """True when no mail is tried: what would come of it is known, and stands in `trouble`."""
-        return self._failures >= BROKEN_AFTER
-
-    def answered(self) -> None:
-        """Somebody is there."""
-        self.unreachable_since, self.trouble, self._failures = None, None, 0
-
-    def unanswered(self, outcome: Outcome, now: float) -> None:
-        """A connect failed."""
-        self.trouble = outcome
-        self._failures += 1
-        if self.unreachable_since is None:
-            self.unreachable_since = now
+        """True when one more send may start; while nobody answers, one at a time: another customer's may take long."""
+        return self.busy < self.limit and (self.endpoint.since is None or not self.busy)
 
     def serve_waiting(self, now: float) -> None:
         """Let those in who may enter now, and tell those who never can, or not by their pace."""
@@ -109,13 +91,15 @@ class Way:
     `failures` counts holds and failed probes in a row since a mail was delivered, so that a probe that succeeds while
     the mail does not cannot open and close the way every minute. `gone`: a reload or the stop took it away. `meter`
     counts for the route, if that has a limit; after `spill_after` seconds of waiting for the pace it counts as full.
-    A way on `trial` is a canary: mail never waits for it.
+    A way on `trial` is a canary: mail never waits for it. `endpoint` is the gate's, or its own where the host hangs on
+    the sender.
     """
 
     __slots__ = (
         "_delivered",
         "_suspects",
         "busy",
+        "endpoint",
         "failures",
         "gate",
         "gone",
@@ -141,6 +125,7 @@ class Way:
     ) -> None:
         self.route = route
         self.gate = gate
+        self.endpoint = gate.endpoint if gate.upstream.connects_to is not None else Endpoint(breaks=False)
         self.meter = meter
         self.spill_after = 0.0 if trial else spill_after
         self.trial = trial
@@ -179,7 +164,7 @@ class Way:
     def standing(self, now: float, recipients: int = 1) -> Standing:
         """How it stands for a mail to so many recipients."""
         full = self.spill_after is not None and self.turn(recipients, now).at - now > self.spill_after
-        return Standing(self.held is not None, self.gate.unreachable_since, self.gone, full, self.trial)
+        return Standing(self.held is not None, self.endpoint.since, self.gone, full, self.trial)
 
     def ready(self, recipients: int, now: float) -> bool:
         """True when a mail to so many recipients can start by it at once, as far as no other lane is before it."""
@@ -234,7 +219,7 @@ class Way:
         trouble = None
         away = next((outcome for outcome in results.values() if unreached(outcome)), None)
         if away is not None:
-            self.gate.unanswered(away, now)
+            self.endpoint.unanswered(away, now)
         for outcome in results.values():
             self._learn_one(mail, outcome)
             if outcome.word is Word.CONFIG:
@@ -257,7 +242,7 @@ class Way:
     def _learn_one(self, mail: int, outcome: Outcome) -> None:
         sent = outcome.word is Word.SENT
         if sent or outcome.stage in _ANSWERED:
-            self.gate.answered()
+            self.endpoint.answered()
         elif unreached(outcome):
             self.proven = False
         if self.held is not None:

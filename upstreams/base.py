@@ -52,6 +52,10 @@ class Upstream(ABC):
     """How many sends at one time the other side allows."""
     recipients_limit: int
     """Most recipients in one send; the caller splits."""
+    connects_to: str | None = ""
+    """Host and port, and all else that a connect hangs on: upstreams with the same text share what one of them finds
+    out of whether anybody answers. Empty: it is like no other. None: the host hangs on the mail's sender.
+    """
 
     @abstractmethod
     async def send(self, mail: Outgoing) -> Results:

@@ -27,7 +27,7 @@ from upstreams.base import Host, Kind, Upstream
 from upstreams.campaign_monitor_body import RECIPIENTS_LIMIT, Letter, letter_of
 from upstreams.campaign_monitor_losses import losses_of
 from upstreams.campaign_monitor_replies import NOT_RECEIVED, OUR_BUG, refusal, results_of
-from upstreams.http_client import HttpClient, is_base_url
+from upstreams.http_client import HttpClient, connects_to, is_base_url
 from upstreams.mime_parts import Unsayable
 from upstreams.tls import Trust
 from upstreams.traits import Traits
@@ -88,6 +88,7 @@ class CampaignMonitor(Upstream):
         self.name = name
         self.concurrency = settings.connections
         self.recipients_limit = RECIPIENTS_LIMIT
+        self.connects_to = connects_to(settings.timeout, settings.base_url)
         self._base = settings.base_url.rstrip("/") + "/transactional"
         self._client_id = settings.client_id
         self._group = settings.group

@@ -123,7 +123,9 @@ def _way_for(settings: ConnectorSettings, sender: str) -> SmtpWay | Outcome:
 def _build(name: str, settings: Settings, host: Host) -> Upstream:
     if not isinstance(settings, ConnectorSettings):
         raise TypeError(f"{name}: {type(settings).__name__} are not the settings of connector")
-    return Connector(name, host, partial(_way_for, settings), settings.limits(), CONNECTOR_REPLIES)
+    one_way = _way_for(settings, NULL_SENDER) if settings.host is not None else None
+    way = one_way if isinstance(one_way, SmtpWay) else partial(_way_for, settings)
+    return Connector(name, host, way, settings.limits(), CONNECTOR_REPLIES)
 
 
 KIND: Final = Kind(

@@ -30,7 +30,7 @@ from upstreams.graph_errors import TOO_LARGE, is_our_bug, outcome_of
 from upstreams.graph_large import LargeSend
 from upstreams.graph_message import GraphMessage, can_be_named, graph_message
 from upstreams.graph_rehearsal import rehearse_as
-from upstreams.http_client import is_base_url
+from upstreams.http_client import connects_to, is_base_url
 from upstreams.microsoft import mailbox_traits
 from upstreams.mime_parts import Unsayable
 from upstreams.traits import Traits
@@ -108,6 +108,7 @@ class Graph(Upstream):
         self.name = name
         self.concurrency = settings.concurrency
         self.recipients_limit = 500
+        self.connects_to = connects_to(settings.timeout, settings.base_url, settings.authority)
         self._mailbox = settings.mailbox
         self._large = settings.large
         self._client = GraphClient(settings, settings.base_url, settings.timeout, settings.concurrency, host.trust)

@@ -112,6 +112,18 @@ class HttpClient:
         return self._transport
 
 
+def place_of(url: str) -> str:
+    """Scheme, host and port of a URL: where a connection goes to."""
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+
+def connects_to(timeout: float, *urls: str) -> str:
+    """See `Upstream.connects_to`, for an upstream that connects to these within `timeout` seconds."""
+    return f"{' and '.join(place_of(url) for url in urls)} in {min(timeout, CONNECT_SECONDS):g} s"
+
+
 def is_base_url(text: str) -> bool:
     """True for the address of an API: https (plain http only to this machine), a host, a path and nothing behind it."""
     try:

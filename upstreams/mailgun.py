@@ -24,7 +24,7 @@ from upstreams.api_groups import Group, ask_in_groups
 from upstreams.api_message import TooLarge, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import basic, is_key
 from upstreams.base import Host, Kind, Rehearsal, Upstream
-from upstreams.http_client import HttpClient, Reply, is_base_url
+from upstreams.http_client import HttpClient, Reply, connects_to, is_base_url
 from upstreams.mailgun_events import reader
 from upstreams.mailgun_replies import OUR_BUG, outcome_of
 from upstreams.mailgun_request import MESSAGE_LIMIT, RECIPIENTS_LIMIT, form, message_of, options
@@ -100,6 +100,7 @@ class Mailgun(Upstream):
         self.concurrency = settings.connections
         self.recipients_limit = settings.recipients
         base = (settings.base_url or _HOSTS[settings.region]).rstrip("/")
+        self.connects_to = connects_to(settings.timeout, base)
         self._url = f"{base}/v3/{quote(names.domain(settings.domain), safe='')}/messages.mime"
         self._key = settings.api_key
         self._tracking = settings.tracking

@@ -20,7 +20,7 @@ from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_message import TOO_LARGE_STATUS, cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import REPLY_SHOWN, bounded, member, told
 from upstreams.base import Rehearsal, Upstream
-from upstreams.http_client import HttpClient, Reply, retry_after
+from upstreams.http_client import HttpClient, Reply, connects_to, retry_after
 from upstreams.mime_parts import Unsayable
 from upstreams.sendgrid_body import Prepared, prepare
 from upstreams.tls import Trust
@@ -120,6 +120,7 @@ class SendGridApi(Upstream):
         self.name = name
         self.concurrency = access.connections
         self.recipients_limit = access.recipients
+        self.connects_to = connects_to(access.timeout, access.base_url)
         self._base_url = access.base_url.rstrip("/")
         self._key = access.key
         self._tracking = tracking

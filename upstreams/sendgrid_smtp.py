@@ -101,6 +101,7 @@ class SendGridSmtp(Upstream):
         self.name = smtp.name
         self.concurrency = smtp.concurrency
         self.recipients_limit = smtp.recipients_limit
+        self.connects_to = smtp.connects_to
         self._smtp = smtp
         self._tracking = tracking
 

@@ -42,6 +42,7 @@ class SmtpUpstream(Upstream):
         self.name = name
         self.concurrency = limits.connections
         self.recipients_limit = limits.recipients
+        self.connects_to = way.connects_to(limits.timeout) if isinstance(way, SmtpWay) else None
         self._way_for: WayFor = (lambda _sender: way) if isinstance(way, SmtpWay) else way
         self._limits = limits
         self._replies = replies

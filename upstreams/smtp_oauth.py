@@ -19,7 +19,7 @@ from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.entra import EntraApp, EntraTokens
-from upstreams.http_client import HttpClient
+from upstreams.http_client import HttpClient, place_of
 from upstreams.microsoft import mailbox_traits
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import scrubbed
@@ -122,6 +122,7 @@ class SmtpOauth(SmtpUpstream):
         limits = SmtpLimits(timeout=settings.timeout, connections=settings.connections, recipients=settings.recipients)
         self._bare = SmtpWay(settings.host, settings.port, "starttls")
         super().__init__(name, host, self._bare, limits, SMTP_OAUTH_REPLIES)
+        self.connects_to = f"{self.connects_to} and {place_of(settings.authority)}"
         self._mailbox = settings.mailbox
         self._probed_mailbox = settings.mailbox
         self._http = HttpClient(settings.timeout, 2, host.trust)

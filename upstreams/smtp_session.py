@@ -54,6 +54,15 @@ class SmtpWay:
     ipv4_only: bool = False
     source_address: str | None = None
 
+    def connects_to(self, timeout: float) -> str:
+        """See `Upstream.connects_to`: all that decides whether a connect succeeds within `timeout` seconds, and no
+        login.
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host.lower()
+        ip = " IPv4" if self.ipv4_only else ""
+        source = f" from {self.source_address}" if self.source_address else ""
+        return f"{host}:{self.port} {self.tls}{ip}{source} in {timeout:g} s"
+
 
 @dataclass(frozen=True, slots=True)
 class Offers:

@@ -47,3 +47,12 @@ def test_one_mail_has_as_many_recipients_as_the_provider_page_says(case, setting
         return place.upstream.recipients_limit
 
     assert at(case, setting, story) == case.limit
+
+
+def test_a_kind_says_where_it_connects_and_names_no_secret(case, setting):
+    async def story(place):
+        return place.upstream.connects_to
+
+    said = at(case, setting, story)
+    assert bool(said) == case.remote
+    assert not said or "in " in said

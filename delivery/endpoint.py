@@ -1,0 +1,59 @@
+"""Whether anybody answers where upstreams connect to: what one of them finds out, all with the same endpoint know.
+
+Connects only: a login that is refused, and a hold, are one customer's own trouble and must never come in here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from routing.outcome import Outcome
+
+if TYPE_CHECKING:
+    from delivery.ways import Gate
+
+BROKEN_AFTER: Final = 3
+"""Failed connects in a row after which an endpoint is asked by probes alone, until somebody answers."""
+
+
+class Endpoint:
+    """A host and port, in the words of `Upstream.connects_to`. `since` is when the first connect failed (unix seconds),
+    `trouble` the last outcome of that sort; both are None while somebody answers.
+
+    `gates` are those that lead there, the one to probe by next first. `breaks` is False where the host hangs on the
+    mail's sender, so that no probe could ask for all.
+    """
+
+    __slots__ = ("_failures", "breaks", "gates", "name", "since", "trouble")
+
+    def __init__(self, name: str = "", *, breaks: bool = True) -> None:
+        self.name = name
+        self.breaks = breaks
+        self.gates: deque[Gate] = deque()
+        self.since: float | None = None
+        self.trouble: Outcome | None = None
+        self._failures = 0
+
+    @property
+    def broken(self) -> bool:
+        """True when no mail is tried: what would come of it is known, and stands in `trouble`."""
+        return self.breaks and self._failures >= BROKEN_AFTER
+
+    def answered(self) -> None:
+        """Somebody is there."""
+        self.since, self.trouble, self._failures = None, None, 0
+
+    def unanswered(self, outcome: Outcome, now: float) -> None:
+        """A connect failed."""
+        self.trouble = outcome
+        self._failures += 1
+        if self.since is None:
+            self.since = now
+
+    def next_to_probe(self) -> Gate | None:
+        """The gates take turns, so that what is wrong with one customer's account keeps nobody waiting."""
+        if not self.gates:
+            return None
+        self.gates.rotate(-1)
+        return self.gates[-1]
