@@ -157,6 +157,15 @@ class Dns(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Doctor(Settings):
+    """The look at every route that the relay takes by itself."""
+
+    every: Duration = setting(
+        default=Duration(86400), doc="How often each route is looked at; 0 switches it off.", minimum=0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallCentre(Settings):
     """Facts about ourselves, for `doctor` and for the sheets that `onboard` writes to customers."""
 
@@ -201,6 +210,7 @@ class Relay(Settings):
     status: Status | None = setting(default=None, doc="The status page; off when absent.")
     webhooks: Webhooks | None = setting(default=None, doc="Providers' events; off when absent.")
     dns: Dns = setting(default=Dns(), doc="Whom the commands that look into the DNS ask.")
+    doctor: Doctor = setting(default=Doctor(), doc="The look at every route that the relay takes by itself.")
     call_centre: CallCentre | None = setting(
         default=None, doc="Who we are; `onboard` needs it, and `doctor` compares the customers' records with it."
     )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 from config.fields import Settings
@@ -112,10 +113,14 @@ class Service:
             if rooms.site:
                 rooms.site.serving()
             housekeeping = asyncio.create_task(self._housekeeping(rooms))
+            doctor = self._doctor(rooms)
             try:
                 await self._until_stopped(rooms, intake)
             finally:
                 housekeeping.cancel()
+                if doctor:
+                    doctor.cancel()
+                    await asyncio.gather(doctor, return_exceptions=True)
         finally:
             notify.stopping()
             if rooms.site:
@@ -207,6 +212,17 @@ class Service:
             emit(_log, "control_unavailable", logging.ERROR, socket=str(control_path(url)), error=str(error))
             return None
         return control
+
+    def _doctor(self, rooms: _Rooms) -> asyncio.Task[None] | None:
+        """The daily look at every route, unless ops switched it off."""
+        every = rooms.relay.doctor.every
+        if not every:
+            return None
+        from ops.doctor_watch import DoctorWatch, Memory, tell_log
+
+        memory = Memory(control_path(rooms.relay.spool.url).with_suffix(".doctor"))
+        watch = DoctorWatch(self._config, memory, every, lambda: rooms.plan.routes, tell_log, Random())  # noqa: S311
+        return asyncio.create_task(watch.run())
 
     def _check(self) -> Checked:
         checked = check(self._config, self._shapes)
