@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 def open_view(config: Path) -> SpoolView:
     """The spool of the relay with that config, for reading."""
+    return view_of(load_relay(config).spool.url)
+
+
+def view_of(url: str) -> SpoolView:
+    """The spool at `url`, for reading."""
     from spool.sqlite_view import SqliteView
 
-    return SqliteView(load_relay(config).spool.url)
+    return SqliteView(url)
 
 
 def length_of_time(text: str) -> float:

@@ -187,12 +187,12 @@ class Service:
         """The status page, where one is asked for; else its code is not even loaded. Mail goes on without it."""
         if rooms.relay.status is None:
             return None
-        from ops.queue_options import open_view
+        from ops.queue_options import view_of
         from ops.status.facts import Facts
         from ops.status.web import Site
 
         numbers = rooms.webhooks.desk.numbers if rooms.webhooks else None
-        plan, view = lambda: rooms.plan, lambda: open_view(self._config)
+        plan, view = lambda: rooms.plan, lambda: view_of(rooms.relay.spool.url)
         facts = Facts(rooms.relay, rooms.spool, rooms.scheduler, intake, plan, hands, view, numbers)
         site = Site(facts, rooms.relay.status.address)
         try:

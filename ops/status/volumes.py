@@ -1,4 +1,4 @@
-"""Moves what the rooms counted into the spool, once a minute: for the charts of the status page.
+"""Moves what the rooms counted into the spool, every minute and before somebody looks: for the charts of the page.
 
 A mail costs two additions in memory and nothing on disk. After a crash the last minute is missing from the charts, from
 nothing else.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from time import monotonic
+from typing import Final
 
 from ops.status.facts import Facts
 from routing.events import emit
@@ -17,7 +19,9 @@ from spool.view import Volume
 
 _log = logging.getLogger("status")
 
-_EVERY = 60.0
+_EVERY: Final = 60.0
+_FRESH: Final = 5.0
+"""Seconds within which a page that is asked for again writes nothing."""
 
 
 class Volumes:
@@ -26,6 +30,7 @@ class Volumes:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._left: list[Volume] = []
+        self._written_at = 0.0
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -33,8 +38,14 @@ class Volumes:
             await asyncio.sleep(_EVERY)
             await self.write()
 
+    async def refresh(self) -> None:
+        """Before somebody looks: what was counted up to now is in the charts."""
+        if monotonic() - self._written_at > _FRESH:
+            await self.write()
+
     async def write(self) -> None:
         """Take over what was counted since the last time. What the spool does not take goes with the next."""
+        self._written_at = monotonic()
         rooms, now = self._facts, self._facts.clock()
         taken = _joined(rooms.intake.numbers.customers.take(), rooms.scheduler.customers.take(), now)
         self._left = [*self._left, *taken][-10_000:]

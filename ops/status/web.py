@@ -1,27 +1,30 @@
 """The HTTP side: which path is answered by what, and the rules that hold for every answer.
 
 Must never answer a request whose Host is a name that ops did not give: a page on the web could point a name of its own
-at this machine (DNS rebinding).
+at this machine (DNS rebinding). The disk and the templates are for a thread of their own, so that no page delays mail.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from ops.http_listener import HttpListener, Request, Response
 from ops.status.facts import Facts, Phase
 from ops.status.guards import allowed_host
-from ops.status.health import Health
+from ops.status.health import Health, Report
 from ops.status.volumes import Volumes
 from routing.events import emit
 from spool.contract import SpoolFull, SpoolUnavailable
+from spool.view import SpoolView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from ops.status.desk import Desk
     from spool.contract import Backlog
 
 _log = logging.getLogger("status")
@@ -31,6 +34,8 @@ BODY_LIMIT: Final = 64 << 10
 SECONDS: Final = 30.0
 _TICK: Final = 1.0
 _KEPT: Final = 60
+_REST: Final = 1.0
+"""For as long as a page took, the thread rests: pages have half of one processor's time at most, whoever asks."""
 
 HEADERS: Final = (
     ("Cache-Control", "no-store"),
@@ -56,6 +61,9 @@ class Site:
         self._lags = [0.0] * _KEPT
         self._volumes = Volumes(facts)
         self._tasks: list[asyncio.Task[None]] = []
+        self._busy = 0.0
+        self._thread = ThreadPoolExecutor(1, "status-page")
+        self._desk: Desk | None = None
         self._listener = HttpListener(
             address,
             "for the status page",
@@ -86,6 +94,33 @@ class Site:
             task.cancel()
         await self._volumes.write()
         await self._listener.stop()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def look(self) -> tuple[Report, Mapping[str, Backlog] | None]:
+        """How the relay is, and what waits (None when the spool does not tell)."""
+        report = await self._health.look()
+        await self._volumes.refresh()
+        try:
+            async with asyncio.timeout(5):
+                return report, await self.facts.spool.backlog()
+        except (SpoolFull, SpoolUnavailable, TimeoutError):
+            return report, None
+
+    async def off_the_loop(self, make: Callable[[SpoolView], bytes | None]) -> bytes | None:
+        """What `make` makes of the spool, in the page's thread. Raises SpoolUnusable."""
+
+        def work() -> bytes | None:
+            began = time.monotonic()
+            view = self.facts.view()
+            try:
+                return make(view)
+            finally:
+                view.close()
+                self._busy = time.monotonic() - began
+
+        made = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._thread.submit(time.sleep, min(_REST, self._busy))
+        return made
 
     async def _watch_the_loop(self) -> None:
         """How late a timer of a second comes: what every client of ours feels."""
@@ -105,11 +140,11 @@ class Site:
             emit(_log, "status_refused", logging.WARNING, status=421, why="the Host header names another machine")
             return plain(421, "this name is not ours; add it to status.hosts, or ask by address")
         path = urlsplit(request.target).path
-        if path in ("/healthz", "/readyz", "/metrics"):
-            if request.method not in ("GET", "HEAD"):
-                return Response(405, headers=(("Allow", "GET, HEAD"),))
-            return await (self._metrics() if path == "/metrics" else self._probe(path))
-        return plain(404, "no such page")
+        if path not in ("/healthz", "/readyz", "/metrics"):
+            return await self._page(request)
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, headers=(("Allow", "GET, HEAD"),))
+        return await (self._metrics() if path == "/metrics" else self._probe(path))
 
     async def _probe(self, path: str) -> Response:
         report = await self._health.look()
@@ -119,17 +154,18 @@ class Site:
     async def _metrics(self) -> Response:
         from ops.status import metrics
 
-        report = await self._health.look()
-        families = metrics.gather(self.facts, metrics.Asked(await self._backlog(), report.ready, max(self._lags)))
+        report, backlog = await self.look()
+        families = metrics.gather(self.facts, metrics.Asked(backlog, report.ready, max(self._lags)))
         body = await asyncio.to_thread(metrics.render, families)
         return Response(200, body, (("Content-Type", metrics.CONTENT_TYPE),))
 
-    async def _backlog(self) -> Mapping[str, Backlog] | None:
-        try:
-            async with asyncio.timeout(5):
-                return await self.facts.spool.backlog()
-        except (SpoolFull, SpoolUnavailable, TimeoutError):
-            return None
+    async def _page(self, request: Request) -> Response:
+        """Templates are loaded with the first page: a relay that is only scraped does not pay for them."""
+        if self._desk is None:
+            from ops.status.desk import Desk
+
+            self._desk = Desk(self)
+        return await self._desk.answer(request)
 
 
 def plain(status: int, text: str) -> Response:

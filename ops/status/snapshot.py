@@ -1,0 +1,61 @@
+"""The running relay at one moment, as values that another thread may read: taken on the loop, in a millisecond.
+
+Everything that needs the disk is left to the pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from delivery.holds import HeldWay
+from delivery.lanes import HeldNumbers
+from delivery.plan import Plan
+from ops.status.facts import Facts, LastReload
+from ops.status.health import Report
+from spool.contract import Backlog
+from spool.holding import Hold
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedWay:
+    """A way that delivery keeps mail from: when it is probed again, and why it is closed."""
+
+    way: HeldWay
+    why: HeldNumbers | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`backlog` is None when the spool did not tell; `in_flight` is by route, `unreachable` since when by upstream.
+    Times are unix seconds.
+    """
+
+    now: float
+    report: Report
+    reload: LastReload
+    started_at: float
+    plan: Plan
+    backlog: Mapping[str, Backlog] | None
+    in_flight: Mapping[str, int]
+    closed: tuple[ClosedWay, ...]
+    holds: tuple[Hold, ...]
+    unreachable: Mapping[str, float]
+
+
+def take(facts: Facts, report: Report, backlog: Mapping[str, Backlog] | None) -> Snapshot:
+    """On the loop."""
+    lanes = facts.scheduler.routes()
+    why = {(route, held.upstream): held for route, numbers in lanes.items() for held in numbers.held}
+    return Snapshot(
+        now=facts.clock(),
+        report=report,
+        reload=facts.reload,
+        started_at=facts.started_at,
+        plan=facts.plan(),
+        backlog=backlog,
+        in_flight={route: numbers.in_flight for route, numbers in lanes.items() if numbers.in_flight},
+        closed=tuple(ClosedWay(way, why.get((way.route, way.upstream))) for way in facts.scheduler.held()),
+        holds=facts.spool.held.all(),
+        unreachable=facts.scheduler.unreachable(),
+    )
