@@ -95,7 +95,8 @@ def send_mail(asked: argparse.Namespace) -> int:
     from ops.send import send
 
     relay = load_relay(asked.config)
-    host, _, port = relay.listen[0].address.rpartition(":")
+    open_ones = [listen for listen in relay.listen if not listen.users and not (listen.tls and listen.tls.required)]
+    host, _, port = (open_ones or relay.listen)[0].address.rpartition(":")
     sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: open_view(asked.config), asked.wait)
     if asked.json:
         print(json.dumps({"reply": sent.reply, "mail": json.loads(story_json(sent.story)) if sent.story else None}))

@@ -40,6 +40,33 @@ def _one_process(workers: int) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListenTls(Settings):
+    """TLS for clients of a listener: STARTTLS (RFC 3207)."""
+
+    certificate: Path = setting(
+        doc="PEM file with our certificate and those between it and its authority.",
+        example="/etc/callpro-relay/tls/fullchain.pem",
+    )
+    key: Secret = setting(doc="The certificate's private key, PEM without a password.", example="systemd:smtp-key")
+    required: bool = setting(default=False, doc="Refuse mail that is not handed over inside TLS.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(Settings):
+    name: str = setting(doc="The name that the client logs in with.", example="scanner")
+    password: Secret = setting(doc="Its password.", example="systemd:scanner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerPeer(Settings):
+    """What one address may ask; an IPv6 network (/64) counts as one."""
+
+    connections: int | None = setting(default=None, doc="Most connections at one time.", minimum=1)
+    connections_per_minute: int | None = setting(default=None, doc="Most new connections in a minute.", minimum=1)
+    mails_per_minute: int | None = setting(default=None, doc="Most mails in a minute.", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listen(Settings):
     address: str = setting(
         doc="Host and port to accept mail on, `127.0.0.1:25` or `[::1]:25`.",
@@ -52,6 +79,18 @@ class Listen(Settings):
         example="192.0.2.0/24",
         check=network.network,
     )
+    per_peer: PerPeer | None = setting(default=None, doc="What one address may ask; without it, as much as it likes.")
+    tls: ListenTls | None = setting(default=None, doc="Offers STARTTLS; without it there is none.")
+    users: tuple[User, ...] = setting(default=(), doc="Who must log in before sending; without it nobody has to.")
+
+    def faults(self) -> Iterator[Fault]:
+        if self.users and self.tls is None and not network.listens_on_loopback(self.address):
+            wrong = "would send their passwords over the network in clear"
+            yield Fault("users", wrong, "add `tls:` with a certificate to this listener")
+        names_ = [user.name for user in self.users]
+        for number, name in enumerate(names_):
+            if name in names_[:number]:
+                yield Fault(f"users[{number}].name", f"{name} stands here twice", "keep one of the two")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,5 +258,5 @@ class Relay(Settings):
     def faults(self) -> Iterator[Fault]:
         addresses = [listen.address for listen in self.listen]
         for number, address in enumerate(addresses):
-            if address in addresses[:number]:
+            if address in addresses[:number] and network.host_port(address)[1]:  # port 0 is another one each time
                 yield Fault(f"listen[{number}].address", f"{address} stands here twice", "keep one of the two")

@@ -1,21 +1,19 @@
 """What the dialogues of one intake share: limits, counts, who is connected, and who may be.
 
-Must never let a client in that no `allow` network names.
+Must never let more clients in than `limits.connections`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from config.network import Network
 from config.relay_settings import Limits
 from intake.counters import Numbers
+from intake.door import Door
 from intake.handler import Handler
 from intake.memory import Memory
 
@@ -53,9 +51,9 @@ class Common:
     def __post_init__(self) -> None:
         self.memory = Memory(self.limits.content_memory, self.idle / 30)
 
-    def refusal(self, peer: Any, allow: tuple[Network, ...]) -> str | None:
+    def refusal(self, peer: Any, door: Door) -> str | None:
         """Why a client may not speak, as a reply; None when it may. `peer` is the socket's peer name."""
-        if not _allowed(peer, allow):
+        if not door.allows(peer):
             return "554 5.7.1 Your address is not in this listener's allow list"
         if self.stopping:
             return f"421 4.3.2 {self.hostname} is shutting down"
@@ -74,16 +72,3 @@ class Common:
         finally:
             self.open.remove(dialogue)
             self.numbers.open -= 1
-
-
-def _allowed(peer: Any, allow: tuple[Network, ...]) -> bool:
-    if not peer:
-        return False
-    address = _address(str(peer[0]))
-    return any(address in network for network in allow)
-
-
-@lru_cache(maxsize=1024)
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Few clients make many connections."""
-    return ipaddress.ip_address(text.partition("%")[0])

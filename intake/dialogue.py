@@ -14,10 +14,10 @@ from typing import Final
 
 from aiosmtpd.smtp import SMTP, syntax
 
-from config.network import Network
 from intake.addresses import Parsed, parse
 from intake.common import Common
 from intake.content import Content
+from intake.door import Door
 from intake.handler import Client, Transaction, log_bug
 from intake.inbound import Inbound
 from intake.memory import Share
@@ -41,7 +41,7 @@ _SLIPS: Final = ("500", "501", "502", "503", "555")
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
 _HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
 _COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
-_METHODS: Final = [f"smtp_{name}" for name in _COMMANDS]
+METHODS: Final = [f"smtp_{name}" for name in _COMMANDS]
 
 
 class _CommandSizes(dict[str, int]):
@@ -64,9 +64,9 @@ class Dialogue(SMTP):
     command_size_limits = _CommandSizes()
     line_length_limit = _BUFFER_OCTETS  # the StreamReader's limit: the original's 1001 pauses at each larger read
 
-    def __init__(self, common: Common, allow: tuple[Network, ...], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, common: Common, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         self._common = common
-        self._allow = allow
+        self.door = door
         self._size_limit = int(common.limits.message_size)
         self._argument: str | None = None
         self._leaving = False
@@ -85,7 +85,7 @@ class Dialogue(SMTP):
 
     def __dir__(self) -> list[str]:
         """Only the commands we speak: the original's __init__ looks through all names, at every connection."""
-        return _METHODS
+        return METHODS
 
     # ---- the connection ----------------------------------------------------------------------------------------
 
@@ -98,12 +98,15 @@ class Dialogue(SMTP):
         self.envelope = Transaction()
 
     def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._inbound = Inbound(reader)
-        self._reader = self._inbound  # type: ignore[assignment]  # it has what the original's loop calls
+        self.inbound = Inbound(reader)
+        self._reader = self.inbound  # type: ignore[assignment]  # it has what the original's loop calls
         self._writer = writer
 
+    def _refusal(self) -> str | None:
+        return self._common.refusal(self.session.peer, self.door)
+
     async def _handle_client(self) -> None:
-        refusal = self._common.refusal(self.session.peer, self._allow)
+        refusal = self._refusal()
         try:
             if refusal is not None:
                 await self._turn_away(refusal)
@@ -254,10 +257,12 @@ class Dialogue(SMTP):
 
     @syntax("EHLO hostname")
     async def smtp_EHLO(self, hostname: str | None) -> None:
-        extensions = (f"SIZE {self._size_limit}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "HELP")
-        lines = [f"250-{line}" for line in (self.hostname, *extensions)]
+        lines = [f"250-{line}" for line in (self.hostname, *self._extensions())]
         lines[-1] = lines[-1].replace("-", " ", 1)
         await self._greet(hostname, "\r\n".join(lines), said_ehlo=True)
+
+    def _extensions(self) -> tuple[str, ...]:
+        return f"SIZE {self._size_limit}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "HELP"
 
     async def _greet(self, hostname: str | None, reply: str, *, said_ehlo: bool = False) -> None:
         if not hostname:
@@ -314,14 +319,14 @@ class Dialogue(SMTP):
 
     async def _read_content(self, share: Share) -> bytes | None:
         """What stands before the final dot, without transparency dots; None when it is over the limit."""
-        content = Content(self._size_limit, lf_client=not self._inbound.crlf_seen)
+        content = Content(self._size_limit, lf_client=not self.inbound.crlf_seen)
         try:
-            while (rest := content.feed(await self._inbound.read(4 * _BUFFER_OCTETS))) is None:
+            while (rest := content.feed(await self.inbound.read(4 * _BUFFER_OCTETS))) is None:
                 if content.size > _SMALL_OCTETS or share.octets:
                     await self._make_room(share, content.size)
                 self._reset_timeout()
             self._reset_timeout()
-            self._inbound.give_back(rest)
+            self.inbound.give_back(rest)
             return content.message()
         except ConnectionResetError:
             raise
@@ -333,11 +338,11 @@ class Dialogue(SMTP):
         if self._common.memory.charge(share, octets):
             return
         self._silent_until = math.inf  # the client waits for us now
-        self._inbound.pause()
+        self.inbound.pause()
         try:
             await self._common.memory.wait(share)
         finally:
-            self._inbound.resume()
+            self.inbound.resume()
 
     def _too_slow(self) -> None:
         self._hang_up("421 4.4.2", "too slow while other clients wait for memory; try again later")

@@ -38,6 +38,10 @@ class Client(Session):
     """aiosmtpd's session, and whether the client greeted with EHLO (`extended_smtp` is true for every client here)."""
 
     said_ehlo = False
+    over_tls = False
+    login: str | None = None
+    failures = 0
+    """Wrong logins so far."""
 
     @property
     def address(self) -> str:
@@ -135,7 +139,7 @@ class Handler:
             helo=session.host_name or "",
             hostname=self._hostname,
             queue_id=queue_id,
-            protocol="ESMTP" if session.said_ehlo else "SMTP",
+            protocol=_protocol(session),
             now=now,
         )
 
@@ -159,6 +163,13 @@ class Handler:
             message_id=message_id or None,
             repairs=arrival.repairs or None,
         )
+
+
+def _protocol(session: Client) -> str:
+    """The word of RFC 3848 for how the client spoke."""
+    if not session.said_ehlo:
+        return "SMTP"
+    return f"ESMTP{'S' if session.over_tls else ''}{'A' if session.login else ''}"
 
 
 def log_bug(error: Exception, **fields: object) -> None:

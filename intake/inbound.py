@@ -65,6 +65,15 @@ class Inbound:
             raise ConnectionResetError("the client is gone")
         return chunk
 
+    @property
+    def empty(self) -> bool:
+        """True when all that came was taken."""
+        return not self._ahead and not self._reader._buffer  # type: ignore[attr-defined]
+
+    def comes_through(self, transport: asyncio.Transport) -> None:
+        """From now on, all that comes comes from there."""
+        self._reader._transport = transport  # type: ignore[attr-defined]
+
     def give_back(self, rest: bytes) -> None:
         """Put octets that were read too far in front of what comes next."""
         self._ahead[:0] = rest

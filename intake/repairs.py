@@ -196,7 +196,7 @@ def date_text(now: float) -> str:
 def trace_header(*, peer: str, helo: str, hostname: str, queue_id: str, protocol: str, now: float) -> bytes:
     """The Received field of this hop (RFC 5321 4.4), ending in CRLF.
 
-    `peer` is the client's IP address, `helo` the name it gave, `protocol` SMTP or ESMTP. What the client said is
+    `peer` is the client's IP address, `helo` the name it gave, `protocol` a word of RFC 3848. What the client said is
     reduced to the characters of a name, and the recipients are left out: they may be blind copies.
     """
     literal = _address_literal(peer)

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from config.network import host_port, network
+from config.network import host_port, listens_on_loopback
 from config.relay_settings import Listen, Relay
 from config.rules import Route
 from intake.common import IDLE_SECONDS, Common
 from intake.counters import Numbers
 from intake.dialogue import Dialogue
+from intake.door import door_of
+from intake.guarded import GuardedDialogue
 from intake.handler import Handler
 from spool.contract import Spool
 
@@ -71,11 +73,12 @@ class Intake:
 
     async def _listen(self, listen: Listen) -> asyncio.Server:
         host, port = host_port(listen.address)
-        allow = tuple(network(text) for text in listen.allow)
         loop = asyncio.get_running_loop()
         try:
+            door = door_of(listen, loopback=listens_on_loopback(listen.address))
+            kind = GuardedDialogue if door.guarded else Dialogue
             return await loop.create_server(
-                lambda: Dialogue(self._common, allow, loop),
+                lambda: kind(self._common, door, loop),
                 host,
                 port,
                 backlog=_BACKLOG,

@@ -53,6 +53,18 @@ def relay(folder, text, warnings=None):
     return load_relay((folder / "relay.yaml").relative_to(folder), warnings)
 
 
+def test_a_login_on_a_network_needs_tls(folder, monkeypatch):
+    monkeypatch.setenv("SCANNER", "s3cret")
+    users = "users: [{name: scanner, password: 'env:SCANNER'}, {name: scanner, password: 'env:SCANNER'}]"
+    found = problems(lambda: relay(folder, f"listen: {{address: '192.0.2.1:587', allow: 192.0.2.0/24, {users}}}"))
+    assert [problem.partition(";")[0] for problem in found] == [
+        "relay.yaml:1  listen.users: would send their passwords over the network in clear",
+        "relay.yaml:1  listen.users[1].name: scanner stands here twice",
+    ]
+    one = users.partition("}")[0] + "}]"
+    assert relay(folder, f"listen: {{address: '127.0.0.1:587', {one}}}").listen[0].users[0].name == "scanner"
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "limits:\ndelivery:\nspool:\n"])
 def test_an_empty_relay_yaml_is_the_defaults(folder, text):
     assert relay(folder, text) == Relay()

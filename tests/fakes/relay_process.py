@@ -17,8 +17,9 @@ Event = dict[str, object]
 class RelayProcess:
     """`relay.py serve` with `routes` as its routes.yaml. An async context manager; leaving it stops the relay.
 
-    `port` is where it listens. `events` are its log lines, parsed. `extra` goes to the end of relay.yaml, `environment`
-    is added to this process's own (SSL_CERT_FILE, secrets), `spool` is a file somewhere else than in `folder`.
+    `port` is where it listens. `events` are its log lines, parsed. `extra` goes to the end of relay.yaml. `listen` are
+    more listeners (YAML, `{address: ...}`), whose ports follow the first in `ports`. `environment` is added to this
+    process's own (SSL_CERT_FILE, secrets), `spool` is a file somewhere else than in `folder`.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class RelayProcess:
         routes: str,
         *,
         extra: str = "",
+        listen: str = "",
         environment: Mapping[str, str] | None = None,
         watch: Callable[[Event], None] | None = None,
         spool: Path | None = None,
@@ -36,7 +38,9 @@ class RelayProcess:
         self.config = folder / "relay.yaml"
         self.events: list[Event] = []
         self.port = 0
+        self.ports: list[int] = []
         self._extra = extra
+        self._listen = f", {listen}" if listen else ""
         self._environment = dict(environment or {})
         self._watch = watch
         self._changed = asyncio.Condition()
@@ -72,7 +76,8 @@ class RelayProcess:
         started = await self.event("started", after=seen)
         listen = started["listen"]
         assert isinstance(listen, list)
-        self.port = int(str(listen[0]).rpartition(":")[2])
+        self.ports = [int(str(address).rpartition(":")[2]) for address in listen]
+        self.port = self.ports[0]
         self._write_config()  # for the commands beside it, and for the next start
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
@@ -146,7 +151,7 @@ class RelayProcess:
 
     def _write_config(self) -> None:
         self.config.write_text(
-            f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{self.port}'}}]\n"
+            f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{self.port}'}}{self._listen}]\n"
             f"spool: {{url: 'sqlite:///{self.spool}'}}\n{self._extra}",
             "utf-8",
         )

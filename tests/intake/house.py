@@ -7,7 +7,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -124,10 +124,16 @@ def events(name: str) -> Iterator[list[dict[str, Any]]]:
 
 @asynccontextmanager
 async def running(
-    *, allow: tuple[str, ...] = ("127.0.0.0/8", "::1"), address: str = "127.0.0.1:0", idle: float = 300.0, **limits: Any
+    *,
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1"),
+    address: str = "127.0.0.1:0",
+    idle: float = 300.0,
+    guard: Mapping[str, Any] | None = None,
+    **limits: Any,
 ) -> AsyncIterator[House]:
+    """`guard` is what else the listener asks (`tls`, `users`, `per_peer`)."""
     sizes = {key: Size(value) if key in ("message_size", "content_memory") else value for key, value in limits.items()}
-    relay = Relay(listen=(Listen(address=address, allow=allow),), limits=Limits(**sizes))
+    relay = Relay(listen=(Listen(address=address, allow=allow, **(guard or {})),), limits=Limits(**sizes))
     with TemporaryDirectory() as folder:
         spool = await WatchedSpool.open(f"{folder}/spool.db", size_limit=1 << 30)
         assert isinstance(spool, WatchedSpool)
