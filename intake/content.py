@@ -88,6 +88,8 @@ def _without_transparency_dots(wire: bytes) -> bytes:
     """
     if wire.startswith(b".") and not wire.startswith((b".\n", b".\r\n")):
         wire = wire[1:]
+    if b"\n." not in wire:
+        return wire
     for lone in _LONE_DOTS:
         for _ in range(2) if lone in wire else ():  # twice: two such lines in a row share a line ending
             wire = wire.replace(lone, b"\n." + lone[1:])

@@ -12,23 +12,20 @@ import math
 import re
 from typing import Final
 
-from aiosmtpd.smtp import SMTP, syntax
+from aiosmtpd.smtp import syntax
 
 from intake.addresses import Parsed, parse
 from intake.common import Common
+from intake.connection import Connection, methods_of
 from intake.content import Content
 from intake.door import Door
-from intake.handler import Client, Transaction, log_bug
-from intake.inbound import Inbound
+from intake.handler import log_bug
+from intake.inbound import BUFFER_OCTETS
 from intake.memory import Share
 from routing.events import emit
 
 _log = logging.getLogger("intake")
 
-_COMMAND_OCTETS: Final = 2048
-"""RFC 5321 4.5.3.1.4 says 512 and lets every extension add to it; ENVID, ORCPT and AUTH add more than 1000."""
-_BUFFER_OCTETS: Final = 1 << 16
-"""What a connection buffers before reading pauses (at twice this)."""
 _SMALL_OCTETS: Final = 1 << 15
 """Content up to this size may be in memory for every connection; larger content is counted in `Common.memory`."""
 
@@ -40,29 +37,11 @@ _SLIPS: Final = ("500", "501", "502", "503", "555")
 
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
 _HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
-_COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
-METHODS: Final = [f"smtp_{name}" for name in _COMMANDS]
+COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
 
 
-class _CommandSizes(dict[str, int]):
-    """One limit for all commands. aiosmtpd's own table is shared by all connections and grows with every EHLO."""
-
-    def __missing__(self, _command: str) -> int:
-        return _COMMAND_OCTETS
-
-
-class Dialogue(SMTP):
+class Dialogue(Connection):
     """One connection. Every negative reply is logged and counted in `push`, so none can be forgotten."""
-
-    envelope: Transaction
-    session: Client
-    transport: asyncio.Transport | None
-    _handler_coroutine: asyncio.Task[None]
-    _timeout_handle: asyncio.TimerHandle | None
-
-    command_size_limit = _COMMAND_OCTETS
-    command_size_limits = _CommandSizes()
-    line_length_limit = _BUFFER_OCTETS  # the StreamReader's limit: the original's 1001 pauses at each larger read
 
     def __init__(self, common: Common, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         self._common = common
@@ -73,34 +52,9 @@ class Dialogue(SMTP):
         self._keeping = False
         self._silent_until = 0.0
         self._patience = _PATIENCE
-        super().__init__(
-            common.handler,
-            data_size_limit=self._size_limit,
-            enable_SMTPUTF8=True,  # only so that 8-bit arguments are decoded and answered by name; not advertised
-            hostname=common.hostname,
-            ident="ESMTP callpro-relay",
-            timeout=common.idle,
-            loop=loop,
-        )
-
-    def __dir__(self) -> list[str]:
-        """Only the commands we speak: the original's __init__ looks through all names, at every connection."""
-        return METHODS
+        super().__init__(common.handler, common.hostname, self._size_limit, common.idle, loop)
 
     # ---- the connection ----------------------------------------------------------------------------------------
-
-    def _create_session(self) -> Client:
-        session = Client(self.loop)
-        session.extended_smtp = True  # parameters after HELO, or after no greeting at all, are read all the same
-        return session
-
-    def _set_post_data_state(self) -> None:
-        self.envelope = Transaction()
-
-    def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.inbound = Inbound(reader)
-        self._reader = self.inbound  # type: ignore[assignment]  # it has what the original's loop calls
-        self._writer = writer
 
     def _refusal(self) -> str | None:
         return self._common.refusal(self.session.peer, self.door)
@@ -109,29 +63,23 @@ class Dialogue(SMTP):
         refusal = self._refusal()
         try:
             if refusal is not None:
-                await self._turn_away(refusal)
+                self._turn_away(refusal)
                 return
             with self._common.counted(self):
-                await super()._handle_client()
+                await self._converse()
         except ConnectionResetError:
-            self._writer.close()
+            pass
+        finally:
+            self._close()
 
-    async def _turn_away(self, refusal: str) -> None:
+    def _turn_away(self, refusal: str) -> None:
         self._common.numbers.turned_away += 1
         emit(_log, "client_refused", logging.WARNING, peer=self.peer, reply=refusal)
-        self._writer.write(refusal.encode("ascii", "replace") + b"\r\n")
-        self._writer.close()
-
-    def eof_received(self) -> bool:
-        """A client that closes its side early still gets answers to what it sent; the original would drop it all."""
-        return bool(asyncio.StreamReaderProtocol.eof_received(self))
+        self._write(refusal)
 
     def connection_lost(self, error: Exception | None) -> None:
         """As the original, but a mail that is being kept is kept and logged, though nobody hears the answer."""
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
-        if self._timeout_handle is not None:
-            self._timeout_handle.cancel()
-        self.transport = None
+        super().connection_lost(error)
         if self._keeping:
             return
         self._handler_coroutine.cancel()
@@ -151,8 +99,8 @@ class Dialogue(SMTP):
 
     def _leave_when_idle(self) -> None:
         if self._leaving and self.envelope.mail_from is None and self.transport is not None:
-            self._writer.write(b"421 4.3.2 %s is shutting down\r\n" % self.hostname.encode("ascii", "replace"))
-            self._writer.close()
+            self._write(f"421 4.3.2 {self.hostname} is shutting down")
+            self._close()
 
     def abort(self) -> None:
         """End it at once, whatever is under way."""
@@ -178,8 +126,8 @@ class Dialogue(SMTP):
     def _hang_up(self, code: str, why: str) -> None:
         if self.transport is not None:
             self._log_refusal(f"{code} {why}")
-            self._writer.write(f"{code} {self.hostname}: {why}\r\n".encode("ascii", "replace"))
-            self._writer.close()
+            self._write(f"{code} {self.hostname}: {why}")
+            self._close()
 
     # ---- replies -----------------------------------------------------------------------------------------------
 
@@ -193,7 +141,7 @@ class Dialogue(SMTP):
                 await self._lose_patience(1)
         if reply[0] in "45":
             self._log_refusal(reply)
-        await self._say(reply)
+        await self._say(reply, now=False)
         if reply.startswith(_SLIPS):
             await self._lose_patience(_SLIP)
         self._leave_when_idle()
@@ -204,17 +152,8 @@ class Dialogue(SMTP):
             reply = "421 4.7.0 Too many commands without a mail, goodbye"
             self._log_refusal(reply)
             await self._say(reply)
-            self._writer.close()
+            self._close()
             raise ConnectionResetError("turned out")
-
-    async def _say(self, reply: str) -> None:
-        if self.transport is None or self.transport.is_closing():
-            raise ConnectionResetError("the client is gone")
-        self._writer.write(reply.encode("ascii", "replace") + b"\r\n")
-        try:
-            await self._writer.drain()
-        except OSError as error:
-            raise ConnectionResetError("the client is gone") from error
 
     def _log_refusal(self, reply: str) -> None:
         self._common.numbers.refused[reply.split(" ", 2)[1]] += 1
@@ -284,6 +223,16 @@ class Dialogue(SMTP):
         self._argument = arg[:300]
         return parse(arg, super()._getaddr)
 
+    @syntax("QUIT")
+    async def smtp_QUIT(self, arg: str | None) -> None:
+        """As the original, but what waits to be said in the same write goes out before the connection does."""
+        if arg:
+            await self.push("501 Syntax: QUIT")
+            return
+        await self._say("221 2.0.0 Bye")
+        self._close()
+        raise ConnectionResetError("it took leave")
+
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:
         if self.envelope.mail_from is None:
@@ -321,7 +270,7 @@ class Dialogue(SMTP):
         """What stands before the final dot, without transparency dots; None when it is over the limit."""
         content = Content(self._size_limit, lf_client=not self.inbound.crlf_seen)
         try:
-            while (rest := content.feed(await self.inbound.read(4 * _BUFFER_OCTETS))) is None:
+            while (rest := content.feed(await self.inbound.read(4 * BUFFER_OCTETS))) is None:
                 if content.size > _SMALL_OCTETS or share.octets:
                     await self._make_room(share, content.size)
                 self._reset_timeout()
@@ -346,3 +295,6 @@ class Dialogue(SMTP):
 
     def _too_slow(self) -> None:
         self._hang_up("421 4.4.2", "too slow while other clients wait for memory; try again later")
+
+
+Dialogue.methods = methods_of(Dialogue, COMMANDS)

@@ -6,25 +6,20 @@ CallPro's own listener asks none of it, and does not pay for it. Must never begi
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from aiosmtpd.smtp import syntax
 
-from intake.dialogue import METHODS, Dialogue
+from intake.connection import methods_of
+from intake.dialogue import COMMANDS, Dialogue
 from intake.door import Door
 from intake.handler import Client
 from intake.login import log_in, start_tls
-
-_METHODS: Final = [*METHODS, "smtp_AUTH", "smtp_STARTTLS"]
 
 
 class GuardedDialogue(Dialogue):
     """One connection through a guarded door."""
 
     _entered = False
-
-    def __dir__(self) -> list[str]:
-        return _METHODS
 
     def _refusal(self) -> str | None:
         refusal = super()._refusal()
@@ -79,7 +74,7 @@ class GuardedDialogue(Dialogue):
     def over(self, transport: asyncio.Transport) -> None:
         """Speak through TLS. Nothing that was said before counts any more (RFC 3207 4.2)."""
         before = self.session
-        self.transport = self._writer._transport = transport  # type: ignore[attr-defined]
+        self.transport = transport
         self.inbound.comes_through(transport)
         self._over_ssl = True
         session: Client = self._create_session()
@@ -95,3 +90,6 @@ class GuardedDialogue(Dialogue):
     @syntax("AUTH mechanism")
     async def smtp_AUTH(self, arg: str | None) -> None:
         await log_in(self, arg)
+
+
+GuardedDialogue.methods = methods_of(GuardedDialogue, (*COMMANDS, "AUTH", "STARTTLS"))

@@ -68,10 +68,8 @@ class Handler:
         self._hostname = hostname
         self._clock = clock
         self._numbers = numbers
-
-    def __dir__(self) -> list[str]:
-        """Only the hooks: aiosmtpd looks through all names of a handler at every connection."""
-        return ["handle_DATA", "handle_MAIL", "handle_RCPT"]
+        self.hooks: Final = {"MAIL": self.handle_MAIL, "RCPT": self.handle_RCPT, "DATA": self.handle_DATA}
+        """By command, as aiosmtpd finds them itself at every connection."""
 
     async def handle_MAIL(
         self, _server: SMTP, _session: Session, envelope: Transaction, address: str, _options: list[str]

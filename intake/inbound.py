@@ -1,4 +1,4 @@
-"""What a client says: command lines one at a time, content in chunks, over one asyncio.StreamReader.
+"""What a client says: command lines one at a time, content in chunks, out of one buffer.
 
 Must never lose or reorder an octet between the two: what a chunk holds beyond the final dot is the next command.
 """
@@ -10,80 +10,120 @@ from typing import Final
 
 _LINES_A_TURN: Final = 20
 """Command lines of one client in a row; then the others have their turn, however much it sends ahead."""
+BUFFER_OCTETS: Final = 1 << 16
+"""The longest command line that is looked at; reading pauses while twice this waits to be taken."""
 
 
 class Inbound:
-    """Stands where aiosmtpd expects a StreamReader. A client that is gone is a ConnectionResetError everywhere.
+    """Stands where aiosmtpd has a StreamReader. A client that is gone is a ConnectionResetError everywhere.
 
     `crlf_seen` says whether any command line so far ended in CRLF, as RFC 5321 2.3.8 asks of every line.
     """
 
-    __slots__ = ("_ahead", "_lines", "_reader", "crlf_seen")
+    __slots__ = ("_buffer", "_ended", "_full", "_held", "_lines", "_loop", "_transport", "_waiter", "crlf_seen")
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-        self._ahead = bytearray()
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._buffer = bytearray()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = self._full = self._held = False
         self._lines = 0
         self.crlf_seen = False
 
-    async def readuntil(self) -> bytes:
-        """The next command line with its line ending. Raises LimitOverrunError as StreamReader does."""
+    # ---- from the transport
+
+    def feed(self, octets: bytes) -> None:
+        """The client said this."""
+        self._buffer += octets
+        self._wake()
+        if len(self._buffer) > 2 * BUFFER_OCTETS and not self._full:
+            self._full = True
+            self._transport.pause_reading()
+
+    def end(self) -> None:
+        """The client will say no more."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # ---- to the dialogue
+
+    @property
+    def line_ahead(self) -> bool:
+        """True when the next command line is here already."""
+        return b"\n" in self._buffer
+
+    async def line(self) -> bytes | None:
+        """The next command line with its line ending; None for one over BUFFER_OCTETS, which is thrown away."""
         self._lines += 1
         if self._lines % _LINES_A_TURN == 0:
             await asyncio.sleep(0)
-        end = self._ahead.find(b"\n") + 1 if self._ahead else 0
-        if end:
-            line = bytes(self._ahead[:end])
-            del self._ahead[:end]
-        else:
-            line = await self._line_from_reader()
+        end, searched, too_long = 0, 0, False
+        while not (end := self._buffer.find(b"\n", searched) + 1):
+            if len(self._buffer) > BUFFER_OCTETS:
+                too_long = True
+                self._take(len(self._buffer))
+            searched = len(self._buffer)
+            await self._more()
+        line = self._take(end)
         if not self.crlf_seen and line.endswith(b"\r\n"):
             self.crlf_seen = True
-        return line
-
-    async def _line_from_reader(self) -> bytes:
-        try:
-            line = await self._reader.readuntil()
-        except (asyncio.IncompleteReadError, OSError) as error:
-            raise ConnectionResetError("the client is gone") from error
-        if self._ahead:
-            line = bytes(self._ahead) + line
-            self._ahead.clear()
-        return line
+        return None if too_long else line
 
     async def read(self, most: int) -> bytes:
         """Between 1 and `most` octets, as soon as there are any."""
-        if self._ahead:
-            chunk = bytes(self._ahead[:most])
-            del self._ahead[:most]
-            return chunk
-        try:
-            chunk = await self._reader.read(most)
-        except OSError as error:
-            raise ConnectionResetError("the client is gone") from error
-        if not chunk:
-            raise ConnectionResetError("the client is gone")
-        return chunk
+        while not self._buffer:
+            await self._more()
+        return self._take(most)
 
     @property
     def empty(self) -> bool:
         """True when all that came was taken."""
-        return not self._ahead and not self._reader._buffer  # type: ignore[attr-defined]
+        return not self._buffer
 
     def comes_through(self, transport: asyncio.Transport) -> None:
         """From now on, all that comes comes from there."""
-        self._reader._transport = transport  # type: ignore[attr-defined]
+        self._transport = transport
 
     def give_back(self, rest: bytes) -> None:
         """Put octets that were read too far in front of what comes next."""
-        self._ahead[:0] = rest
+        self._buffer[:0] = rest
+
+    def _take(self, most: int) -> bytes:
+        if most >= len(self._buffer):
+            taken = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            taken = bytes(self._buffer[:most])
+            del self._buffer[:most]
+        if self._full and len(self._buffer) <= BUFFER_OCTETS:
+            self._full = False
+            self._read_on()
+        return taken
 
     def pause(self) -> None:
         """Read no more: TCP holds the client back."""
-        self._reader._transport.pause_reading()  # type: ignore[attr-defined]
+        self._held = True
+        self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on, unless what is read already must be taken first."""
-        transport = self._reader._transport  # type: ignore[attr-defined]
-        if not self._reader._paused and not transport.is_closing():  # type: ignore[attr-defined]
-            transport.resume_reading()
+        self._held = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._full and not self._held and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    async def _more(self) -> None:
+        if self._ended:
+            raise ConnectionResetError("the client is gone")
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None

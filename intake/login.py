@@ -5,7 +5,6 @@ Must never take a password in clear over a network, nor go on with what was said
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import logging
 import ssl
@@ -111,11 +110,9 @@ async def _login(dialogue: GuardedDialogue, initial: str) -> tuple[str, str]:
 
 async def _ask(dialogue: GuardedDialogue, challenge: str) -> str:
     await dialogue.push(f"334 {challenge}")
-    try:
-        line = (await dialogue.inbound.readuntil()).strip()
-    except asyncio.LimitOverrunError:
-        line = b"x" * (_ANSWER_OCTETS + 1)
-    if len(line) > _ANSWER_OCTETS:  # where it ends is not known, and it may be a password: no reading on
+    said = await dialogue.inbound.line()
+    line = b"" if said is None else said.strip()
+    if said is None or len(line) > _ANSWER_OCTETS:  # it may be a password: no reading on
         await dialogue.push("500 5.5.6 Line too long")
         raise ConnectionResetError("an answer without end")
     if line == b"*":

@@ -15,8 +15,10 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.relay_settings import Limits
 from intake.addresses import parse
 from intake.common import Common
+from intake.counters import Numbers
 from intake.dialogue import Dialogue
 from intake.handler import Handler
 from tests.intake.house import MAIL, running, text_of
@@ -156,24 +158,54 @@ def test_a_plain_address_is_read_as_the_original_reads_it(argument: str) -> None
 
 
 def test_nothing_is_left_out_of_the_short_lists_of_names() -> None:
-    handler = object.__new__(Handler)
-    assert {name for name in vars(Handler) if name.startswith("handle_")} == set(dir(handler))
-    commands = set(dir(object.__new__(Dialogue)))
+    nothing: Any = None
+    handler = Handler(Limits(), nothing, lambda _sender: None, "relay.test", lambda: 0.0, Numbers())
+    assert {name for name in vars(Handler) if name.startswith("handle_")} == {
+        f"handle_{name}" for name in handler.hooks
+    }
+    commands = {f"smtp_{name}" for name in Dialogue.methods}
     assert {name for name in vars(Dialogue) if name.startswith("smtp_")} <= commands
     original = {name for name in vars(SMTP) if name.startswith("smtp_")}
     assert original - commands == {"smtp_AUTH", "smtp_STARTTLS"}
 
 
 def test_a_new_connection_has_all_that_the_original_sets_up() -> None:
-    async def run() -> tuple[set[str], set[str]]:
+    """But for what belongs to its stream, and to the call limits that are not asked for."""
+
+    async def run() -> tuple[set[str], Dialogue, set[str]]:
         async with running() as house:
             common: Common = house.intake._common
             loop = asyncio.get_running_loop()
-            ours = vars(Dialogue(common, (), loop))
-            return set(vars(SMTP(Original(), hostname="relay.test", loop=loop))), set(ours)
+            stream = asyncio.StreamReaderProtocol(asyncio.StreamReader(), lambda _reader, _writer: None)
+            original = SMTP(Original(), hostname="relay.test", loop=loop)
+            return set(vars(original)), Dialogue(common, (), loop), set(vars(stream))
 
-    original, ours = asyncio.run(run())
-    assert original <= ours
+    original, ours, stream = asyncio.run(run())
+    made_with_the_connection = {"session", "envelope", "_handler_coroutine"}
+    missing = {name for name in original - stream - made_with_the_connection if not hasattr(ours, name)}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("group", [1, 2, 30])
+def test_replies_to_a_group_of_commands_go_out_together_and_in_order(group: int) -> None:
+    """One client write of a whole group, as RFC 2920 has it; the original answers each in a write of its own."""
+
+    async def run() -> list[bytes]:
+        async with running() as house:
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            await reader.readline()
+            writer.write(GREETING)
+            await reader.readuntil(b"250 HELP\r\n")
+            mail = START + b"".join(b"RCPT TO:<klant%d@example.org>\r\n" % number for number in range(group))
+            writer.write(mail + b"DATA\r\n")
+            first = await reader.readuntil(b"354 End data with <CR><LF>.<CR><LF>\r\n")
+            writer.write(MAIL + b".\r\nNOOP\r\nQUIT\r\n")
+            rest = await reader.read()
+            writer.close()
+            return [*first.splitlines(), *rest.splitlines()]
+
+    codes = [line[:9] for line in asyncio.run(run())]
+    assert codes == [b"250 2.1.0", *[b"250 2.1.5"] * group, b"354 End d", b"250 2.0.0", b"250 2.0.0", b"221 2.0.0"]
 
 
 def test_commands_have_their_help() -> None:
