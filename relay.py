@@ -19,6 +19,7 @@ from config.relay_settings import Delivery
 from config.schema import relay_schema, routes_schema
 from ops.check import check
 from ops.completion import add_completion
+from ops.convert_postfix import add_convert_postfix
 from ops.doctor_command import add_doctor
 from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (SpoolUnusable, TrustUnusable, ConfigInvalid, OSError) as error:
-        print(f"callpro-relay: {error}", file=sys.stderr)
+        plain = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"callpro-relay: {plain}", file=sys.stderr)
         return 1
 
 
@@ -134,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_asking(commands)
     add_queue(commands, _add)
     add_doctor(commands, _add)
+    add_convert_postfix(commands, _add)
     add_completion(commands, _add, _parser)
     return parser
 
