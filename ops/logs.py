@@ -24,10 +24,8 @@ _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6
 def set_up(style: str, stream: TextIO | None = None) -> None:
     """Send every record to `stream` (standard error by default). `style` is `text` or `json`."""
     handler = GatheringHandler(stream or sys.stderr)
-    if style == "json":
-        handler.setFormatter(JsonLines())
-    else:
-        handler.setFormatter(TextLines(journal="JOURNAL_STREAM" in os.environ))
+    journal = _is_journal(handler.stream)
+    handler.setFormatter(JsonLines(journal=journal) if style == "json" else TextLines(journal=journal))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -84,6 +82,23 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
             super().flush()
 
 
+def _is_journal(stream: TextIO) -> bool:
+    """True when the journal reads `stream` itself (systemd.exec(5), $JOURNAL_STREAM), and not a file or a pipe that
+    somebody put in its place.
+    """
+    try:
+        there = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
+
+
+def _prioritised(record: logging.LogRecord, text: str) -> str:
+    """Each line with its priority as the journal takes it (sd-daemon(3)): `<4>held ...`."""
+    priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+    return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+
+
 class TextLines(logging.Formatter):
     """`2026-11-22T03:04:05+01:00 WARNING held route=acme.nl reply="535 5.7.8 no"`; in the journal `<4>held ...`."""
 
@@ -98,8 +113,7 @@ class TextLines(logging.Formatter):
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         if self._journal:
-            priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
-            return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+            return _prioritised(record, text)
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
         return f"{self._time(record.created)} {level}{text}"
 
@@ -112,7 +126,13 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: `time` (unix seconds), `level`, `room`, `event` and the event's fields."""
+    """One JSON object a line: `time` (unix seconds), `level`, `room`, `event` and the event's fields. In the journal
+    the priority stands before it, which the journal takes off again.
+    """
+
+    def __init__(self, *, journal: bool = False) -> None:
+        super().__init__()
+        self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -124,7 +144,8 @@ class JsonLines(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)  # ASCII: no character in it can end a line
+        text = json.dumps(line, default=str)  # ASCII: no character in it can end a line
+        return _prioritised(record, text) if self._journal else text
 
 
 def _line(record: logging.LogRecord) -> str:

@@ -6,7 +6,10 @@ import asyncio
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -40,9 +43,35 @@ def test_text_reads_as_key_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.endswith(' deferred mail=01H seconds=0.25 to=a@b.nl,c@d.nl reply="451 4.7.1 try later"\n')
 
 
-def test_the_journal_gets_priorities_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
-    assert line("text", level=logging.ERROR, route="acme.nl") == "<3>deferred route=acme.nl\n"
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IO[str]]:
+    """A stream that $JOURNAL_STREAM names, as systemd does."""
+    with (tmp_path / "journal").open("w+") as stream:
+        there = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino}")
+        yield stream
+
+
+def said(style: str, stream: IO[str], level: int) -> str:
+    set_up(style, stream)
+    emit(logging.getLogger("relay.test"), "deferred", level, route="acme.nl")
+    stream.seek(0)
+    return stream.read()
+
+
+def test_the_journal_gets_priorities_and_no_time(journal: IO[str]) -> None:
+    assert said("text", journal, logging.ERROR) == "<3>deferred route=acme.nl\n"
+
+
+def test_the_journal_gets_priorities_before_json_too(journal: IO[str]) -> None:
+    text = said("json", journal, logging.WARNING)
+    assert text.startswith("<4>{")
+    assert json.loads(text[3:])["route"] == "acme.nl"
+
+
+def test_a_file_in_the_place_of_the_journal_gets_whole_lines(journal: IO[str], tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+") as file:
+        assert "<" not in said("text", file, logging.ERROR)
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
