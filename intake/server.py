@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from config.network import host_port, listens_on_loopback
@@ -27,9 +28,14 @@ _BACKLOG = 1024
 """Connections the kernel holds for us: a burst must not see its SYN dropped and wait a second."""
 _MENDS: Final = {
     errno.EADDRINUSE: "another program listens there (`ss -ltnp` shows which): stop it, or change `listen`",
-    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE, which our systemd unit gives",
+    errno.EACCES: "a port below 1024 needs our .socket unit, or CAP_NET_BIND_SERVICE in the .service unit",
     errno.EADDRNOTAVAIL: "this machine has no such address (`ip address` shows those it has)",
 }
+
+
+def _written(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _why(error: OSError) -> str:
@@ -55,11 +61,13 @@ class Intake:
         clock: Callable[[], float] = time.time,
         *,
         idle: float = IDLE_SECONDS,
+        inherited: Sequence[socket.socket] = (),
     ) -> None:
         self.numbers = Numbers()
         handler = Handler(relay.limits, spool, match, hostname, clock, self.numbers)
         self._common = Common(hostname, relay.limits, self.numbers, handler, idle)
         self._relay = relay
+        self._inherited = list(inherited)
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
@@ -67,9 +75,18 @@ class Intake:
         try:
             for listen in self._relay.listen:
                 self._servers.append(await self._listen(listen))
+            self._require_all_taken()
         except OSError:
             self._close_listeners()
             raise
+
+    def _require_all_taken(self) -> None:
+        """A port that systemd holds and we do not serve would leave its clients waiting for ever."""
+        if self._inherited:
+            raise OSError(
+                f"systemd hands over {_written(self._inherited[0])}, which no `listen` in relay.yaml names;"
+                " add it there with its `allow`, or take it out of the .socket unit"
+            )
 
     async def _listen(self, listen: Listen) -> asyncio.Server:
         host, port = host_port(listen.address)
@@ -77,6 +94,9 @@ class Intake:
         try:
             door = door_of(listen, loopback=listens_on_loopback(listen.address))
             kind = GuardedDialogue if door.guarded else Dialogue
+            ready = self._take_inherited(host, port)
+            if ready is not None:
+                return await loop.create_server(lambda: kind(self._common, door, loop), sock=ready, backlog=_BACKLOG)
             return await loop.create_server(
                 lambda: kind(self._common, door, loop),
                 host,
@@ -86,6 +106,13 @@ class Intake:
             )
         except OSError as error:
             raise OSError(f"cannot listen on {listen.address}: {_why(error)}") from error
+
+    def _take_inherited(self, host: str, port: int) -> socket.socket | None:
+        name = "127.0.0.1" if host == "localhost" else host
+        found = next((one for one in self._inherited if one.getsockname()[:2] == (name, port)), None)
+        if found is not None:
+            self._inherited.remove(found)
+        return found
 
     @property
     def listening(self) -> bool:
@@ -101,7 +128,7 @@ class Intake:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Host and real port of every socket that is listened on."""
-        return [socket.getsockname()[:2] for server in self._servers for socket in server.sockets]
+        return [one.getsockname()[:2] for server in self._servers for one in server.sockets]
 
     @property
     def receiving(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import time
@@ -25,10 +26,12 @@ from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from intake.server import Intake
 from ops import notify
+from ops.activation import inherited
 from ops.check import Checked, check
 from ops.control import Control, control_path
 from ops.descriptors import raise_limit
 from ops.orders import Hands
+from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
 from spool.sqlite import SqliteSpool
@@ -98,7 +101,8 @@ class Service:
 
     async def _serve(self, rooms: _Rooms) -> None:
         self._take_signals()
-        intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname)
+        handed = inherited(os.environ)
+        intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname, inherited=handed)
         hands = Hands(rooms.spool, rooms.scheduler, lambda: rooms.plan.routes, time.time)
         rooms.site = await self._status(rooms, intake, hands)
         await rooms.scheduler.start()
@@ -113,11 +117,14 @@ class Service:
             if rooms.site:
                 rooms.site.serving()
             housekeeping = asyncio.create_task(self._housekeeping(rooms))
+            watchdog = self._watchdog(rooms)
             doctor = self._doctor(rooms)
             try:
                 await self._until_stopped(rooms, intake)
             finally:
                 housekeeping.cancel()
+                if watchdog:
+                    watchdog.cancel()
                 if doctor:
                     doctor.cancel()
                     await asyncio.gather(doctor, return_exceptions=True)
@@ -235,6 +242,12 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+
+    def _watchdog(self, rooms: _Rooms) -> asyncio.Task[None] | None:
+        allowed = seconds_allowed(os.environ)
+        if allowed is None:
+            return None
+        return asyncio.create_task(Watchdog(allowed, rooms.spool.probe, rooms.scheduler.stuck).run())
 
     async def _housekeeping(self, rooms: _Rooms) -> None:
         while True:
