@@ -129,6 +129,17 @@ class Delivery(Settings):
     fallback_after: Duration = setting(
         default=Duration(300), doc="How long an upstream is unreachable before the next one in `via` is used."
     )
+    delay_warning: Duration | None = setting(
+        default=None,
+        doc="After how long the sender of a mail that is still being tried is told so, once; left out: never.",
+        example="4h",
+        minimum=1,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.delay_warning is not None and self.delay_warning >= self.expire:
+            wrong = f"is no shorter than `expire` ({self.expire:g} seconds), so nobody would ever be told"
+            yield Fault("delay_warning", wrong, "write a shorter time, such as 4h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,9 +33,10 @@ def probe_wait(failures: int, stated: float | None = None, waits: Sequence[float
     return max(waits[min(failures, len(waits) - 1)], stated or 0.0)
 
 
-def next_try(now: float, own: float, stated: float | None, expires_at: float) -> float:
-    """When to try again: after our own wait or the stated one, whichever is longer, with one last try at expiry.
+def next_try(now: float, own: float, stated: float | None, last_at: float) -> float:
+    """When to try again: after our own wait or the stated one, whichever is longer, and at `last_at` (the expiry, or
+    when the sender is to hear of the delay) at the latest.
 
-    The stated time is obeyed even past the expiry: a try before it cannot succeed (RFC 9110 10.2.3, Retry-After).
+    The stated time is obeyed even past that: a try before it cannot succeed (RFC 9110 10.2.3, Retry-After).
     """
-    return max(min(now + own, max(expires_at, now)), now + (stated or 0.0))
+    return max(min(now + own, max(last_at, now)), now + (stated or 0.0))

@@ -1,4 +1,5 @@
-"""The report on a mail that could not be delivered: RFC 3464 in a multipart/report (RFC 6522), headers only. Pure.
+"""The reports on a mail that could not be delivered, or is late: RFC 3464 in a multipart/report (RFC 6522), headers
+only. Pure.
 
 Must never be made for a mail with the null sender (RFC 5321 4.5.5): `reportable` says so, and its own sender is null,
 so that no report can follow it.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from binascii import b2a_qp
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
@@ -43,17 +44,55 @@ def reportable(mail: Leased) -> bool:
 
 def report(mail: Leased, failures: Sequence[Failure], by: Reporter, to: str, now: float) -> bytes:
     """The whole report for the address `to`, CRLF line endings, US-ASCII. `now` in unix seconds."""
+    lines = [
+        f"Your mail of {formatdate(mail.received_at)} could not be delivered to everybody.",
+        "Its header is attached; it will not be tried again.",
+    ]
+    groups = []
+    for failure in failures:
+        lines += _about(failure.address, _reason(failure, now - mail.received_at), failure.outcome)
+        groups.append(_recipient(failure.address, "failed", _status(failure), failure.outcome, now))
+    return _whole(mail, "Undelivered Mail Returned to Sender", lines, groups, by, to, now)
+
+
+def delay_report(mail: Leased, late: Mapping[str, Outcome], by: Reporter, to: str, now: float, until: float) -> bytes:
+    """A warning in the same form: these recipients do not have it yet, and it is tried until `until`."""
+    lines = [
+        f"Your mail of {formatdate(mail.received_at)} has not reached everybody yet.",
+        f"It is still being tried, until {formatdate(until)}. Do not send it again.",
+        "Uw mail is nog niet bij iedereen aangekomen. Wij blijven het proberen: verstuur hem niet opnieuw.",
+    ]
+    groups = []
+    for address, outcome in late.items():
+        lines += _about(address, f"It has been tried for {_length(now - mail.received_at)}.", outcome)
+        given = outcome.enhanced or ""
+        status = given if _STATUS.fullmatch(given) and given[0] == "4" else "4.0.0"
+        group = _recipient(address, "delayed", status, outcome, now)
+        groups.append([*group, f"Will-Retry-Until: {formatdate(until)}"])
+    return _whole(mail, "Delayed Mail (still being tried)", lines, groups, by, to, now)
+
+
+def _whole(
+    mail: Leased,
+    subject: str,
+    lines: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    by: Reporter,
+    to: str,
+    now: float,
+) -> bytes:
     boundary = f"=_report_{by.id}"
+    text = b2a_qp(("\r\n".join(lines) + "\r\n").encode(), istext=True).decode("ascii")
     parts = (
-        ("text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable", _for_people(mail, failures, now)),
-        ("message/delivery-status", _for_machines(mail, failures, by, now)),
+        ("text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable", text),
+        ("message/delivery-status", _for_machines(mail, groups, by)),
         ("text/rfc822-headers", _headers_of(mail.content)),
     )
     body = "".join(f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n{text}\r\n" for kind, text in parts)
     fields = (
         f"From: Mail Delivery System <MAILER-DAEMON@{by.domain}>",
         f"To: <{_ascii(to)}>",
-        "Subject: Undelivered Mail Returned to Sender",
+        f"Subject: {subject}",
         f"Date: {formatdate(now)}",
         f"Message-ID: <{by.id}@{by.hostname}>",
         "Auto-Submitted: auto-replied",
@@ -63,18 +102,12 @@ def report(mail: Leased, failures: Sequence[Failure], by: Reporter, to: str, now
     return ("\r\n".join(fields) + f"\r\n\r\n{body}--{boundary}--\r\n").encode("ascii")
 
 
-def _for_people(mail: Leased, failures: Sequence[Failure], now: float) -> str:
-    lines = [
-        f"Your mail of {formatdate(mail.received_at)} could not be delivered to everybody.",
-        "Its header is attached; it will not be tried again.",
-    ]
-    for failure in failures:
-        lines += ["", f"<{failure.address}>", f"    {_reason(failure, now - mail.received_at)}"]
-        lines += ["    The answer was:", f"    {_one_line(failure.outcome.reply)}"]
-        if failure.outcome.hint is not None:
-            lines += [f"    What to do: {failure.outcome.hint.en}", f"    Wat te doen: {failure.outcome.hint.nl}"]
-    text = "\r\n".join(lines) + "\r\n"
-    return b2a_qp(text.encode(), istext=True).decode("ascii")
+def _about(address: str, reason: str, outcome: Outcome) -> list[str]:
+    """A recipient, for people."""
+    lines = ["", f"<{address}>", f"    {reason}", "    The answer was:", f"    {_one_line(outcome.reply)}"]
+    if outcome.hint is not None:
+        lines += [f"    What to do: {outcome.hint.en}", f"    Wat te doen: {outcome.hint.nl}"]
+    return lines
 
 
 def _reason(failure: Failure, age: float) -> str:
@@ -90,26 +123,24 @@ def _length(seconds: float) -> str:
     return f"{round(hours / 24)} days" if hours >= 48 else f"{max(1, hours)} hours" if hours != 1 else "an hour"
 
 
-def _for_machines(mail: Leased, failures: Sequence[Failure], by: Reporter, now: float) -> str:
+def _for_machines(mail: Leased, groups: Sequence[Sequence[str]], by: Reporter) -> str:
     """The per-message and per-recipient fields (RFC 3464 2.2 and 2.3)."""
-    groups = [
-        [
-            f"Reporting-MTA: dns; {by.hostname}",
-            f"X-Queue-ID: {id_text(mail.id)}",
-            f"Arrival-Date: {formatdate(mail.received_at)}",
-        ]
+    message = [
+        f"Reporting-MTA: dns; {by.hostname}",
+        f"X-Queue-ID: {id_text(mail.id)}",
+        f"Arrival-Date: {formatdate(mail.received_at)}",
     ]
-    for failure in failures:
-        groups.append(
-            [
-                f"Final-Recipient: rfc822; {_ascii(failure.address)}",
-                "Action: failed",
-                f"Status: {_status(failure)}",
-                _folded(f"Diagnostic-Code: {_diagnostic(failure.outcome)}"),
-                f"Last-Attempt-Date: {formatdate(now)}",
-            ]
-        )
-    return "\r\n\r\n".join("\r\n".join(group) for group in groups) + "\r\n"
+    return "\r\n\r\n".join("\r\n".join(group) for group in (message, *groups)) + "\r\n"
+
+
+def _recipient(address: str, action: str, status: str, outcome: Outcome, now: float) -> list[str]:
+    return [
+        f"Final-Recipient: rfc822; {_ascii(address)}",
+        f"Action: {action}",
+        f"Status: {status}",
+        _folded(f"Diagnostic-Code: {_diagnostic(outcome)}"),
+        f"Last-Attempt-Date: {formatdate(now)}",
+    ]
 
 
 def _status(failure: Failure) -> str:

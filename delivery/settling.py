@@ -1,25 +1,29 @@
 """Writing down what an attempt came to: the report of failures first, then the settlement, then the log line.
 
-In this order a crash in between costs at most a second report, never a failure that nobody hears of.
+In this order a crash in between costs at most a second report or warning, never a failure that nobody hears of.
 """
 
 from __future__ import annotations
 
 import logging
 from asyncio import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from config.relay_settings import Delivery
 from delivery.attempt import Errand
 from delivery.backoff import retry_wait
-from delivery.bounce import Reporter, report, reportable
+from delivery.bounce import Reporter, delay_report, report, reportable
 from delivery.clock import Clock
+from delivery.delay import late, warn_at
 from delivery.plan import Plan
-from delivery.story import tell, tell_bounced
-from delivery.verdict import Failure, Verdict, judge
+from delivery.story import tell, tell_bounced, tell_delay_warned
+from delivery.verdict import Verdict, judge
 from routing.events import emit
 from routing.mail import NULL_SENDER, domain_of
+from routing.outcome import Outcome
 from spool.contract import Arrival, Leased, Settlement, Spool, SpoolFull, SpoolUnavailable, id_text
 
 _log = logging.getLogger("delivery")
@@ -49,6 +53,7 @@ class Settling:
         alive_since = max(
             mail.received_at, mail.released_at, max((way.released_at for way in errand.ways), default=0.0)
         )
+        warning_at = warn_at(mail, self._settings, alive_since)
         verdict = judge(
             mail,
             finals,
@@ -57,14 +62,17 @@ class Settling:
             now=now,
             alive_since=alive_since,
             random=self._random,
+            warn_at=warning_at,
         )
         note = errand.fault.reply if errand.fault else None
         if errand.untried and not errand.attempts:
             note = f"not tried: the upstream could not be reached before ({errand.untried.reply}), and is probed"
         if verdict.failures and reportable(mail):
             verdict, note = await self._reported(errand, verdict, plan, now)
-        notes = [text for text in (_redirected(errand), note) if text]
-        written = Written(verdict, self._settle(errand, verdict, "; ".join(notes) or None))
+        behind = late(mail, finals, verdict) if now >= warning_at else {}
+        warning = await self._warned(errand, behind, plan, now, alive_since) if behind else None
+        notes = [text for text in (_redirected(errand), note, warning) if text]
+        written = Written(verdict, self._settle(errand, verdict, "; ".join(notes) or None, warned=warning is not None))
         tell(errand, finals, verdict, now)
         return written
 
@@ -73,7 +81,7 @@ class Settling:
         settlement = Settlement(mail=mail, due_at=due_at, route=route, note=note, counted=False)
         return Written(Verdict({}, (), frozenset(), due_at, False), self._spool.settle(settlement))
 
-    def _settle(self, errand: Errand, verdict: Verdict, note: str | None) -> Future[None]:
+    def _settle(self, errand: Errand, verdict: Verdict, note: str | None, *, warned: bool) -> Future[None]:
         return self._spool.settle(
             Settlement(
                 mail=errand.mail,
@@ -83,13 +91,15 @@ class Settling:
                 due_at=verdict.due_at,
                 note=note,
                 counted=verdict.counted,
+                warned=warned,
             )
         )
 
     async def _reported(self, errand: Errand, verdict: Verdict, plan: Plan, now: float) -> tuple[Verdict, str]:
         """The verdict once the report is kept; when it cannot be, the failed recipients come back instead."""
         number = self._spool.next_id()
-        arrival = _report_on(errand, verdict.failures, plan, number, now)
+        content = partial(report, errand.mail, verdict.failures, now=now)
+        arrival = _report_on(errand, content, plan, number, now)
         try:
             await self._spool.put(arrival)
         except (SpoolFull, SpoolUnavailable) as error:
@@ -102,6 +112,24 @@ class Settling:
         tell_bounced(errand.mail, number, to, arrival.route, recipients)
         return verdict, f"reported to {to} by mail {id_text(number)}"
 
+    async def _warned(
+        self, errand: Errand, behind: Mapping[str, Outcome], plan: Plan, now: float, alive_since: float
+    ) -> str | None:
+        """What to note once the warning is kept; None when it cannot be, so that the next attempt makes it."""
+        number = self._spool.next_id()
+        until = alive_since + self._settings.expire
+        content = partial(delay_report, errand.mail, behind, now=now, until=until)
+        arrival = _report_on(errand, content, plan, number, now)
+        try:
+            await self._spool.put(arrival)
+        except (SpoolFull, SpoolUnavailable) as error:
+            why = f"the warning of the delay could not be kept: {error}"
+            emit(_log, "report_refused", logging.WARNING, mail=id_text(errand.mail.id), why=why)
+            return None
+        (to,) = arrival.recipients
+        tell_delay_warned(errand.mail, number, to, arrival.route, list(behind))
+        return f"late: {to} was told so by mail {id_text(number)}"
+
 
 def _redirected(errand: Errand) -> str | None:
     """What the timeline must say beside an attempt, whose results stand under the true recipients."""
@@ -109,7 +137,9 @@ def _redirected(errand: Errand) -> str | None:
     return f"redirected to {redirect}, and to no recipient" if redirect and errand.attempts else None
 
 
-def _report_on(errand: Errand, failures: tuple[Failure, ...], plan: Plan, number: int, now: float) -> Arrival:
+def _report_on(
+    errand: Errand, content: Callable[[Reporter, str], bytes], plan: Plan, number: int, now: float
+) -> Arrival:
     """The report as a new mail: by the route of `<>`, or the way of the mail it is about."""
     null_route = plan.table.match(NULL_SENDER)
     domain = plan.host.hostname if null_route else _sending_domain(errand)
@@ -119,7 +149,7 @@ def _report_on(errand: Errand, failures: tuple[Failure, ...], plan: Plan, number
         id=number,
         sender=NULL_SENDER,
         recipients=(to,),
-        content=report(errand.mail, failures, by, to, now),
+        content=content(by, to),
         route=null_route.name if null_route else errand.route.name,
         received_at=now,
         peer="relay",

@@ -115,3 +115,9 @@ def tell_bounced(mail: Leased, report: int, to: str, route: str, recipients: lis
     """A report of the failed recipients of `mail` is on its way."""
     names = {"mail": id_text(mail.id), "report": id_text(report), "to": to, "route": route}
     emit(_log, "bounced", logging.INFO, **names, recipients=recipients)
+
+
+def tell_delay_warned(mail: Leased, report: int, to: str, route: str, recipients: list[str]) -> None:
+    """The sender of `mail` is being told that it is late for these recipients."""
+    names = {"mail": id_text(mail.id), "report": id_text(report), "to": to, "route": route}
+    emit(_log, "delay_warned", logging.INFO, **names, recipients=recipients)

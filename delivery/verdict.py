@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from random import Random
 
 from config.relay_settings import Delivery
@@ -64,16 +65,19 @@ def judge(
     now: float,
     alive_since: float,
     random: Random,
+    warn_at: float = inf,
 ) -> Verdict:
     """The verdict on an attempt at `mail`. Recipients without an entry in `finals` were not tried: they come back.
 
-    `alive_since` is when the expiry began to run: the mail's arrival, or the end of the route's last hold.
+    `alive_since` is when the expiry began to run: the mail's arrival, or the end of the route's last hold. `warn_at` is
+    when the sender is to hear of the delay: it is tried then too, so that nobody is told what is not so any more.
 
     The mail comes back once, for all that are left, when the last of them may: never before a stated time is over.
     With nobody left but the held it waits for the release, which makes it due, behind the mail that was not tried yet:
     so another mail shows first whether the way or this mail is at fault.
     """
     expires_at = alive_since + delivery.expire
+    last_at = warn_at if now < warn_at < expires_at else expires_at
     own = 0.0
     done: dict[str, Settled] = {}
     failures: list[Failure] = []
@@ -95,7 +99,7 @@ def judge(
         if final.outcome.word is Word.UNKNOWN:
             doubted.append(address)
         own = own or retry_wait(mail.attempts, delivery.retry, random)
-        due.append(next_try(now, own, final.outcome.wait, expires_at))
+        due.append(next_try(now, own, final.outcome.wait, last_at))
     counted = any(not final.held for final in finals.values())
     return Verdict(done, tuple(failures), frozenset(doubted), max(due or untried, default=None), counted)
 

@@ -1,4 +1,4 @@
-"""Recipients that did not get their mail: per day and customer, or each with the upstream's last words. Pure.
+"""Recipients that did not get their mail, or did not want it: per day and customer, or each with the last words. Pure.
 
 A customer is the domain of the envelope sender. What others wrote must never become a formula in a spreadsheet.
 """
@@ -9,8 +9,9 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from types import MappingProxyType
 from typing import Final
 
 from ops.queue_view import plain
@@ -18,7 +19,17 @@ from routing.mail import domain_of
 from spool.contract import Settled, id_text
 from spool.view import FailureLine
 
-_HOWS: Final = (Settled.FAILED, Settled.EXPIRED, Settled.DROPPED)
+_HOWS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        Settled.FAILED: "failed",
+        Settled.EXPIRED: "expired",
+        Settled.DROPPED: "dropped",
+        "provider_bounced": "bounced at the provider",
+        "provider_dropped": "dropped by the provider",
+        "provider_complained": "reported as spam",
+    }
+)
+"""The columns, in their order, and what people read. Those of a provider are named like its events in the log."""
 _EACH: Final = ("at", "customer", "route", "sender", "recipient", "mail", "how", "code", "status", "reply")
 
 
@@ -28,13 +39,14 @@ def failures_text(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> s
     told = []
     for (day, customer), counts in sorted(counted.items()):
         told.append(
-            f"{day}  {plain(customer):<30}  " + ", ".join(f"{counts[how]} {how}" for how in _HOWS if counts[how])
+            f"{day}  {plain(customer):<30}  "
+            + ", ".join(f"{counts[how]} {words}" for how, words in _HOWS.items() if counts[how])
         )
     return "".join(f"{line}\n" for line in told) or "No failures.\n"
 
 
 def failures_csv(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:
-    """`day,customer,failed,expired,dropped`: recipients, a line for each day and customer."""
+    """`day,customer,failed,expired,dropped,provider_...`: recipients, a line for each day and customer."""
     counted = sorted(_by_day(lines, zone).items())
     return _csv(("day", "customer", *_HOWS), [[*key, *(str(counts[how]) for how in _HOWS)] for key, counts in counted])
 
@@ -63,7 +75,7 @@ def each_text(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:
     told = []
     for line in lines:
         at, _, _, sender, recipient, mail, how, *_, reply = _each(line, zone)
-        told.append(f"{at}  {mail}  {plain(sender)} -> {plain(recipient)}  {how}\n")
+        told.append(f"{at}  {mail}  {plain(sender)} -> {plain(recipient)}  {_HOWS[how]}\n")
         told.append(f"    {plain(reply)}\n" if reply else "")
     return "".join(told) or "No failures.\n"
 
@@ -71,7 +83,7 @@ def each_text(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:
 def _by_day(lines: Iterable[FailureLine], zone: tzinfo | None) -> dict[tuple[str, str], Counter[str]]:
     counted: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for line in lines:
-        counted[_local(line.at, zone).date().isoformat(), _customer(line)][line.how] += 1
+        counted[_local(line.at, zone).date().isoformat(), _customer(line)][_how(line)] += 1
     return counted
 
 
@@ -79,8 +91,25 @@ def _each(line: FailureLine, zone: tzinfo | None) -> list[str]:
     last = line.last
     code = str(last.code) if last and last.code is not None else ""
     status, reply = (last.enhanced or "", " / ".join(last.reply.splitlines())) if last else ("", "")
+    if line.told_by is not None:
+        reply = " / ".join(line.words.splitlines())
     at, sender = _local(line.at, zone).isoformat(" ", "seconds"), line.sender or "<>"
-    return [at, _customer(line), line.route, sender, line.recipient, id_text(line.mail), line.how, code, status, reply]
+    return [
+        at,
+        _customer(line),
+        line.route,
+        sender,
+        line.recipient,
+        id_text(line.mail),
+        _how(line),
+        code,
+        status,
+        reply,
+    ]
+
+
+def _how(line: FailureLine) -> str:
+    return line.how if line.told_by is None else f"provider_{line.how}"
 
 
 def _customer(line: FailureLine) -> str:

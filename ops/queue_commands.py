@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 from ops.order_commands import add_orders, holds_now
 from ops.queue_options import add_filters, filter_of, length_of_time, mail_id, open_view
 from spool.contract import id_text
-from spool.view import Filter
+from spool.view import Filter, MailLine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from delivery.holds import HeldWay
     from ops.queue_options import Add, Commands
 
 
@@ -58,15 +62,19 @@ def list_mails(asked: argparse.Namespace) -> int:
         lines = view.list(filter_of(asked, asked.settled), asked.limit)
     finally:
         view.close()
+    closed = _closed(asked.config, lines)
     if asked.json:
-        print(list_json(lines), end="")
+        print(list_json(lines, closed), end="")
         return 0
-    print(list_text(lines, time.time()), end="")
-    routes = {line.route for line in lines if line.due_at is not None}
-    if routes:
-        closed = [way for way in holds_now(asked.config, patience=1.0).ways if way.route in routes]
-        print(holds_text((), closed, time.time()), end="")
+    print(list_text(lines, time.time(), closed), end="")
+    print(holds_text((), closed, time.time()), end="")
     return 0
+
+
+def _closed(config: Path, lines: Iterable[MailLine]) -> list[HeldWay]:
+    """The ways on hold of the routes of mail that waits."""
+    routes = {line.route for line in lines if line.due_at is not None}
+    return [way for way in holds_now(config, patience=1.0).ways if way.route in routes] if routes else []
 
 
 def find_mails(asked: argparse.Namespace) -> int:
@@ -79,7 +87,8 @@ def find_mails(asked: argparse.Namespace) -> int:
         lines = view.list(which, asked.limit, newest_first=True)
     finally:
         view.close()
-    print(list_json(lines) if asked.json else list_text(lines, time.time()), end="")
+    closed = _closed(asked.config, lines)
+    print(list_json(lines, closed) if asked.json else list_text(lines, time.time(), closed), end="")
     return 0 if lines else 1
 
 
@@ -95,7 +104,8 @@ def show_mail(asked: argparse.Namespace) -> int:
     if story is None:
         print(f"callpro-relay: no mail {id_text(asked.id)}; its history may be over (spool.history)", file=sys.stderr)
         return 1
-    print(story_json(story) if asked.json else story_text(story, time.time()), end="")
+    closed = _closed(asked.config, [story.mail])
+    print(story_json(story, closed) if asked.json else story_text(story, time.time(), ways=closed), end="")
     return 0
 
 

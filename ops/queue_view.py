@@ -12,7 +12,8 @@ from datetime import UTC, datetime, tzinfo
 from math import inf
 from typing import Any, Final
 
-from routing.outcome import Outcome
+from delivery.holds import HeldWay
+from routing.outcome import Outcome, Word
 from spool.contract import id_text
 from spool.holding import Hold
 from spool.records import outcome_fields
@@ -22,23 +23,23 @@ _REASONS_SHOWN: Final = 3
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s"))
 
 
-def list_text(lines: Sequence[MailLine], now: float) -> str:
-    """Two lines a mail: what it is, and why it waits or how it ended."""
+def list_text(lines: Sequence[MailLine], now: float, ways: Sequence[HeldWay] = ()) -> str:
+    """Two lines a mail: what it is, and why it waits or how it ended. `ways` are those that delivery holds."""
     if not lines:
         return "No mail.\n"
-    blocks = [f"{_headline(line, now)}\n    {state_text(line, now)}{_reasons(line)}\n" for line in lines]
+    blocks = [f"{_headline(line, now)}\n    {state_text(line, now, ways)}{_reasons(line)}\n" for line in lines]
     return "".join(blocks) + f"{len(lines)} {'mail' if len(lines) == 1 else 'mails'}\n"
 
 
-def story_text(story: Story, now: float, zone: tzinfo | None = None) -> str:
-    """A mail's timeline, oldest first. `zone` is the local one when left out."""
+def story_text(story: Story, now: float, zone: tzinfo | None = None, ways: Sequence[HeldWay] = ()) -> str:
+    """A mail's timeline, oldest first. `zone` is the local one when left out; `ways` as in `list_text`."""
     mail = story.mail
     head = (
         ("route", mail.route),
         ("from", _sender(mail)),
         ("Message-ID", story.message_id or "none"),
         ("received", f"{_moment(mail.received_at, zone)} ({age_text(now - mail.received_at)} ago)"),
-        ("state", state_text(mail, now)),
+        ("state", state_text(mail, now, ways)),
     )
     out = [f"Mail {id_text(mail.id)}, {size_text(mail.size)}"]
     out += [f"  {name:<11} {plain(value)}" for name, value in head]
@@ -48,19 +49,29 @@ def story_text(story: Story, now: float, zone: tzinfo | None = None) -> str:
     return "\n".join(out) + "\n"
 
 
-def list_json(lines: Sequence[MailLine]) -> str:
-    """An array of mails; times are ISO 8601 in UTC, sizes octets."""
-    return json.dumps([_mail_fields(line) for line in lines], indent=2) + "\n"
+def list_json(lines: Sequence[MailLine], ways: Sequence[HeldWay] = ()) -> str:
+    """An array of mails; times are ISO 8601 in UTC, sizes octets. `ways` as in `list_text`."""
+    return json.dumps([_mail_fields(line, ways) for line in lines], indent=2) + "\n"
 
 
-def story_json(story: Story) -> str:
+def story_json(story: Story, ways: Sequence[HeldWay] = ()) -> str:
     """A mail as in `list_json`, with `timeline`."""
     head = {"message_id": story.message_id, "peer": story.peer, "helo": story.helo}
     timeline = [_entry_fields(entry) for entry in story.entries]
-    return json.dumps({**_mail_fields(story.mail), **head, "timeline": timeline}, indent=2) + "\n"
+    return json.dumps({**_mail_fields(story.mail, ways), **head, "timeline": timeline}, indent=2) + "\n"
 
 
-def state_text(mail: MailLine, now: float) -> str:
+def probe_at(mail: MailLine, ways: Iterable[HeldWay]) -> float | None:
+    """When the way that a mail waits for is probed next (unix seconds): its own due time is only the last resort. None
+    when it does not wait for a way on hold.
+    """
+    refused = any(line.state == "waiting" and line.last and line.last.word is Word.CONFIG for line in mail.recipients)
+    if mail.due_at is None or mail.hold is not None or not refused:
+        return None
+    return min((way.next_probe for way in ways if way.route == mail.route), default=None)
+
+
+def state_text(mail: MailLine, now: float, ways: Sequence[HeldWay] = ()) -> str:
     """What happens with the mail now, in words."""
     tries = f"{mail.attempts} {'try' if mail.attempts == 1 else 'tries'} so far"
     if mail.due_at is None:
@@ -74,6 +85,9 @@ def state_text(mail: MailLine, now: float) -> str:
         return plain(f"{held} ({mail.hold.scope} {mail.hold.subject}), {tries}")
     if mail.due_at == inf:
         return f"released just now, {tries}"
+    probed = probe_at(mail, ways)
+    if probed is not None and now < mail.due_at:
+        return f"waits for its way, which is probed in {age_text(probed - now)}, {tries}"
     if mail.due_at <= now:
         return f"due for {age_text(now - mail.due_at)}, {tries}"
     return f"next try in {age_text(mail.due_at - now)}, {tries}"
@@ -164,13 +178,15 @@ def _moment(at: float, zone: tzinfo | None) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone(zone).isoformat(" ", "seconds")
 
 
-def _mail_fields(mail: MailLine) -> dict[str, Any]:
+def _mail_fields(mail: MailLine, ways: Sequence[HeldWay]) -> dict[str, Any]:
+    probed = probe_at(mail, ways)
     return {
         "id": id_text(mail.id),
         "route": mail.route,
         "sender": mail.sender,
         "received_at": _utc(mail.received_at),
         "due_at": None if mail.due_at in (None, inf) or mail.hold else _utc(mail.due_at),
+        "probe_at": None if probed is None else _utc(probed),
         "leased": mail.leased,
         "hold": _hold_fields(mail.hold) if mail.hold else None,
         "attempts": mail.attempts,

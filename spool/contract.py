@@ -93,7 +93,8 @@ class Leased:
     """A mail taken for an attempt. Nobody else is handed it until it is settled or this process is gone.
 
     `attempts` counts earlier settlements. `recipients` are only those not settled yet. `released_at` is when people
-    last let it go from a hold of theirs (unix seconds, 0 when never): its expiry runs from there.
+    last let it go from a hold of theirs (unix seconds, 0 when never): its expiry runs from there. `warned`: its sender
+    has been told that it is late.
     """
 
     id: int
@@ -104,6 +105,7 @@ class Leased:
     received_at: float
     attempts: int
     released_at: float = 0.0
+    warned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Settlement:
     one doubt more. `due_at` is None exactly when nobody is left: then the content is deleted. `note` is a sentence for
     the timeline where there was no attempt (no rule any more, route on hold, expired). `route` is the route's name
     now, when a corrected rule gave the mail another one. `counted` is False when the wait is ours, not an attempt's.
+    `warned`: from now on the mail's sender knows that it is late.
     """
 
     mail: Leased
@@ -134,6 +137,7 @@ class Settlement:
     note: str | None = None
     route: str | None = None
     counted: bool = True
+    warned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,13 @@ CREATE TABLE given_order (
   reason TEXT NOT NULL, done INTEGER NOT NULL, passed INTEGER NOT NULL) STRICT;
 CREATE INDEX slow ON mail (received_at) WHERE settled_at > received_at + 60.0;
 """
-_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING, _LOOKING)
+# Whose sender knows that it is late, and what providers told of mail that did not arrive or was not wanted, which is
+# little of all they tell.
+_AFTERWARDS: Final = """
+ALTER TABLE waiting ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX bad_news ON event (mail) WHERE told IN ('bounced', 'dropped', 'complained');
+"""
+_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING, _LOOKING, _AFTERWARDS)
 """From an empty file to the present format; a released step is never changed, only followed by another."""
 
 VERSION: Final = len(_STEPS)

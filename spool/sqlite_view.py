@@ -8,8 +8,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from heapq import merge
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -52,6 +53,11 @@ SELECT recipient.mail, mail.settled_at, mail.route, mail.sender, recipient.addre
 FROM recipient INDEXED BY failure CROSS JOIN mail ON mail.id = recipient.mail
 WHERE recipient.state IN ('failed', 'expired', 'dropped') AND coalesce(mail.settled_at, :since) >= :since
 ORDER BY recipient.mail"""
+BAD_NEWS: Final = """
+SELECT event.mail, event.at, mail.route, mail.sender, event.recipient, event.told, event.upstream, event.text
+FROM event INDEXED BY bad_news CROSS JOIN mail ON mail.id = event.mail
+WHERE event.told IN ('bounced', 'dropped', 'complained') AND event.at >= ?
+ORDER BY event.mail"""
 _HOLD: Final = "SELECT scope, subject, since, who, reason FROM hold"
 
 
@@ -126,13 +132,20 @@ class SqliteView(SpoolView):
     def failures(self, since: float) -> Iterator[FailureLine]:
         """See `SpoolView.failures`. Raises SpoolUnusable."""
         with self._reading():
-            rows = self._connection.execute(FAILURES, {"since": since})
-            for number, failures in groupby(rows, itemgetter(0)):
-                told = self._told(number)
-                for row in failures:
-                    line = _failure(row, told)
-                    if line.at >= since:
-                        yield line
+            yield from merge(self._failures(since), self._bad_news(since), key=attrgetter("mail"))
+
+    def _failures(self, since: float) -> Iterator[FailureLine]:
+        rows = self._connection.execute(FAILURES, {"since": since})
+        for number, failures in groupby(rows, itemgetter(0)):
+            told = self._told(number)
+            for row in failures:
+                line = _failure(row, told)
+                if line.at >= since:
+                    yield line
+
+    def _bad_news(self, since: float) -> Iterator[FailureLine]:
+        for number, at, route, sender, recipient, told, upstream, words in self._connection.execute(BAD_NEWS, (since,)):
+            yield FailureLine(number, at, route, sender, recipient, told, told_by=upstream, words=words)
 
     def close(self) -> None:
         self._connection.close()

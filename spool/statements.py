@@ -28,6 +28,7 @@ _DOUBT_RECIPIENT: Final = "UPDATE recipient SET doubts = doubts + 1 WHERE mail =
 _SETTLE_MAIL: Final = """
 UPDATE mail SET attempts = attempts + ?, route = coalesce(?, route), settled_at = ? WHERE id = ?"""
 _POSTPONE: Final = "UPDATE waiting SET due_at = ?, route = coalesce(?, route), leased = 0 WHERE id = ?"
+_WARNED: Final = "UPDATE waiting SET warned = 1 WHERE id = ?"
 _END_WAITING: Final = Rows("DELETE FROM waiting WHERE id IN (VALUES {rows})", 1)
 _END_CONTENT: Final = Rows("DELETE FROM content WHERE mail IN (VALUES {rows})", 1)
 DUE: Final = "SELECT id FROM waiting WHERE route = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?"
@@ -93,6 +94,7 @@ def apply(connection: sqlite3.Connection, settlements: Sequence[Settlement], now
     _KEEP_EVENT.write(connection, [event for s in settlements for event in _events(s, now)])
     many(_SETTLE_MAIL, [(s.counted, s.route, now if s.due_at is None else None, s.mail.id) for s in settlements])
     many(_POSTPONE, [(s.due_at, s.route, s.mail.id) for s in settlements if s.due_at is not None])
+    many(_WARNED, [(s.mail.id,) for s in settlements if s.warned])
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, Count]:
@@ -155,18 +157,18 @@ def load(connection: sqlite3.Connection, ids: Iterable[int]) -> list[Leased | Un
 
 def _load(connection: sqlite3.Connection, number: int) -> Leased:
     row = connection.execute(
-        "SELECT waiting.route, sender, received_at, attempts, released_at, bytes FROM mail JOIN waiting USING (id) "
-        "JOIN content ON content.mail = mail.id WHERE mail.id = ?",
+        "SELECT waiting.route, sender, received_at, attempts, released_at, warned, bytes FROM mail "
+        "JOIN waiting USING (id) JOIN content ON content.mail = mail.id WHERE mail.id = ?",
         (number,),
     ).fetchone()
     if row is None:
         raise sqlite3.DatabaseError("a part of the mail is missing")
-    route, sender, received_at, attempts, released_at, content = row
+    route, sender, received_at, attempts, released_at, warned, content = row
     recipients = connection.execute(
         "SELECT address, doubts FROM recipient WHERE mail = ? AND state = 'waiting' ORDER BY address", (number,)
     )
     pending = tuple(Pending(address, doubts) for address, doubts in recipients)
-    return Leased(number, route, sender, pending, content, received_at, attempts, released_at)
+    return Leased(number, route, sender, pending, content, received_at, attempts, released_at, bool(warned))
 
 
 def wake(connection: sqlite3.Connection, route: str, now: float, limit: int) -> int:

@@ -147,6 +147,9 @@ class Story:
 class FailureLine:
     """A recipient that did not get its mail: `how` is failed, expired or dropped, `at` is when (unix seconds), `last`
     what the upstream said last.
+
+    With `told_by`, the provider behind that upstream told it later of mail that it had taken: `how` is bounced, dropped
+    or complained, and `words` are the provider's.
     """
 
     mail: int
@@ -155,7 +158,9 @@ class FailureLine:
     sender: str
     recipient: str
     how: str
-    last: Outcome | None
+    last: Outcome | None = None
+    told_by: str | None = None
+    words: str = ""
 
 
 class SpoolView(ABC):
@@ -175,7 +180,9 @@ class SpoolView(ABC):
 
     @abstractmethod
     def failures(self, since: float) -> Iterator[FailureLine]:
-        """Recipients that did not get their mail since then, the oldest mail first."""
+        """Recipients that did not get their mail since then, or did not want it, as far as providers tell. The oldest
+        mail first.
+        """
 
     @abstractmethod
     def loads(self) -> dict[str, Load]:

@@ -150,6 +150,8 @@ def test_a_hold_that_the_relay_made_is_seen_and_released(authority: Authority, t
                 assert "route acme.nl by up  on hold" in text
                 assert "530 5.7.0 login first" in text
                 assert "next probe in" in text
+            assert "waits for its way, which is probed in " in (await relay.command("queue", "list"))[1]
+            assert "waits for its way, which is probed in " in (await relay.command("queue", "show", number))[1]
             code, text = await relay.command("queue", "release", "--route", "acme.nl")
             assert (code, "route acme.nl by up is released" in text) == (0, True), text
             await relay.event("delivered", mail=number)

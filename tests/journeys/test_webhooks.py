@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import signal
 import subprocess
@@ -73,6 +75,11 @@ def test_sendgrid_by_smtp_tells_of_a_bounce(authority: Authority, tmp_path: Path
                 assert f"bounced   sg\n      {BCC}\n        550 5.1.1 no such user\n" in text
                 bounced = await relay.event("provider_bounced", mail=relay_id, route="acme.nl", upstream="sg")
                 assert bounced["recipient"] == BCC
+                await relay.stop()
+                await relay.start()
+                _, text = await relay.command("queue", "failures", "--csv")
+                (row,) = csv.DictReader(io.StringIO(text))
+                assert (row["customer"], row["failed"], row["provider_bounced"]) == ("acme.nl", "0", "1")
 
     asyncio.run(journey())
 

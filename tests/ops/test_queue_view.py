@@ -7,6 +7,7 @@ from datetime import timedelta, timezone
 
 import pytest
 
+from delivery.holds import HeldWay
 from ops.queue_view import age_text, list_json, list_text, size_text, story_json, story_text
 from routing.outcome import Hint, Outcome, Stage, Who, Word
 from spool.contract import id_number, id_text
@@ -180,3 +181,15 @@ def test_ages(seconds, text):
 @pytest.mark.parametrize(("octets", "text"), [(812, "812 B"), (5321, "5.2 KB"), (8 << 20, "8.0 MB")])
 def test_sizes(octets, text):
     assert size_text(octets) == text
+
+
+def test_mail_of_a_way_on_hold_waits_for_the_probe_and_not_for_its_own_time():
+    ways = [HeldWay("acme.nl", "up", NOW - 60, "535 no", None, NOW + 180), HeldWay("x.nl", "up", NOW, "", None, NOW)]
+    held = line(recipients=(RecipientLine("jan@x.nl", "waiting", LOGIN),), due_at=NOW + 3540, attempts=1)
+    told = "waits for its way, which is probed in 3m, 1 try so far"
+    assert told in list_text([held], NOW, ways)
+    assert told in story_text(Story(held, None, "", "", ()), NOW, ways=ways)
+    (shown,) = json.loads(list_json([held], ways))
+    assert (shown["probe_at"], shown["due_at"]) == ("2023-11-14T22:16:20.000+00:00", "2023-11-14T23:12:20.000+00:00")
+    assert "next try in 4m" in list_text([line()], NOW, ways), "this one waits for itself"
+    assert "next try in 59m" in list_text([held], NOW), "and without a relay that is all we know"

@@ -384,3 +384,22 @@ def test_one_mail_that_cannot_be_kept_does_not_take_the_others_with_it(engine):
         assert len(await spool.lease("acme.nl", 10, engine.clock.now)) == 4
 
     engine.run(test)
+
+
+def test_a_sender_who_was_warned_of_the_delay_stays_so_over_a_restart(engine):
+    async def first(spool):
+        await spool.put(arrival(spool, engine.clock))
+        (mail,) = await spool.lease("acme.nl", 1, engine.clock.now)
+        assert not mail.warned
+        await spool.settle(settlement(mail, RETRY, engine.clock.now + 1, warned=True))
+        (mail,) = await spool.lease("acme.nl", 1, engine.clock.now + 1)
+        assert mail.warned
+        await spool.settle(settlement(mail, RETRY, engine.clock.now + 2))
+
+    async def second(spool):
+        (mail,) = await spool.lease("acme.nl", 1, engine.clock.now + 2)
+        assert mail.warned
+        await spool.settle(settlement(mail))
+
+    engine.run(first)
+    engine.run(second)

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from routing.provider_events import ProviderEvent, Told
-from spool.contract import Noted, Notice, id_text
-from tests.spool.engines import SENT, arrival, settlement
+from spool.contract import Noted, Notice, Settled, id_text
+from tests.spool.engines import REJECT, SENT, arrival, nothing, settlement
 
 UNKNOWN = Noted(None, False)
 
@@ -136,3 +136,34 @@ def test_what_was_told_is_forgotten_with_its_mail(engine):
         assert await spool.note(notice(event(mail.id), seal="late")) == (UNKNOWN,)
 
     engine.run(test)
+
+
+def test_bad_news_is_among_the_failures_with_who_told_it_also_after_a_restart(engine):
+    """Good news, and news of another day, are not."""
+    days = [event(0, number, told) for number, told in enumerate(Told)]
+
+    async def test(spool):
+        mail = arrival(spool, engine.clock)
+        await spool.put(mail)
+        (leased,) = await spool.lease("acme.nl", 1, engine.clock.now)
+        await spool.settle(settlement(leased))
+        await spool.note(notice(*[replace(one, mail=id_text(mail.id)) for one in days]))
+        refused = arrival(spool, engine.clock)
+        await spool.put(refused)
+        (leased,) = await spool.lease("acme.nl", 1, engine.clock.now)
+        await spool.settle(settlement(leased, REJECT, done={"jan@example.org": Settled.FAILED}))
+
+    engine.run(test)
+    engine.run(nothing)
+    with engine.view() as view:
+        told = [(line.how, line.told_by, line.words) for line in view.failures(1_700_000_000)]
+        assert told == [
+            ("bounced", "our-sendgrid", "550 5.1.1 één"),
+            ("dropped", "our-sendgrid", "550 5.1.1 één"),
+            ("complained", "our-sendgrid", "550 5.1.1 één"),
+            ("failed", None, ""),
+        ]
+        (first, *_) = view.failures(1_700_000_000)
+        assert (first.route, first.sender, first.recipient) == ("acme.nl", "info@acme.nl", "jan@example.org")
+        assert first.at == 1_700_000_100.5
+        assert [line.how for line in view.failures(1_700_000_101)] == []

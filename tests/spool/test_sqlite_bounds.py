@@ -12,7 +12,7 @@ import pytest
 
 from spool import statements
 from spool.hand_statements import select_statement
-from spool.sqlite_view import FAILURES, list_statement
+from spool.sqlite_view import BAD_NEWS, FAILURES, list_statement
 from spool.view import Filter
 from tests.spool.engines import RETRY, Sqlite, arrival, nothing, put_all, settlement
 
@@ -50,6 +50,7 @@ def plan(engine: Sqlite, statement: str, values: object) -> str:
         (*select_statement(Filter(recipient="a@b.c"), 0, 1), PART),
         (*select_statement(Filter(), 0, 1), "waiting USING INTEGER PRIMARY KEY (rowid>?)"),
         (FAILURES, {"since": 0}, "SCAN recipient USING INDEX failure"),
+        (BAD_NEWS, (0,), "SCAN event USING INDEX bad_news"),
         (*list_statement(Filter(), 1, 0), "waiting USING INTEGER PRIMARY KEY (rowid>?)"),
     ],
 )
@@ -84,7 +85,7 @@ def test_a_long_backlog_costs_no_memory_and_no_time_at_open(engine):
     with closing(sqlite3.connect(engine.file)) as connection:
         for table, row in (
             ("mail", "i, 'acme.nl', 'a@acme.nl', 1, 9, '', '', NULL, '', 0, NULL"),
-            ("waiting", "i, 'acme.nl', 1, 9, 0, 0"),
+            ("waiting", "i, 'acme.nl', 1, 9, 0, 0, 0"),
             ("content", "i, x'414243'"),
             ("recipient", "i, 'b@x.nl', 'x.nl', 'waiting', 0"),
         ):
