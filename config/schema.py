@@ -5,7 +5,7 @@ It says shapes, not truths: what needs another file or another key is only found
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,6 @@ def relay_schema() -> Schema:
 
 def routes_schema(kinds: Mapping[str, type[Settings]]) -> Schema:
     """The schema of routes.yaml and of each file in routes.d; `kinds` as for `load_rules`."""
-    upstreams = [{"$ref": f"#/$defs/{name}"} for name in sorted(kinds)]
     return {
         "$schema": _DIALECT,
         "title": "routes.yaml",
@@ -39,13 +38,25 @@ def routes_schema(kinds: Mapping[str, type[Settings]]) -> Schema:
                 "description": "The ways out, by the name that routes use.",
                 "type": ["object", "null"],
                 "propertyNames": {"pattern": "^[A-Za-z0-9._-]{1,100}$"},
-                "additionalProperties": {"required": ["type"], "oneOf": upstreams} if upstreams else True,
+                "additionalProperties": _any_upstream(sorted(kinds)) if kinds else True,
             },
             "routes": _list("Which sender leaves by which upstream.", _block(RouteSettings)),
             "tests": _list("What must hold; `check` and every reload verify it.", _block(RouteTest)),
         },
         "$defs": {name: _upstream(name, settings) for name, settings in sorted(kinds.items())},
     }
+
+
+def _any_upstream(kinds: Sequence[str]) -> Schema:
+    """One of the kinds, chosen by `type`. An editor that meets a plain choice of blocks completes only the first one's
+    keys and cannot say which of them a mistake is in.
+    """
+    chosen = [
+        {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": {"$ref": f"#/$defs/{name}"}}
+        for name in kinds
+    ]
+    kind = {"enum": list(kinds), "description": "The kind of upstream."}
+    return {"type": "object", "required": ["type"], "properties": {"type": kind}, "allOf": chosen}
 
 
 def _upstream(name: str, settings: type[Settings]) -> Schema:
