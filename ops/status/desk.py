@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("status")
 
 _HTML: Final = ("Content-Type", "text/html; charset=utf-8")
-_ASSETS: Final = {"/style.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8"}
+_ASSETS: Final = {
+    "/style.css": "text/css; charset=utf-8",
+    "/page.js": "text/javascript; charset=utf-8",
+    "/icon.svg": "image/svg+xml",
+}
 _LANGUAGE: Final = "callpro_relay_language"
 Make = Callable[[SpoolView], bytes | None]
 
