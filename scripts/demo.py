@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import mailbox
+import secrets
 import smtplib
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from email.utils import parseaddr
 from pathlib import Path
 
+import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -39,6 +41,7 @@ SECRETS = {
     "MAILGUN_KEY": "demo-mailgun",
     "CM_KEY": "demo-campaign-monitor",
 }
+STATUS = "status: {address: '127.0.0.1:0', token: 'env:STATUS_TOKEN'}\n"
 OUTLOOK = "https://outlook.office365.com/.default"
 
 Arrivals = Callable[[], list[tuple[str, tuple[str, ...]]]]
@@ -227,15 +230,21 @@ async def demo(once: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="callpro-relay-demo-") as name:
         folder = Path(name)
         async with look_alikes(folder) as street:
-            environment = {**SECRETS, "SSL_CERT_FILE": str(street.authority.bundle)}
-            async with RelayProcess(folder / "etc", street.routes, environment=environment, watch=show) as relay:
+            token = secrets.token_hex(12)
+            environment = {**SECRETS, "STATUS_TOKEN": token, "SSL_CERT_FILE": str(street.authority.bundle)}
+            async with RelayProcess(
+                folder / "etc", street.routes, extra=STATUS, environment=environment, watch=show
+            ) as relay:
                 good = await send_all(relay.port, street.ways) and await refuses(relay.port)
+                page = f"http://{(await relay.event('status_listening'))['address']}/"
+                good = await shows(page, street.ways) and good
                 if once:
                     return 0 if good else 1
                 print(
                     f"\nThe relay listens on 127.0.0.1:{relay.port}; its files are in {folder}/etc. Send it mail, e.g.:"
                 )
                 print(f"   swaks --server 127.0.0.1:{relay.port} --from you@new.example --to someone@example.org")
+                print(f"Its status page: {page}   To act there, log in with the token {token}")
                 print("Ctrl-C ends everything and takes the files away.", flush=True)
                 await asyncio.Event().wait()
     return 0
@@ -258,6 +267,15 @@ async def send_all(port: int, ways: tuple[Way, ...]) -> bool:
         rewritten = f" as {way.seen_as}" if way.seen_as != way.sender else ""
         print(f"   {mark} {way.sender}{rewritten} -> {way.place}: {', '.join(recipients)}", flush=True)
     return all(has(way, recipients) for way, recipients in sent)
+
+
+async def shows(page: str, ways: tuple[Way, ...]) -> bool:
+    """The status page counts the mail of every route. True when it does."""
+    async with httpx.AsyncClient(timeout=30) as browser:
+        answer = await browser.get(f"{page}volumes?period=hour")
+    good = answer.status_code == 200 and all(way.sender.partition("@")[2] in answer.text for way in ways)
+    print(f"   {'shown' if good else 'NOT SHOWN':<11} on the status page: every route's mail", flush=True)
+    return good
 
 
 async def refuses(port: int) -> bool:

@@ -78,7 +78,7 @@ def chart(
                 width=round(place * (1 - _GAP), 2),
                 delivered=(round(height - delivered, 2), round(delivered, 2)),
                 failed=(round(height - delivered - failed, 2), round(failed, 2)),
-                accepted=round(height - accepted, 2),
+                accepted=round(max(1.0, height - accepted - 1.5), 2),
                 counts=counts,
                 name=_name(period, start),
                 label=_label(period, start, number),
@@ -88,10 +88,10 @@ def chart(
 
 
 def _round_up(most: int) -> int:
-    """The next of 1, 2, 5, 10, 20, 50 ...: a height that reads well."""
+    """The next of 1, 2, 3, 4, 5, 6, 8, 10, 20 ...: a height that reads well."""
     step = 1
     while True:
-        for factor in (1, 2, 5):
+        for factor in (1, 2, 3, 4, 5, 6, 8):
             if most <= step * factor:
                 return step * factor
         step *= 10

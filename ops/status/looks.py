@@ -124,7 +124,7 @@ def timeline(story: Story, language: Language, say: Say) -> list[Moment]:
 
 
 def _moment(entry: TimelineEntry, language: Language, say: Say) -> Moment:
-    took = "" if entry.seconds is None else f", {entry.seconds:.1f} s"
+    took = "" if entry.seconds is None else f", {entry.seconds:.2f} s"
     head = entry.text if entry.upstream is None else f"{entry.upstream}{took}"
     lines = [head, *([entry.recipient, *entry.text.splitlines()] if entry.recipient is not None else [])]
     return Moment(clock_text(entry.at), say(entry.event), tuple(lines), answers(entry.outcomes, language, say))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from math import inf
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,6 +30,7 @@ from ops.status.snapshot import Snapshot
 from ops.status.words import Language, say_in, who_text
 from routing.counting import OTHERS
 from spool.contract import SPENT_SLOT, id_text
+from spool.holding import Scope
 from spool.view import Filter, Load, SpoolView, Volume
 
 _LIST: Final = 50
@@ -130,6 +132,8 @@ def _queue(view: SpoolView, snapshot: Snapshot) -> Values:
     loads = {name: Load(one.waiting, one.waiting) for name, one in backlog.items()}
     found: Forecast = forecast(meters, plan.routes, loads, snapshot.now)
     ahead = {queue.route: queue for queue in found.queues}
+    held = {hold.subject for hold in snapshot.holds if hold.scope is Scope.ROUTE}
+    held |= {one.way.route for one in snapshot.closed}
     names = sorted({*backlog, *snapshot.in_flight}, key=lambda name: backlog[name].oldest if name in backlog else 0.0)
     routes = [
         {
@@ -139,6 +143,8 @@ def _queue(view: SpoolView, snapshot: Snapshot) -> Values:
             "oldest": backlog[name].oldest if name in backlog else None,
             "in_flight": snapshot.in_flight.get(name, 0),
             "ahead": ahead.get(name),
+            "held": name in held or (name in backlog and backlog[name].next_due == inf),
+            "next_due": backlog[name].next_due if name in backlog and backlog[name].next_due < inf else None,
         }
         for name in names
     ]

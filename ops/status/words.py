@@ -28,6 +28,7 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "as of {time}": "stand van {time}",
         "All is well": "Alles in orde",
         "Not all is well": "Niet alles is in orde",
+        "The relay works; needing attention: {count}": "De relay werkt; vraagt aandacht: {count}",
         "The last reload was refused; older rules count": "De laatste reload is geweigerd; oudere regels gelden",
         # searching
         "Find mail": "Mail zoeken",
