@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from config import names, network
 from config.credentials import Secret
@@ -19,14 +20,25 @@ NOT_BUILT: Final = "is not built yet"
 SHORTEST_TOKEN: Final = 16
 
 
+def spool_url(url: str) -> str:
+    """A url of one of the two engines: a file, or a database with a name."""
+    if url.partition("://")[0] not in ("postgresql", "postgres"):
+        sqlite_path(url)
+        return url
+    parts = urlsplit(url)
+    if not parts.path.strip("/"):
+        raise Mistake("names no database", "write postgresql://relay@db.example/relay")
+    if ":" in parts.netloc.rpartition("@")[0]:
+        raise Mistake("has a password in it", 'leave it out, and write `password: "systemd:spool-db"` beside it')
+    return url
+
+
 def sqlite_path(url: str) -> Path:
     """`sqlite:////var/lib/x.db` -> /var/lib/x.db: the path is absolute, so there are four slashes."""
     scheme, _, path = url.partition("://")
     like = "write sqlite:////var/lib/callpro-relay/spool.db"
-    if scheme in ("postgresql", "postgres"):
-        raise Mistake(f"a spool in PostgreSQL {NOT_BUILT}", like)
     if scheme != "sqlite":
-        raise Mistake("is not a sqlite url", like)
+        raise Mistake("is neither a sqlite nor a postgresql url", f"{like} or postgresql://relay@db.example/relay")
     if not path.startswith("//") or path.endswith("/"):
         raise Mistake("does not name a file by its full path", f"{like} (four slashes)")
     if not path.isprintable() or set("?#%") & set(path):
@@ -97,8 +109,18 @@ class Listen(Settings):
 class SpoolSettings(Settings):
     url: str = setting(
         default="sqlite:////var/lib/callpro-relay/spool.db",
-        doc="Where mail lives until settled: sqlite:////path/to/spool.db.",
-        check=sqlite_path,
+        doc="Where mail lives until settled: sqlite:////path/to/spool.db, or for several relays together "
+        "postgresql://user@host/database.",
+        check=spool_url,
+    )
+    password: Secret | None = setting(
+        default=None, doc="The password of the database user.", example="systemd:spool-db"
+    )
+    lease: Duration = setting(
+        default=Duration(30),
+        doc="PostgreSQL: how long a relay gives no sign of life before the others send the mail that it had taken.",
+        minimum=2,
+        maximum=600,
     )
     history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
 

@@ -234,7 +234,12 @@ class Dispatch:
         for passed in (*ways[: ways.index(way)], *[one for one in lane.ways if one.trial]):
             if passed.held is None and passed.endpoint.since is not None:
                 self._go_round(passed)
-        errand = Errand(lane.buffer.popleft(), route, ways)
+        mail = lane.buffer.popleft()
+        if not self._spool.ours(mail):
+            self.octets -= len(mail.content)
+            lane.more = True
+            return
+        errand = Errand(mail, route, ways)
         lane.in_flight += 1
         fare = way.take(len(errand.mail.recipients), self._clock.now())
         self.spawn(self._deliver(lane, errand, way, fare, self.attempts), self.sending)

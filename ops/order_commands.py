@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.loading import load_relay
+from config.relay_settings import SpoolSettings
 from ops.control import NotRunning, ask, control_path
 from ops.holds_view import hold_reason, holds_text, release_command
 from ops.orders import Action, Answer, Hands, Order, OrderRefused, answer_text, subjects
-from ops.queue_options import add_filters, add_ids, filter_of, open_view
+from ops.queue_options import add_filters, add_ids, filter_of, open_view, spool_password
 from spool.contract import SpoolFull, SpoolInUse, SpoolUnavailable, SpoolUnusable, id_text
+from spool.opening import is_shared, open_for_orders
 from spool.schema import path_of
 from spool.view import Filter
 
@@ -124,18 +126,25 @@ def show_holds(asked: argparse.Namespace) -> int:
 
 
 def give(config: Path, order: Order) -> Answer:
-    """Have an order carried out: by the relay, or on its spool where none runs. Raises OrderRefused, SpoolUnusable."""
-    url = load_relay(config).spool.url
+    """Have an order carried out: by the relay, or on its spool where none runs or several do, who hear of it there.
+
+    Raises OrderRefused, SpoolUnusable.
+    """
+    settings = load_relay(config).spool
+    if is_shared(settings.url):
+        return asyncio.run(_alone(config, settings, order))
     try:
-        return ask(control_path(url), order)
+        return ask(control_path(settings.url), order)
     except NotRunning:
-        return asyncio.run(_alone(config, url, order))
+        return asyncio.run(_alone(config, settings, order))
 
 
 def holds_now(config: Path, patience: float = 5.0) -> Answer:
     """What is on hold: as the relay knows it, or as it stands in the spool where none answers."""
     url = load_relay(config).spool.url
     try:
+        if is_shared(url):
+            return give(config, Order(Action.HOLDS))
         return ask(control_path(url), Order(Action.HOLDS), patience)
     except (NotRunning, OrderRefused, OSError):
         view = open_view(config)
@@ -145,14 +154,13 @@ def holds_now(config: Path, patience: float = 5.0) -> Answer:
             view.close()
 
 
-async def _alone(config: Path, url: str, order: Order) -> Answer:
-    """On the spool itself, which nobody else has open then."""
-    from spool.sqlite import SqliteSpool
-
-    if not path_of(url).exists():
+async def _alone(config: Path, settings: SpoolSettings, order: Order) -> Answer:
+    """On the spool itself."""
+    url = settings.url
+    if not is_shared(url) and not path_of(url).exists():
         raise SpoolUnusable(f"there is no spool at {path_of(url)} yet, and no relay runs on it")
     try:
-        spool = await SqliteSpool.open(url, size_limit=1 << 62)
+        spool = await open_for_orders(url, spool_password(settings))
     except SpoolInUse as error:
         where = control_path(url)
         raise OrderRefused(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.loading import load_relay
+from config.relay_settings import SpoolSettings
 from config.values import parse_duration
-from spool.contract import id_number
+from spool.contract import SpoolUnusable, id_number
 from spool.view import Filter, SpoolView
 
 Command = Callable[[argparse.Namespace], int]
@@ -21,14 +22,26 @@ if TYPE_CHECKING:
 
 def open_view(config: Path) -> SpoolView:
     """The spool of the relay with that config, for reading."""
-    return view_of(load_relay(config).spool.url)
+    return view_of(load_relay(config).spool)
 
 
-def view_of(url: str) -> SpoolView:
-    """The spool at `url`, for reading."""
-    from spool.sqlite_view import SqliteView
+def view_of(settings: SpoolSettings) -> SpoolView:
+    """The spool with these settings, for reading."""
+    from spool.opening import open_for_reading
 
-    return SqliteView(url)
+    return open_for_reading(settings.url, spool_password(settings))
+
+
+def spool_password(settings: SpoolSettings) -> str | None:
+    """The password of the spool's database. Raises SpoolUnusable when only the relay itself can read it."""
+    if settings.password is None:
+        return None
+    if not settings.password.reveal():
+        raise SpoolUnusable(
+            f"the database's password, {settings.password.reference}, is readable in the running unit only: name a "
+            "file of root's, such as `password: file:/etc/callpro-relay/secrets/spool-db`, which commands can use too"
+        )
+    return settings.password.reveal()
 
 
 def length_of_time(text: str) -> float:

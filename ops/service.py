@@ -34,7 +34,7 @@ from ops.orders import Hands
 from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
-from spool.sqlite import SqliteSpool
+from spool.opening import is_shared, open_spool
 from upstreams.base import Host, Kind
 from upstreams.tls import require_trust
 
@@ -90,7 +90,10 @@ class Service:
         own_name = await asyncio.to_thread(socket.getfqdn)
         host = Host(hostname=relay.hostname or own_name)
         plan = build_plan(checked.rules, self._kinds, host, None)
-        spool = await SqliteSpool.open(relay.spool.url, size_limit=relay.limits.spool_size)
+        password = relay.spool.password.reveal() if relay.spool.password else None
+        spool = await open_spool(
+            relay.spool.url, size_limit=relay.limits.spool_size, password=password, lease=relay.spool.lease
+        )
         webhooks = self._webhooks(relay, spool, checked.rules)
         rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan, webhooks)
         try:
@@ -199,7 +202,7 @@ class Service:
         from ops.status.web import Site
 
         numbers = rooms.webhooks.desk.numbers if rooms.webhooks else None
-        plan, view = lambda: rooms.plan, lambda: view_of(rooms.relay.spool.url)
+        plan, view = lambda: rooms.plan, lambda: view_of(rooms.relay.spool)
         facts = Facts(rooms.relay, rooms.spool, rooms.scheduler, intake, plan, hands, view, numbers)
         site = Site(facts, rooms.relay.status.address)
         try:
@@ -212,6 +215,9 @@ class Service:
     def _control(self, rooms: _Rooms, hands: Hands) -> Control | None:
         """Where orders come in. A relay that nobody can give orders to still carries mail."""
         url = rooms.relay.spool.url
+        if is_shared(url):
+            rooms.spool.on_hold(rooms.scheduler.recall)
+            return None  # orders are given in the database, where every relay hears of them
         control = Control(control_path(url), hands)
         try:
             control.start()

@@ -213,6 +213,12 @@ class Spool(ABC):
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """Up to `limit` mails of the route that are due, the longest due first. Never one that people hold."""
 
+    def ours(self, mail: Leased) -> bool:  # noqa: ARG002 (engines that share look at it)
+        """Whether a leased mail may be sent now. False when the lease may have passed to another node: then forget the
+        mail, it is not ours to settle.
+        """
+        return True
+
     @abstractmethod
     def settle(self, settlement: Settlement) -> Future[None]:
         """Record what became of a leased mail and give up the lease. May ride with the next commit (50 ms at most);
@@ -251,6 +257,9 @@ class Spool(ABC):
     @abstractmethod
     def on_arrival(self, callback: Callable[[str], None]) -> None:
         """Call `callback(route)` on the loop whenever new mail of a route can be leased."""
+
+    def on_hold(self, callback: Callable[[Hold], None]) -> None:  # noqa: B027 (where nobody else holds mail, nothing)
+        """Call `callback(hold)` on the loop when somebody holds mail by another way than this process."""
 
     @property
     @abstractmethod

@@ -34,6 +34,11 @@ class Numbers:
         self._last = max(self._last, last)
 
 
+def next_moment(number: int) -> int:
+    """The smallest number of the millisecond after that of `number`."""
+    return ((number >> _LOW_BITS) + 1) << _LOW_BITS
+
+
 def first_number(at: float) -> int:
     """The smallest number a mail of that moment (unix seconds) can have."""
     return int(at * 1000) << _LOW_BITS

@@ -93,6 +93,23 @@ class SlowMail:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeLine:
+    """A relay on a spool that several share. `version` and `rules` (a hash of them) are "" until it told; `seen_ago` is
+    seconds since its last sign of life, `skew` how far its clock is behind the database's; `leased` are the mails it
+    has taken. It is not `alive` when others may take them.
+    """
+
+    name: str
+    version: str
+    rules: str
+    started_at: float
+    seen_ago: float
+    skew: float
+    leased: int
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RecipientLine:
     """A recipient and how it stands: `waiting` or a `Settled` word; `last` is the newest outcome."""
 
@@ -205,6 +222,10 @@ class SpoolView(ABC):
     @abstractmethod
     def slowest(self, since: float, limit: int) -> Sequence[SlowMail]:
         """Settled mail that came since then and took longest, if it took more than a minute; the slowest first."""
+
+    def nodes(self) -> Sequence[NodeLine]:
+        """The relays that share the spool, the oldest first; none where one relay has it to itself."""
+        return ()
 
     @abstractmethod
     def show(self, number: int) -> Story | None:

@@ -85,8 +85,12 @@ def test_a_listener_for_others_must_say_who(folder):
         ("workers: 4", "workers: more than one process is not built yet; write 1, or leave it out"),
         ("workers: 0", "workers: is too small; write at least 1"),
         (
-            "spool: {url: 'postgresql://relay@db/relay'}",
-            "spool.url: a spool in PostgreSQL is not built yet; write sqlite:////var/lib/callpro-relay/spool.db",
+            "spool: {url: 'postgresql://relay:geheim@db/relay'}",
+            'spool.url: has a password in it; leave it out, and write `password: "systemd:spool-db"` beside it',
+        ),
+        (
+            "spool: {url: 'postgresql://relay@db'}",
+            "spool.url: names no database; write postgresql://relay@db.example/relay",
         ),
         (
             "listen: [{address: '127.0.0.1:25'}, {address: '127.0.0.1:25'}]",

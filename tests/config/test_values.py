@@ -186,10 +186,10 @@ def test_the_file_of_the_spool(url, path):
 @pytest.mark.parametrize(
     ("url", "wrong"),
     [
-        ("postgresql://relay@db.example/relay", "not built yet"),
+        ("mysql://relay@db.example/relay", "neither a sqlite nor a postgresql url"),
         ("sqlite:///spool.db", "four slashes"),
         ("sqlite:////", "four slashes"),
-        ("/var/lib/x.db", "not a sqlite url"),
+        ("/var/lib/x.db", "neither a sqlite nor a postgresql url"),
         ("sqlite:////x.db?mode=memory", "another meaning"),
     ],
 )

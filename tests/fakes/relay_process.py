@@ -19,7 +19,8 @@ class RelayProcess:
 
     `port` is where it listens. `events` are its log lines, parsed. `extra` goes to the end of relay.yaml. `listen` are
     more listeners (YAML, `{address: ...}`), whose ports follow the first in `ports`. `environment` is added to this
-    process's own (SSL_CERT_FILE, secrets), `spool` is a file somewhere else than in `folder`.
+    process's own (SSL_CERT_FILE, secrets), `spool` is a file somewhere else than in `folder`; `url` is another kind of
+    spool, and `spool_options` stand behind its url: `, lease: 3s`.
     """
 
     def __init__(
@@ -32,15 +33,19 @@ class RelayProcess:
         environment: Mapping[str, str] | None = None,
         watch: Callable[[Event], None] | None = None,
         spool: Path | None = None,
+        url: str | None = None,
+        spool_options: str = "",
     ) -> None:
         self.folder = folder
         self.spool = spool or folder / "spool.db"
+        self.url = url or f"sqlite:///{self.spool}"
         self.config = folder / "relay.yaml"
         self.events: list[Event] = []
         self.port = 0
         self.ports: list[int] = []
         self._extra = extra
         self._listen = f", {listen}" if listen else ""
+        self._spool_options = spool_options
         self._environment = dict(environment or {})
         self._watch = watch
         self._changed = asyncio.Condition()
@@ -152,7 +157,7 @@ class RelayProcess:
     def _write_config(self) -> None:
         self.config.write_text(
             f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{self.port}'}}{self._listen}]\n"
-            f"spool: {{url: 'sqlite:///{self.spool}'}}\n{self._extra}",
+            f"spool: {{url: '{self.url}'{self._spool_options}}}\n{self._extra}",
             "utf-8",
         )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.spool.engines import ENGINES
+from tests.spool.engines import ENGINES, Postgres, Sqlite
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request, tmp_path):
-    return ENGINES[request.param](tmp_path)
+    if request.param == "sqlite":
+        return Sqlite(tmp_path)
+    return Postgres(request.getfixturevalue("database"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,29 @@ class Clock:
         return self.now
 
 
-@dataclass
-class Sqlite:
-    """An engine: opens the same store again and again."""
+class Engine(ABC):
+    """Opens the same store again and again."""
 
+    clock: Clock
+
+    @abstractmethod
+    def spool(self, size_limit: int = 1 << 30, memory: int = 1 << 20) -> AbstractAsyncContextManager[Spool]:
+        """The store, opened."""
+
+    @abstractmethod
+    def view(self) -> AbstractContextManager[SpoolView]:
+        """For reading, beside it."""
+
+    def run(self, test: Callable[[Spool], Coroutine[Any, Any, None]], **options: int) -> None:
+        async def opened() -> None:
+            async with self.spool(**options) as spool:
+                await test(spool)
+
+        asyncio.run(opened())
+
+
+@dataclass
+class Sqlite(Engine):
     folder: Path
     clock: Clock = field(default_factory=Clock)
 
@@ -63,15 +83,34 @@ class Sqlite:
     def view(self) -> AbstractContextManager[SpoolView]:
         return closing(SqliteView(self.url))
 
-    def run(self, test: Callable[[Spool], Coroutine[Any, Any, None]], **options: int) -> None:
-        async def opened() -> None:
-            async with self.spool(**options) as spool:
-                await test(spool)
 
-        asyncio.run(opened())
+@dataclass
+class Postgres(Engine):
+    """`url` is a database of its own."""
+
+    url: str
+    clock: Clock = field(default_factory=Clock)
+    lease: float = 30.0
+
+    @asynccontextmanager
+    async def spool(self, size_limit: int = 1 << 30, memory: int = 1 << 20) -> AsyncIterator[Spool]:
+        from spool.postgres import PostgresSpool
+
+        spool = await PostgresSpool.open(
+            self.url, size_limit=size_limit, memory=memory, lease=self.lease, clock=self.clock
+        )
+        try:
+            yield spool
+        finally:
+            await spool.close()
+
+    def view(self) -> AbstractContextManager[SpoolView]:
+        from spool.postgres_view import PostgresView
+
+        return closing(PostgresView(self.url))
 
 
-ENGINES = {"sqlite": Sqlite}
+ENGINES = ("sqlite", "postgresql")
 
 
 def arrival(spool: Spool, clock: Clock, **changes: Any) -> Arrival:

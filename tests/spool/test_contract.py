@@ -23,7 +23,7 @@ def test_a_mail_comes_back_as_it_was_put(engine):
             mail.sender,
             mail.content,
         )
-        assert leased.recipients == (Pending("jan@example.org"), Pending("Zoë@example.org"))
+        assert set(leased.recipients) == {Pending("jan@example.org"), Pending("Zoë@example.org")}
         assert (leased.received_at, leased.attempts) == (mail.received_at, 0)
 
     engine.run(test)

@@ -1,0 +1,46 @@
+"""Which engine a spool's url asks for. What only PostgreSQL needs is loaded only for it."""
+
+from __future__ import annotations
+
+from spool.contract import Spool
+from spool.view import SpoolView
+
+
+def is_shared(url: str) -> bool:
+    """True when several relays may have the spool open: it is a database server's."""
+    return url.partition("://")[0] in ("postgresql", "postgres")
+
+
+async def open_spool(url: str, *, size_limit: int, password: str | None = None, lease: float = 30.0) -> Spool:
+    """Open or create the spool at `url` for a relay. `size_limit` in octets; `password` and `lease` (seconds) are for
+    PostgreSQL. Raises SpoolUnusable with what to do.
+    """
+    if is_shared(url):
+        from spool.postgres import PostgresSpool
+
+        return await PostgresSpool.open(url, size_limit=size_limit, password=password, lease=lease)
+    from spool.sqlite import SqliteSpool
+
+    return await SqliteSpool.open(url, size_limit=size_limit)
+
+
+async def open_for_orders(url: str, password: str | None = None) -> Spool:
+    """Open a spool that is there, to act on it: one that no relay has open, or one that several share."""
+    if is_shared(url):
+        from spool.postgres import PostgresSpool
+
+        return await PostgresSpool.open(url, size_limit=1 << 62, password=password, visit=True)
+    from spool.sqlite import SqliteSpool
+
+    return await SqliteSpool.open(url, size_limit=1 << 62)
+
+
+def open_for_reading(url: str, password: str | None = None) -> SpoolView:
+    """The spool beside the relays that work on it. Raises SpoolUnusable."""
+    if is_shared(url):
+        from spool.postgres_view import PostgresView
+
+        return PostgresView(url, password)
+    from spool.sqlite_view import SqliteView
+
+    return SqliteView(url)

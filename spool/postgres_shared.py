@@ -1,0 +1,210 @@
+"""The part of the PostgreSQL spool that several nodes talk through: orders, holds, wakes, and the books.
+
+What people order happens in the database, in one transaction; every node hears of it there. Nothing here hands out
+mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from psycopg import Connection
+
+from spool import postgres_books as books
+from spool import postgres_hands as hands
+from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Tally, id_text
+from spool.holding import Held, Hold, Key, Scope
+from spool.ids import first_number
+from spool.postgres_node import Identity, due_routes, holds_of, tell
+from spool.postgres_worker import Asker, Session, Trouble
+from spool.view import Filter, GivenOrder, Spent, Volume
+
+_TELL_WITHIN: Final = 0.05
+_FORGET: Final = """
+WITH old AS (
+ SELECT id FROM mail WHERE id < %s AND settled_at < %s ORDER BY id LIMIT 5000 FOR UPDATE SKIP LOCKED), events AS (
+ DELETE FROM event USING old WHERE event.mail = old.id), recipients AS (
+ DELETE FROM recipient USING old WHERE recipient.mail = old.id)
+DELETE FROM mail USING old WHERE mail.id = old.id"""
+
+
+class SharedSpool(Spool):
+    """`options` are libpq's."""
+
+    def __init__(self, options: dict[str, str], trouble: Trouble, clock: Callable[[], float]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._identity = Identity()
+        self._own = 0
+        self._held = Held()
+        self._alone = False
+        self._callbacks: list[Callable[[str], None]] = []
+        self._hold_callbacks: list[Callable[[Hold], None]] = []
+        self._to_tell: set[str] = set()
+        self._tell_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leases = Asker(Session(options, trouble, durable=False), self._loop, "spool-leases")
+        self._books = Asker(Session(options, trouble), self._loop, "spool-books")
+        self._slow = Asker(Session(options, trouble), self._loop, "spool-orders")
+        """For what may take long: nothing that delivery waits for stands behind it."""
+
+    async def note(self, notice: Notice) -> tuple[Noted, ...] | None:
+        noted: tuple[Noted, ...] | None = await self._ask(partial(books.note, notice=notice, now=self._clock()))
+        return noted
+
+    async def wake(self, route: str, now: float) -> None:
+        await self._order(partial(hands.wake, route=route, now=now))
+        self._arrived(route)
+
+    async def reroute(self, match: Callable[[str], str | None]) -> int:
+        moved: dict[str, int] = await self._order(partial(hands.reroute, match=match))
+        for route in moved:
+            self._arrived(route)
+        return sum(moved.values())
+
+    def on_arrival(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)
+
+    def on_hold(self, callback: Callable[[Hold], None]) -> None:
+        self._hold_callbacks.append(callback)
+
+    async def spend(self, spent: Sequence[Spent]) -> None:
+        if spent:
+            await self._ask(partial(books.spend, spent=spent))
+
+    async def spent(self, since: float) -> list[Spent]:
+        found: list[Spent] = await self._ask(partial(books.spent, since=since))
+        return found
+
+    async def tally(self, volumes: Sequence[Volume]) -> None:
+        if volumes:
+            await self._ask(partial(books.add, volumes=volumes))
+
+    async def record(self, order: GivenOrder) -> None:
+        await self._ask(partial(books.record, order=order))
+
+    @property
+    def held(self) -> Held:
+        return self._held
+
+    async def hold(self, hold: Hold, note: str | None = None) -> bool:
+        def question(connection: Connection) -> bool:
+            tell(connection, self._identity.node, ["holds"])
+            return hands.hold(connection, hold, note)
+
+        kept: bool = await self._order(question)
+        if kept:
+            self._believe(self._held.plus(hold))
+            await self._look_again()
+        return kept
+
+    async def release(self, key: Key, now: float, note: str | None = None) -> Hold | None:
+        def question(connection: Connection) -> Hold | None:
+            tell(connection, self._identity.node, ["holds"])
+            return hands.release(connection, key, note, now)
+
+        ended: Hold | None = await self._order(question)
+        self._believe(self._held.minus(key))
+        await self._look_again()
+        return ended
+
+    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
+        tally: Tally = await self._order(partial(hands.hurry, which=which, note=note, now=now))
+        await self._look_again()
+        return tally
+
+    async def drop(self, which: Filter, note: str, now: float) -> Tally:
+        question = partial(hands.drop, which=which, note=note, now=now, slot=self._identity.slot)
+        tally: Tally
+        tally, own = await self._order(question)
+        self._own = own
+        await self._read_holds()
+        return tally
+
+    async def prune(self, before: float) -> int:
+        total = 0
+        values = first_number(before), before
+        while forgotten := await self._order(lambda connection: connection.execute(_FORGET, values).rowcount):
+            total += forgotten
+        return total
+
+    def heard(self, words: Sequence[str]) -> None:
+        """What other nodes said."""
+        for word in words:
+            if word == "holds":
+                task = self._loop.create_task(self._read_holds())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif word == "node":
+                self._alone = False
+            elif word.startswith("mail "):
+                self._arrived(word.removeprefix("mail "))
+
+    def _ask(self, question: Callable[[Connection], Any]) -> Future[Any]:
+        return self._books.ask(question, same)
+
+    def _order(self, question: Callable[[Connection], Any]) -> Future[Any]:
+        return self._slow.ask(question, same)
+
+    async def _read_holds(self) -> None:
+        try:
+            self._believe(Held(await self._ask(holds_of)))
+        except SpoolUnavailable:
+            return  # the next sign of life brings them
+        await self._look_again()
+
+    def _believe(self, held: Held) -> None:
+        """These are the holds now. Mail at hand that a new one covers goes back."""
+        before, self._held = self._held, held
+        for hold in held.all():
+            if before.get(hold.key) != hold:
+                for callback in self._hold_callbacks:
+                    callback(hold)
+
+    def _mail_ended(self, number: int) -> None:
+        """A mail is finished; a hold of its own, which came too late, goes with it."""
+        key = (Scope.MAIL, id_text(number))
+        if self._held.mails and self._held.get(key):
+            self._held = self._held.minus(key)
+
+    def _arrived(self, route: str) -> None:
+        for callback in self._callbacks:
+            callback(route)
+
+    async def _look_again(self) -> None:
+        """Something was done to waiting mail: whoever can send it looks for it."""
+        routes = await self._leases.ask(partial(due_routes, now=self._clock()), same, single=True)
+        for route in routes:
+            self._arrived(route)
+        self._tell_others(routes)
+
+    def _tell_others(self, routes: Sequence[str]) -> None:
+        """Wake the other nodes, after the commit and seldom: a notification inside it would make commits wait in a
+        row, and what is lost by a crash comes with their next look.
+        """
+        self._to_tell.update(routes)
+        if self._to_tell and not self._tell_due:
+            self._tell_due = True
+            self._loop.call_later(_TELL_WITHIN, self._say)
+
+    def _say(self) -> None:
+        self._tell_due = False
+        words, self._to_tell = [f"mail {route}" for route in sorted(self._to_tell)], set()
+        if not self._alone:
+            told = self._leases.ask(partial(tell, node=self._identity.node, words=words), same, single=True)
+            told.add_done_callback(_read)
+
+
+def same(answer: Any) -> Any:
+    """The answer as it is."""
+    return answer
+
+
+def _read(told: Future[None]) -> None:
+    """Who did not hear it looks within seconds."""
+    if not told.cancelled():
+        told.exception()

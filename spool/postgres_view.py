@@ -1,0 +1,213 @@
+"""The PostgreSQL spool as people ask about it, beside running nodes and without them. It cannot write.
+
+Everything it asks is answered from an index or by walking mail in the order it came; it must never read content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Any, Final
+
+import psycopg
+
+from routing.outcome import Outcome
+from spool import postgres_books as books
+from spool import postgres_schema as schema
+from spool.contract import SpoolUnusable, id_text
+from spool.holding import Hold, Scope, keys_of
+from spool.postgres_filtering import Values, conditions
+from spool.postgres_node import HOLDS, NOW
+from spool.records import last_outcomes, read_results
+from spool.view import (
+    FailureLine,
+    Filter,
+    GivenOrder,
+    Load,
+    MailLine,
+    NodeLine,
+    RecipientLine,
+    SlowMail,
+    Spent,
+    SpoolView,
+    Story,
+    TimelineEntry,
+    Volume,
+)
+
+_OF_MAIL: Final = "SELECT mail.id, mail.route, mail.sender, mail.received_at, mail.attempts, mail.size"
+_DUE: Final = "waiting.due_at, waiting.node IS NOT NULL"
+_SOURCES: Final[Mapping[bool | None, tuple[str, str, str]]] = MappingProxyType(
+    {
+        False: (_DUE, "waiting JOIN mail ON mail.id = waiting.id", "waiting"),
+        True: ("NULL::float8, false", "mail", "mail"),
+        None: (_DUE, "mail LEFT JOIN waiting ON waiting.id = mail.id", "mail"),
+    }
+)
+"""By `Filter.settled`: the columns beside the mail's, where they come from, and the table that is walked."""
+_FAILURES: Final = """
+SELECT recipient.mail, mail.settled_at, mail.route, mail.sender, recipient.address, recipient.state
+FROM recipient JOIN mail ON mail.id = recipient.mail
+WHERE recipient.state IN ('failed', 'expired', 'dropped') AND coalesce(mail.settled_at, %(since)s) >= %(since)s
+ORDER BY recipient.mail, recipient.address COLLATE "C\""""
+_LOADS: Final = """
+SELECT route, count(*), sum((SELECT count(*) FROM recipient WHERE mail = waiting.id AND state = 'waiting'))::bigint
+FROM waiting GROUP BY route"""
+_NODES: Final = f"""
+SELECT node.name, node.version, node.rules, node.started_at, {NOW} - node.seen_at, node.skew,
+ (SELECT count(*) FROM waiting WHERE waiting.node = node.id),
+ node.seen_at + node.lease >= {NOW}
+FROM node ORDER BY node.started_at, node.id"""
+_EVENTS: Final = """
+SELECT at, text, upstream, seconds, results, told, recipient FROM event WHERE mail = %s ORDER BY number"""
+
+
+class PostgresView(SpoolView):
+    """Reads the spool at `url`. Raises SpoolUnusable when there is none, or none that can be read."""
+
+    def __init__(self, url: str, password: str | None = None) -> None:
+        try:
+            self._connection = schema.connect(schema.options_of(url, password) | {"target_session_attrs": "any"})
+            schema.check(self._connection)
+            self._connection.execute("SET default_transaction_read_only = on")
+            self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        except psycopg.Error as error:
+            raise SpoolUnusable(schema.unusable(error)) from error
+
+    def list(self, which: Filter, limit: int, after: int = 0, *, newest_first: bool = False) -> Sequence[MailLine]:
+        """See `SpoolView.list`. Raises SpoolUnusable."""
+        with self._reading():
+            return [self._line(row) for row in self._rows(*_list(which, limit, after, newest_first))]
+
+    def loads(self) -> dict[str, Load]:
+        """See `SpoolView.loads`. Raises SpoolUnusable."""
+        with self._reading():
+            return {route: Load(mails, recipients) for route, mails, recipients in self._rows(_LOADS)}
+
+    def spent(self, since: float) -> Sequence[Spent]:
+        """See `SpoolView.spent`. Raises SpoolUnusable."""
+        with self._reading():
+            return books.spent(self._connection, since)
+
+    def volumes(self, edges: Sequence[float]) -> Sequence[Volume]:
+        """See `SpoolView.volumes`. Raises SpoolUnusable."""
+        with self._reading():
+            return books.volumes(self._connection, edges)
+
+    def orders(self, limit: int) -> Sequence[GivenOrder]:
+        """See `SpoolView.orders`. Raises SpoolUnusable."""
+        with self._reading():
+            return books.orders(self._connection, limit)
+
+    def slowest(self, since: float, limit: int) -> Sequence[SlowMail]:
+        """See `SpoolView.slowest`. Raises SpoolUnusable."""
+        with self._reading():
+            return books.slowest(self._connection, since, limit)
+
+    def nodes(self) -> Sequence[NodeLine]:
+        """See `SpoolView.nodes`. Raises SpoolUnusable."""
+        with self._reading():
+            return [NodeLine(*row) for row in self._rows(_NODES)]
+
+    def show(self, number: int) -> Story | None:
+        """See `SpoolView.show`. Raises SpoolUnusable."""
+        with self._reading():
+            rows = self._rows(*_list(Filter(settled=None, ids=(number,)), 1, 0, False))
+            return self._story(self._line(rows[0])) if rows else None
+
+    def count(self, which: Filter) -> int:
+        """See `SpoolView.count`. Raises SpoolUnusable."""
+        _, tables, first = _SOURCES[which.settled]
+        where, values = conditions(which, first, 0)
+        with self._reading():
+            return int(self._rows(f"SELECT count(*) FROM {tables} WHERE {where}", values)[0][0])
+
+    def holds(self) -> Sequence[Hold]:
+        """See `SpoolView.holds`. Raises SpoolUnusable."""
+        with self._reading():
+            return [_hold(row) for row in self._rows(f"{HOLDS} ORDER BY since, scope, subject")]
+
+    def failures(self, since: float) -> Iterator[FailureLine]:
+        """See `SpoolView.failures`. Raises SpoolUnusable."""
+        with self._reading():
+            cursor = self._connection.cursor("failures")
+            for number, failures in groupby(cursor.execute(_FAILURES, {"since": since}), itemgetter(0)):
+                told = self._told(number)
+                for row in failures:
+                    line = _failure(row, told)
+                    if line.at >= since:
+                        yield line
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One moment of the spool for all that is read in it."""
+        try:
+            with self._connection.transaction(force_rollback=True):
+                yield
+        except psycopg.Error as error:
+            raise SpoolUnusable(schema.unusable(error)) from error
+
+    def _rows(self, statement: str, values: Values | tuple[Any, ...] = ()) -> Sequence[tuple[Any, ...]]:
+        return self._connection.execute(statement, values).fetchall()
+
+    def _line(self, row: tuple[Any, ...]) -> MailLine:
+        number, route, sender, received_at, attempts, size, due_at, leased = row
+        last = last_outcomes(event[4] for event in self._rows(_EVENTS, (number,)) if event[4])
+        query = 'SELECT address, state FROM recipient WHERE mail = %s ORDER BY address COLLATE "C"'
+        people = tuple(
+            RecipientLine(address, state, last.get(address)) for address, state in self._rows(query, (number,))
+        )
+        hold = None if due_at is None else self._hold_on(number, route, sender)
+        return MailLine(number, route, sender, people, received_at, due_at, attempts, size, bool(leased), hold)
+
+    def _hold_on(self, number: int, route: str, sender: str) -> Hold | None:
+        for key in keys_of(id_text(number), route, sender):
+            rows = self._rows(f"{HOLDS} WHERE scope = %s AND subject = %s", key)
+            if rows:
+                return _hold(rows[0])
+        return None
+
+    def _told(self, number: int) -> dict[str, tuple[float, Outcome]]:
+        """The newest outcome of each recipient of a mail, and when it came."""
+        newest: dict[str, tuple[float, Outcome]] = {}
+        for event in self._rows(_EVENTS, (number,)):
+            for address, outcome in read_results(event[4]) if event[4] else ():
+                newest[address] = event[0] + (event[3] or 0.0), outcome
+        return newest
+
+    def _story(self, line: MailLine) -> Story:
+        query = "SELECT message_id, peer, helo, repairs FROM mail WHERE id = %s"
+        message_id, peer, helo, repairs = self._rows(query, (line.id,))[0]
+        entries = [TimelineEntry(line.received_at, "received", f"from {peer} ({helo}), {line.size} octets")]
+        if repairs:
+            entries.append(TimelineEntry(line.received_at, "repaired", ", ".join(repairs.split("\n"))))
+        for at, text, upstream, seconds, results, told, recipient in self._rows(_EVENTS, (line.id,)):
+            outcomes = tuple(read_results(results)) if results else ()
+            event = told or ("note" if upstream is None else "attempt")
+            entries.append(TimelineEntry(at, event, text, upstream, seconds, outcomes, recipient))
+        return Story(line, message_id, peer, helo, tuple(entries))
+
+
+def _hold(row: tuple[Any, ...]) -> Hold:
+    return Hold(Scope(row[0]), *row[1:])
+
+
+def _failure(row: tuple[Any, ...], told: Mapping[str, tuple[float, Outcome]]) -> FailureLine:
+    """A mail is settled with its last recipient: this one may have failed days before, at its own last attempt."""
+    number, settled_at, route, sender, address, how = row
+    at, last = told.get(address, (settled_at or 0.0, None))
+    return FailureLine(number, settled_at or at if how == "dropped" else at, route, sender, address, how, last)
+
+
+def _list(which: Filter, limit: int, after: int, newest_first: bool) -> tuple[str, Values]:
+    columns, tables, first = _SOURCES[which.settled]
+    where, values = conditions(which, first, after)
+    order = f"{first}.id DESC" if newest_first else f"{first}.id"
+    statement = f"{_OF_MAIL}, {columns} FROM {tables} WHERE {where} ORDER BY {order} LIMIT %(limit)s"
+    return statement, {**values, "limit": limit}

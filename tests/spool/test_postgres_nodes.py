@@ -1,0 +1,303 @@
+"""Several nodes on one database: who has which mail, what one hears of the other, and what the death of one means."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from math import inf
+
+import psycopg
+import pytest
+
+from spool import postgres_node, postgres_schema
+from spool.contract import SpoolUnusable
+from spool.holding import Hold, Scope
+from spool.postgres import PostgresSpool
+from spool.postgres_view import PostgresView
+from spool.view import Filter
+from tests.spool.engines import RETRY, arrival, put_all, settlement
+
+
+class Clock:
+    """The real one."""
+
+    @property
+    def now(self) -> float:
+        return time.time()
+
+
+CLOCK = Clock()
+
+
+@asynccontextmanager
+async def nodes(url: str, count: int, *, lease: float = 30.0, size_limit: int = 1 << 30):
+    opened = [await PostgresSpool.open(url, size_limit=size_limit, lease=lease) for _ in range(count)]
+    try:
+        yield opened
+    finally:
+        for spool in opened:
+            await spool.close()
+
+
+async def fall_silent(spool: PostgresSpool) -> None:
+    """As if its machine had stopped: no sign of life any more, and nothing is given back."""
+    spool._pulse._stopping = True
+    await asyncio.to_thread(spool._pulse._thread.join)
+
+
+async def until(condition, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+def sql(url: str, statement: str, *values: object) -> list[tuple]:
+    with psycopg.connect(url, autocommit=True, options="-c search_path=callpro_relay") as connection:
+        cursor = connection.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_nodes_share_the_mail_and_never_one_mail(database):
+    async def test():
+        async with nodes(database, 3) as spools:
+            for spool in spools:
+                await put_all(spool, [arrival(spool, CLOCK) for _ in range(40)])
+            taken = await asyncio.gather(*(s.lease("acme.nl", 7, CLOCK.now) for s in spools * 8))
+            ids = [mail.id for some in taken for mail in some]
+            assert len(ids) == len(set(ids)) == 120
+            for spool, mails in zip(spools * 8, taken, strict=True):
+                await asyncio.gather(*(spool.settle(settlement(mail)) for mail in mails))
+            assert await spools[0].backlog() == {}
+
+    asyncio.run(test())
+    assert sql(database, "SELECT count(*), sum(octets)::bigint FROM waiting, tally")[0][0] == 0
+    assert sql(database, "SELECT sum(octets)::bigint FROM tally") == [(0,)]
+
+
+def test_nodes_number_their_mail_apart(database):
+    async def test():
+        async with nodes(database, 3) as spools:
+            numbers = [spool.next_id() for _ in range(3000) for spool in spools]
+            assert len(set(numbers)) == len(numbers)
+
+    asyncio.run(test())
+
+
+def test_mail_wakes_the_other_nodes_before_they_would_look(database, monkeypatch):
+    monkeypatch.setattr(postgres_node, "_LONGEST_BEAT", 600.0)
+
+    async def test():
+        async with nodes(database, 2, lease=3000.0) as (one, other):
+            heard = asyncio.Event()
+            other.on_arrival(lambda route: heard.set())
+            await one.put(arrival(one, CLOCK))
+            await asyncio.wait_for(heard.wait(), 30)
+
+    asyncio.run(test())
+
+
+def test_what_a_silent_node_had_taken_goes_to_the_others(database):
+    async def test():
+        async with nodes(database, 2, lease=1.5) as (one, other):
+            await put_all(one, [arrival(one, CLOCK) for _ in range(5)])
+            mails = await one.lease("acme.nl", 3, CLOCK.now)
+            assert all(one.ours(mail) for mail in mails)
+            assert len(await other.lease("acme.nl", 9, CLOCK.now)) == 2
+            told: list[str] = []
+            other.on_arrival(told.append)
+            await fall_silent(one)
+
+            async def passed() -> bool:
+                return "acme.nl" in told and len(await other.lease("acme.nl", 9, CLOCK.now)) == 3
+
+            await until(passed)
+            assert not any(one.ours(mail) for mail in mails)  # it knows by itself, without the database
+            assert await one.lease("acme.nl", 9, CLOCK.now) == []
+
+    asyncio.run(test())
+
+
+def test_a_node_that_was_cut_off_begins_anew_and_what_it_had_sent_counts(database, capture_events):
+    async def test():
+        async with nodes(database, 1, lease=1.5) as (one,):
+            first, second = arrival(one, CLOCK), arrival(one, CLOCK)
+            await put_all(one, [first, second])
+            mails = await one.lease("acme.nl", 2, CLOCK.now)
+            sql(database, "UPDATE node SET seen_at = 0")
+            async with nodes(database, 1, lease=1.5) as (other,):
+
+                async def passed() -> bool:
+                    return len(await other.lease("acme.nl", 9, CLOCK.now)) > 0
+
+                await until(passed)
+                await one.settle(settlement(mails[0]))  # it left all the same
+                await one.settle(settlement(mails[1], RETRY, CLOCK.now + 60))  # this one is the other's now
+                assert sql(database, "SELECT id FROM waiting") == [(mails[1].id,)]
+                assert sql(database, "SELECT due_at < %s FROM waiting", CLOCK.now + 30) == [(True,)]
+
+            async def back() -> bool:  # once its next sign of life told it that it had been declared dead
+                return [mail.id for mail in await one.lease("acme.nl", 9, CLOCK.now)] == [mails[1].id]
+
+            await until(back)
+            assert sql(database, "SELECT state FROM recipient WHERE mail = %s", mails[0].id) == [("delivered",)]
+
+    asyncio.run(test())
+    lost = [event for event in capture_events() if event["event"] == "spool.lease_lost"]
+    assert len(lost) == 2
+
+
+def test_a_relay_that_starts_again_on_its_machine_waits_for_nobody(database):
+    """Its predecessor was killed a moment ago: its row says a process that is not there any more."""
+
+    async def test():
+        async with nodes(database, 1) as (one,):
+            await one.put(arrival(one, CLOCK))
+            await one.lease("acme.nl", 1, CLOCK.now)
+            sql(database, "UPDATE node SET born = '1'")
+            async with nodes(database, 1) as (other,):
+                assert len(await other.lease("acme.nl", 1, CLOCK.now)) == 1
+
+    asyncio.run(test())
+
+
+def test_a_hold_counts_for_every_node_at_once(database):
+    async def test():
+        async with nodes(database, 2) as (one, other):
+            await put_all(one, [arrival(one, CLOCK) for _ in range(3)])
+            seen: list[Hold] = []
+            other.on_hold(seen.append)
+            hold = Hold(Scope.SENDER, "@acme.nl", 1.0, "jan", "x")
+            await one.hold(hold)
+            assert await other.lease("acme.nl", 9, CLOCK.now) == []
+            await other.put(arrival(other, CLOCK))
+            assert await one.lease("acme.nl", 9, CLOCK.now) == []
+            assert (await one.backlog())["acme.nl"].next_due == inf
+
+            async def heard() -> bool:
+                return seen == [hold] and other.held.get(hold.key) == hold
+
+            await until(heard, 2)
+            visitor = await PostgresSpool.open(database, size_limit=1, visit=True)
+            assert await visitor.release(hold.key, CLOCK.now) == hold
+            await visitor.close()
+            assert len(await other.lease("acme.nl", 9, CLOCK.now)) == 4
+
+    asyncio.run(test())
+
+
+def test_the_size_limit_is_for_all_nodes_together(database):
+    async def test():
+        async with nodes(database, 2, lease=1.0, size_limit=3500) as (one, other):
+            await put_all(one, [arrival(one, CLOCK, content=b"x" * 1000) for _ in range(3)])
+
+            async def full() -> bool:
+                return other.octets == 3000
+
+            await until(full)
+            with pytest.raises(Exception, match="the limit is 3500"):
+                await other.put(arrival(other, CLOCK, content=b"x" * 1000))
+            await other.drop(Filter(route="acme.nl"), "dropped", CLOCK.now)
+            assert other.octets == 0
+
+    asyncio.run(test())
+
+
+def test_the_view_tells_who_is_there(database):
+    async def test():
+        async with nodes(database, 2, lease=1.0) as (one, _other):
+            one.about = ("1.2.3", "abc")
+            await one.put(arrival(one, CLOCK))
+            await one.lease("acme.nl", 1, CLOCK.now)
+
+            async def told() -> bool:
+                view = PostgresView(database)
+                lines = view.nodes()
+                view.close()
+                return [(n.version, n.rules, n.leased, n.alive) for n in lines] == [
+                    ("1.2.3", "abc", 1, True),
+                    ("", "", 0, True),
+                ]
+
+            await until(told)
+
+    asyncio.run(test())
+
+
+def test_older_code_runs_on_newer_tables_that_allow_it(database):
+    """A node that is not renewed yet goes on, and starts, while another has brought the tables up to date."""
+
+    async def test():
+        async with nodes(database, 1) as (old,):
+            sql(database, "ALTER TABLE mail ADD COLUMN later text; ALTER TABLE waiting ADD COLUMN later int DEFAULT 1")
+            sql(database, "CREATE TABLE later (id bigint); UPDATE format SET version = version + 1")
+            await old.put(arrival(old, CLOCK))
+            async with nodes(database, 1) as (again,):
+                (mail,) = await again.lease("acme.nl", 1, CLOCK.now)
+                await again.settle(settlement(mail))
+
+    asyncio.run(test())
+    PostgresView(database).close()
+    assert sql(database, "SELECT version FROM format") == [(postgres_schema.VERSION + 1,)]
+
+
+def test_tables_that_need_newer_code_are_refused(database):
+    async def test():
+        async with nodes(database, 1):
+            pass
+        sql(database, "UPDATE format SET version = 99, oldest = 98")
+        with pytest.raises(SpoolUnusable, match="needs a relay that knows format 98"):
+            await PostgresSpool.open(database, size_limit=1)
+
+    asyncio.run(test())
+    with pytest.raises(SpoolUnusable, match="format 98"):
+        PostgresView(database)
+
+
+def test_a_database_that_is_not_there_says_so_without_the_password(postgres_server):
+    url = postgres_server.url("nowhere").replace("postgres@", "postgres:geheim@")
+    with pytest.raises(SpoolUnusable, match=r'database "nowhere" does not exist') as raised:
+        asyncio.run(PostgresSpool.open(url, size_limit=1))
+    assert "geheim" not in str(raised.value)
+    assert "geheim" not in postgres_schema.shown(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("postgresql://relay@db.example/relay?sslmode=require", "verified TLS"),
+        ("postgresql://relay@127.0.0.1,db.example/relay?sslmode=prefer", "verified TLS"),
+        ("postgresql://relay@db.example/relay?nonsense=1", "not understood"),
+    ],
+)
+def test_urls_that_are_refused(url, wrong):
+    with pytest.raises(SpoolUnusable, match=wrong):
+        postgres_schema.options_of(url)
+
+
+def test_a_server_elsewhere_must_prove_itself():
+    options = postgres_schema.options_of("postgresql://relay@a.example,b.example/relay", "geheim")
+    assert options["sslmode"] == "verify-full"
+    assert options["target_session_attrs"] == "read-write"
+    assert options["password"] == "geheim"
+
+
+def test_a_mail_that_was_refused_and_kept_all_the_same_is_taken_out(database):
+    """Nobody knew whether its commit was made, so its client was told to come again."""
+    kept: list[int] = []
+
+    async def test():
+        async with nodes(database, 1) as (one,):
+            mail, other = arrival(one, CLOCK), arrival(one, CLOCK)
+            await one.put(mail)
+            one._writer._doubtful = [mail.id]
+            await one.put(other)
+            (left,) = await one.lease("acme.nl", 9, CLOCK.now)
+            assert left.id == other.id
+            kept.append(other.id)
+            assert one.octets == len(other.content)
+
+    asyncio.run(test())
+    view = PostgresView(database)
+    assert [line.id for line in view.list(Filter(settled=None), 9)] == kept
+    view.close()
