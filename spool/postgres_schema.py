@@ -32,7 +32,8 @@ CREATE TABLE mail (
 CREATE INDEX slow ON mail (received_at) WHERE settled_at > received_at + 60.0;
 CREATE TABLE waiting (
   id bigint PRIMARY KEY, route text NOT NULL, due_at float8 NOT NULL, received_at float8 NOT NULL, size bigint NOT NULL,
-  sender text NOT NULL, domain text NOT NULL, released_at float8 NOT NULL DEFAULT 0, node bigint)
+  sender text NOT NULL, domain text NOT NULL, released_at float8 NOT NULL DEFAULT 0,
+  warned boolean NOT NULL DEFAULT false, node bigint)
   WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX waiting_by_due ON waiting (route, due_at, id);
 CREATE TABLE content (mail bigint PRIMARY KEY, bytes bytea NOT NULL)
@@ -47,6 +48,7 @@ CREATE TABLE event (
   number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, mail bigint NOT NULL, at float8 NOT NULL, text text NOT NULL,
   upstream text, seconds float8, results text, told text, recipient text, source text);
 CREATE INDEX event_by_mail ON event (mail);
+CREATE INDEX bad_news ON event (mail) WHERE told IN ('bounced', 'dropped', 'complained');
 CREATE UNIQUE INDEX event_by_source ON event (mail, source) WHERE source IS NOT NULL;
 CREATE TABLE seal (mark text PRIMARY KEY, until float8 NOT NULL);
 CREATE INDEX seal_by_until ON seal (until);

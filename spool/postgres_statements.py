@@ -72,8 +72,8 @@ picked AS (
  ORDER BY due_at, waiting.id LIMIT %(limit)s FOR UPDATE OF waiting SKIP LOCKED),
 leased AS (
  UPDATE waiting SET node = alive.id FROM picked, alive WHERE waiting.id = picked.id
- RETURNING waiting.id, waiting.due_at, waiting.received_at, waiting.released_at)
-SELECT leased.id, leased.due_at, leased.received_at, leased.released_at, mail.sender, mail.attempts, people.addresses,
+ RETURNING waiting.id, waiting.due_at, waiting.received_at, waiting.released_at, waiting.warned)
+SELECT leased.id, leased.due_at, leased.received_at, leased.released_at, leased.warned, mail.sender, mail.attempts, people.addresses,
  people.doubts, CASE WHEN leased.id = ANY(%(known)s) THEN NULL
  ELSE (SELECT bytes FROM content WHERE content.mail = leased.id) END
 FROM leased JOIN mail ON mail.id = leased.id CROSS JOIN LATERAL (
@@ -146,6 +146,8 @@ def apply(connection: Connection, settlements: Sequence[Settlement], node: int, 
         octets = first(connection.execute(_END_WAITING, (finished,)).fetchone())
     if later := [(s.mail.id, s.due_at, s.route) for s in settlements if s.due_at is not None]:
         routes = dict(connection.execute(_POSTPONE, (*columns(later), node)).fetchall())
+    if warned := [s.mail.id for s in settlements if s.warned]:
+        connection.execute("UPDATE waiting SET warned = true WHERE id = ANY(%s)", (warned,))
     return Settles(routes, frozenset(ids) - leased, octets)
 
 
@@ -169,9 +171,9 @@ def take(
     return [
         Leased(
             number, route, sender, tuple(map(Pending, addresses or (), doubts or ())),
-            known.get(number, b"") if content is None else content, received_at, attempts, released_at,
+            known.get(number, b"") if content is None else content, received_at, attempts, released_at, warned,
         )
-        for number, _, received_at, released_at, sender, attempts, addresses, doubts, content in rows
+        for number, _, received_at, released_at, warned, sender, attempts, addresses, doubts, content in rows
     ]  # fmt: skip
 
 

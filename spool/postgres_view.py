@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from heapq import merge
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -53,6 +54,10 @@ SELECT recipient.mail, mail.settled_at, mail.route, mail.sender, recipient.addre
 FROM recipient JOIN mail ON mail.id = recipient.mail
 WHERE recipient.state IN ('failed', 'expired', 'dropped') AND coalesce(mail.settled_at, %(since)s) >= %(since)s
 ORDER BY recipient.mail, recipient.address COLLATE "C\""""
+_BAD_NEWS: Final = """
+SELECT event.mail, event.at, mail.route, mail.sender, event.recipient, event.told, event.upstream, event.text
+FROM event JOIN mail ON mail.id = event.mail
+WHERE event.told IN ('bounced', 'dropped', 'complained') AND event.at >= %s ORDER BY event.mail, event.number"""
 _LOADS: Final = """
 SELECT route, count(*), sum((SELECT count(*) FROM recipient WHERE mail = waiting.id AND state = 'waiting'))::bigint
 FROM waiting GROUP BY route"""
@@ -133,13 +138,20 @@ class PostgresView(SpoolView):
     def failures(self, since: float) -> Iterator[FailureLine]:
         """See `SpoolView.failures`. Raises SpoolUnusable."""
         with self._reading():
-            cursor = self._connection.cursor("failures")
-            for number, failures in groupby(cursor.execute(_FAILURES, {"since": since}), itemgetter(0)):
-                told = self._told(number)
-                for row in failures:
-                    line = _failure(row, told)
-                    if line.at >= since:
-                        yield line
+            yield from merge(self._failures(since), self._bad_news(since), key=attrgetter("mail"))
+
+    def _failures(self, since: float) -> Iterator[FailureLine]:
+        cursor = self._connection.cursor("failures")
+        for number, failures in groupby(cursor.execute(_FAILURES, {"since": since}), itemgetter(0)):
+            told = self._told(number)
+            for row in failures:
+                line = _failure(row, told)
+                if line.at >= since:
+                    yield line
+
+    def _bad_news(self, since: float) -> Iterator[FailureLine]:
+        for *line, told, upstream, words in self._connection.cursor("bad_news").execute(_BAD_NEWS, (since,)):
+            yield FailureLine(*line, told, told_by=upstream, words=words)
 
     def close(self) -> None:
         self._connection.close()
