@@ -73,8 +73,8 @@ picked AS (
 leased AS (
  UPDATE waiting SET node = alive.id FROM picked, alive WHERE waiting.id = picked.id
  RETURNING waiting.id, waiting.due_at, waiting.received_at, waiting.released_at, waiting.warned)
-SELECT leased.id, leased.due_at, leased.received_at, leased.released_at, leased.warned, mail.sender, mail.attempts, people.addresses,
- people.doubts, CASE WHEN leased.id = ANY(%(known)s) THEN NULL
+SELECT leased.id, leased.due_at, leased.received_at, leased.released_at, leased.warned, mail.sender, mail.attempts,
+ people.addresses, people.doubts, CASE WHEN leased.id = ANY(%(known)s) THEN NULL
  ELSE (SELECT bytes FROM content WHERE content.mail = leased.id) END
 FROM leased JOIN mail ON mail.id = leased.id CROSS JOIN LATERAL (
  SELECT array_agg(address ORDER BY address COLLATE "C") AS addresses,

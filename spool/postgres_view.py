@@ -150,8 +150,9 @@ class PostgresView(SpoolView):
                     yield line
 
     def _bad_news(self, since: float) -> Iterator[FailureLine]:
-        for *line, told, upstream, words in self._connection.cursor("bad_news").execute(_BAD_NEWS, (since,)):
-            yield FailureLine(*line, told, told_by=upstream, words=words)
+        rows = self._connection.cursor("bad_news").execute(_BAD_NEWS, (since,))
+        for number, at, route, sender, recipient, told, upstream, words in rows:
+            yield FailureLine(number, at, route, sender, recipient, told, told_by=upstream, words=words)
 
     def close(self) -> None:
         self._connection.close()
