@@ -69,9 +69,10 @@ def serve(asked: argparse.Namespace) -> int:
 def check_config(asked: argparse.Namespace) -> int:
     """`check`: everything that is wrong, at once."""
     from ops.check import render_json, render_text
+    from ops.terminal import paint_for
 
     checked = check(asked.config, _shapes(), outside_unit=True)
-    print(render_json(checked) if asked.json else render_text(checked))
+    print(render_json(checked) if asked.json else render_text(checked, paint_for(sys.stdout)))
     return 0 if checked.good else 1
 
 

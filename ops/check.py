@@ -16,6 +16,7 @@ from config.relay_settings import Relay
 from config.rules import Place, PlacedTest, Route, Rules
 from config.shapes import shapes_of
 from ops.authentication import authentication_problems
+from ops.terminal import Paint, plain
 from routing.signing import Signer, SigningKeyInvalid
 from routing.table import Table
 
@@ -62,17 +63,22 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
     return Checked(relay, rules, by_place(problems))
 
 
-def render_text(checked: Checked) -> str:
+def render_text(checked: Checked, paint: Paint = plain) -> str:
     """One line for each problem, and a last line that sums up."""
     warnings = len(checked.problems) - len(checked.errors)
-    lines = [str(problem) for problem in checked.problems]
-    told = [_counted(len(checked.errors), "error")] if checked.errors else ["good"]
+    lines = [_line(problem, paint) for problem in checked.problems]
+    told = [paint(_counted(len(checked.errors), "error"), "red") if checked.errors else paint("good", "green")]
     if checked.rules is not None:
         rules = checked.rules
         told += [_counted(len(rules.routes), "route"), _counted(len(rules.upstreams), "upstream")]
         told += [_counted(len(rules.tests), "test") + (" passed" if rules.tests else "")]
     told += [_counted(warnings, "warning")] if warnings else []
     return "\n".join([*lines, ", ".join(told)])
+
+
+def _line(problem: Problem, paint: Paint) -> str:
+    place = str(problem.place)
+    return paint(place, "yellow" if problem.warning else "red") + str(problem).removeprefix(place)
 
 
 def render_json(checked: Checked) -> str:

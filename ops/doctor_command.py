@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from config.relay_settings import Relay
 from ops.check import Checked, check
 from ops.doctor import Grade, Patient, Verdict, chosen, domains_of, examine, from_check, from_rules, sender_of
+from ops.terminal import Paint, paint_for, plain
 from upstreams import KINDS
 from upstreams.base import Host
 from upstreams.tls import require_trust
@@ -46,7 +47,7 @@ def doctor(asked: argparse.Namespace) -> int:
     if verdicts is None:
         print(f"callpro-relay: no route takes {asked.which}; `callpro-relay route` tells why", file=sys.stderr)
         return 1
-    print(verdicts_json(verdicts) if asked.json else verdicts_text(verdicts), end="")
+    print(verdicts_json(verdicts) if asked.json else verdicts_text(verdicts, paint_for(sys.stdout)), end="")
     return 1 if any(verdict.grade is Grade.PROBLEM for verdict in verdicts) else 0
 
 
@@ -99,7 +100,7 @@ def verdicts_json(verdicts: Iterable[Verdict]) -> str:
     return json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=2) + "\n"
 
 
-def verdicts_text(verdicts: Iterable[Verdict]) -> str:
+def verdicts_text(verdicts: Iterable[Verdict], paint: Paint = plain) -> str:
     """By route; what to do stands below what is not good."""
     lines: list[str] = []
     shown: str | None = None
@@ -108,10 +109,14 @@ def verdicts_text(verdicts: Iterable[Verdict]) -> str:
         if verdict.route != shown:
             shown = verdict.route
             lines.append(shown or "all routes")
-        lines.append(f"  {verdict.grade:8} {verdict.check:14} {verdict.where}: {verdict.what}")
+        lines.append(f"  {_painted(verdict.grade, paint)} {verdict.check:14} {verdict.where}: {verdict.what}")
         if verdict.mend:
             lines.append(f"  {'':8} {'':14} -> {verdict.mend}")
     return "\n".join([*lines, _sum(kept)]) + "\n"
+
+
+def _painted(grade: Grade, paint: Paint) -> str:
+    return paint(f"{grade:8}", "green" if grade is Grade.GOOD else "red" if grade is Grade.PROBLEM else "yellow")
 
 
 def _sum(verdicts: list[Verdict]) -> str:

@@ -97,7 +97,7 @@ def install_files(tree: Path) -> None:
     link.symlink_to(f"../../{HOME}/bin/callpro-relay")
     for unit in units():
         text = unit.read_text("utf-8").replace("/opt/callpro-relay/bin/", f"/{HOME}/bin/")
-        write(tree / "lib/systemd/system" / unit.name, text)
+        write(tree / "lib/systemd/system" / unit.relative_to(ROOT / "systemd"), text)
     examples = ROOT / "config" / "examples"
     write(tree / CONFIG / "relay.yaml", for_editors("relay", (examples / "relay.yaml").read_text("utf-8")))
     write(tree / CONFIG / "routes.yaml", for_editors("routes", (examples / "first-routes.yaml").read_text("utf-8")))
@@ -147,14 +147,18 @@ Description: local smart host that hands each customer's mail to that customer's
  .
  A mail is on disk before it is acknowledged, and each has its story.
 """)  # fmt: skip
-    names = " ".join(unit.name for unit in units() if "[Install]" in unit.read_text("utf-8"))
+    # Sockets first: the service takes its port from them.
+    installed = [unit.name for unit in units() if "[Install]" in unit.read_text("utf-8")]
+    names = " ".join(sorted(installed, key=lambda name: not name.endswith(".socket")))
     for script in ("postinst", "prerm", "postrm"):
         text = (ROOT / "packaging" / "debian" / script).read_text("utf-8").replace("@UNITS@", names)
         write(control / script, text, 0o755)
 
 
 def units() -> list[Path]:
-    return sorted(path for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket", ".timer"))
+    """The units and their drop-ins."""
+    wanted = (".service", ".socket", ".timer", ".conf")
+    return sorted(path for path in (ROOT / "systemd").rglob("*") if path.is_file() and path.suffix in wanted)
 
 
 def for_editors(name: str, text: str) -> str:

@@ -14,6 +14,20 @@ routes:
   - {from: acme.nl, via: sink}
   - {from: globex.nl, via: acme-login}
 """
+KNOCKING = """
+import json, socket, time
+greeted = refused = 0
+try:
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", 25), timeout=30) as client:
+                greeted += client.recv(100).startswith(b"220")
+        except ConnectionRefusedError:
+            refused += 1
+        time.sleep(0.05)
+except KeyboardInterrupt:
+    open("/run/knocked", "w").write(json.dumps({"greeted": greeted, "refused": refused}))
+"""
 PID = "systemctl show -P MainPID callpro-relay"
 SPOOL = "/var/lib/private/callpro-relay/spool.db"
 
@@ -43,7 +57,8 @@ def test_it_works_as_soon_as_it_is_installed(debian: Debian) -> None:
     assert "550 5.7.1" in debian.run("callpro-relay send --from a@unknown.nl --to b@example.org", code=1)
     user = debian.run(f"stat -c %U /proc/$({PID})").strip()
     assert user != "root"
-    assert debian.run("systemd-analyze verify --man=no callpro-relay.service") == ""
+    assert debian.run("systemd-analyze verify --man=no callpro-relay.service callpro-relay.socket") == ""
+    assert debian.run(f"grep -E '^Cap(Eff|Amb|Bnd)' /proc/$({PID})/status | grep -v ':.0*$'", code=1) == ""
     debian.run("callpro-relay check && systemctl reload callpro-relay && systemctl is-active callpro-relay")
 
 
@@ -55,8 +70,16 @@ def test_an_upgrade_keeps_what_ops_wrote_and_what_waits(debian: Debian) -> None:
     debian.run("callpro-relay send --from info@globex.nl --to piet@example.org --wait 5s", code=1)
     before, ids = debian.run(PID), waiting(debian)
     assert len(ids) == 2
+    debian.run(f"cat > /run/knocking.py <<'END'\n{KNOCKING}END")
+    debian.run("systemd-run --unit=knocking python3 /run/knocking.py")
 
     debian.run("dpkg --force-confold -i /shared/new.deb")
+    debian.run(
+        "systemctl kill --signal=INT knocking; timeout 20 sh -c 'until test -s /run/knocked; do sleep 0.2; done'"
+    )
+    knocked = json.loads(debian.run("cat /run/knocked"))
+    assert knocked["refused"] == 0
+    assert knocked["greeted"] > 5
     assert "0.1.0" in debian.run("dpkg-query -W -f '${Version}' callpro-relay")
     assert debian.run(PID) not in (before, "0\n")
     assert waiting(debian) == ids
@@ -130,4 +153,4 @@ def test_a_port_that_is_taken_does_not_fail_the_installation(debian: Debian) -> 
     said = debian.run("dpkg -i /shared/new.deb")
     assert "did not start" in said
     assert debian.run("dpkg-query -W -f '${db:Status-Status}' callpro-relay") == "installed"
-    assert "127.0.0.1:25" in debian.journal()
+    assert "Address already in use" in debian.run("journalctl --no-pager -u callpro-relay.socket")
