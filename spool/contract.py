@@ -19,6 +19,7 @@ from spool.holding import Held, Hold, Key
 from spool.view import Filter, GivenOrder, Spent, Volume
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 class SpoolFull(Exception):
@@ -39,7 +40,8 @@ class SpoolInUse(SpoolUnusable):
 
 def id_text(number: int) -> str:
     """A mail's number as people see it: 13 characters of Crockford's base 32, sorted by time."""
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(60, -1, -5))
+    pairs = [_PAIRS[(number >> shift) & 1023] for shift in (50, 40, 30, 20, 10, 0)]
+    return _ALPHABET[number >> 60] + "".join(pairs)
 
 
 def id_number(text: str) -> int:

@@ -10,13 +10,14 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-_COUNTS = (64, 32, 16, 8, 4, 2, 1)
+_COUNTS = (64, 32, *range(16, 0, -1))
 
 
 class Rows:
     """A statement that takes rows of `width` values in the place of its `{rows}`.
 
-    Rows go in powers of two, at most 64, so that few statements are prepared and all of them stay prepared.
+    Up to 16 rows are one statement, more go in parts of 64, 32 and the rest, so that few statements are prepared and
+    all of them stay prepared.
     """
 
     def __init__(self, statement: str, width: int) -> None:
@@ -29,3 +30,5 @@ class Rows:
             while left >= count:
                 connection.execute(text, [value for row in rows[start : start + count] for value in row])
                 start, left = start + count, left - count
+            if not left:
+                return

