@@ -21,6 +21,7 @@ from ops.check import check
 from ops.completion import add_completion
 from ops.convert_postfix import add_convert_postfix
 from ops.doctor_command import add_doctor
+from ops.onboard_command import add_onboard
 from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
 from spool.contract import SpoolUnusable
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     add_queue(commands, _add)
     add_doctor(commands, _add)
     add_convert_postfix(commands, _add)
+    add_onboard(commands, _add)
     add_completion(commands, _add, _parser)
     return parser
 
