@@ -87,6 +87,35 @@ def chart(
     return Chart(tuple(bars), width, height, top)
 
 
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """A chart without words, as one path of SVG for each of the three."""
+
+    delivered: str
+    failed: str
+    accepted: str
+    width: float
+    height: float
+
+
+def spark(rows: Sequence[tuple[int, int, int]], width: float = 180, height: float = 28) -> Spark:
+    """Bars for (accepted, delivered, failed): small, and many on a page."""
+    top = max([max(accepted, delivered + failed) for accepted, delivered, failed in rows], default=0) or 1
+    place = width / max(1, len(rows))
+    wide = round(place * (1 - _GAP), 1)
+    paths: tuple[list[str], ...] = ([], [], [])
+    for number, counts in enumerate(rows):
+        x, (accepted, delivered, failed) = round(number * place, 1), (round(c * height / top, 1) for c in counts)
+        if delivered:
+            paths[0].append(f"M{x} {height}h{wide}v-{delivered}h-{wide}z")
+        if failed:
+            paths[1].append(f"M{x} {round(height - delivered, 1)}h{wide}v-{failed}h-{wide}z")
+        if accepted:
+            paths[2].append(f"M{x} {round(height - accepted - 1, 1)}h{wide}")
+    delivered_path, failed_path, accepted_path = ("".join(path) for path in paths)
+    return Spark(delivered_path, failed_path, accepted_path, width, height)
+
+
 def _round_up(most: int) -> int:
     """The next of 1, 2, 3, 4, 5, 6, 8, 10, 20 ...: a height that reads well."""
     step = 1

@@ -124,8 +124,10 @@ class Desk:
             title = say("Mail from {what}", what=which.sender)
         elif which.route is not None:
             title = say("Waiting mail of route {what}", what=which.route)
-        newest = which.settled is None
-        return await self._made(lambda view: pages.mails(view, taken, reader, which, title, newest))
+        more = f"/mails?{urlencode({'route': which.route})}&" if which.route else "/mails?"
+        after = mail_id(fields.get("after", "")) or 0
+        wanted = pages.Wanted(which, title, which.settled is None, after, more)
+        return await self._made(lambda view: pages.mails(view, taken, reader, wanted))
 
     async def _mail(self, reader: Reader) -> Response:
         number = mail_id(reader.path.removeprefix("/mail/"))

@@ -23,7 +23,7 @@ from config.shapes import shapes_of
 from delivery.accounts import Meters
 from delivery.forecast import Forecast, forecast
 from ops.queue_view import age_text, plain, size_text
-from ops.status.charts import PERIODS, Period, chart, edges
+from ops.status.charts import PERIODS, Period, chart, edges, spark
 from ops.status.looks import clock_text, hint_text, mail_row, timeline
 from ops.status.sessions import Session
 from ops.status.snapshot import Snapshot
@@ -159,7 +159,7 @@ def volumes(view: SpoolView, snapshot: Snapshot, reader: Reader, period: Period,
     for row in rows:
         groups.setdefault((row.route, row.customer), []).append(row)
     largest = sorted(((_total(own), own) for own in groups.values()), key=lambda pair: -pair[0].recipients)[:_LARGEST]
-    table = [(total, chart(period, marks[:-1], _bars(marks, own), 180, 28)) for total, own in largest]
+    table = [(total, spark(_bars(marks, own))) for total, own in largest]
     values: Values = {
         "chart": chart(period, marks[:-1], _bars(marks, rows)),
         "table": table,
@@ -190,17 +190,31 @@ def _bars(marks: Sequence[float], rows: Sequence[Volume]) -> list[tuple[int, int
     return [(accepted, delivered, failed) for accepted, delivered, failed in found.values()]
 
 
-def mails(view: SpoolView, snapshot: Snapshot, reader: Reader, which: Filter, title: str, newest: bool) -> bytes:
-    """A list of mail. `title` is in the reader's language."""
-    say = say_in(reader.language)
-    lines = view.list(which, _LIST, newest_first=newest)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A list of mail: `title` is in the reader's language; `newest` first or the oldest, which can go on from the id
+    `after`; `more` is the address of what follows, but for that id.
+    """
+
+    which: Filter
+    title: str
+    newest: bool
+    after: int = 0
+    more: str = ""
+
+
+def mails(view: SpoolView, snapshot: Snapshot, reader: Reader, wanted: Wanted) -> bytes:
+    """A list of mail."""
+    say, which = say_in(reader.language), wanted.which
+    lines = view.list(which, _LIST, wanted.after, newest_first=wanted.newest)
+    full = len(lines) == _LIST
     values: Values = {
         "rows": [mail_row(line, snapshot.now, reader.language, say) for line in lines],
-        "title": title,
-        "newest": newest,
-        "full": len(lines) == _LIST,
+        "wanted": wanted,
+        "full": full,
+        "more": f"{wanted.more}after={id_text(lines[-1].id)}" if full and not wanted.newest else "",
         "which": which,
-        "held": any(hold.subject == which.route for hold in snapshot.holds),
+        "held": any(hold.scope is Scope.ROUTE and hold.subject == which.route for hold in snapshot.holds),
     }
     return render("mails", reader, snapshot.now, **values)
 

@@ -45,6 +45,7 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "the newest first": "nieuwste eerst",
         "the oldest first": "oudste eerst",
         "More": "Meer",
+        "only the newest {count}": "alleen de nieuwste {count}",
         # tiles and tables
         "waiting": "wachtend",
         "oldest": "oudste",

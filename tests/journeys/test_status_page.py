@@ -139,6 +139,22 @@ def test_mail_is_found_by_recipient_domain_sender_and_id(run):
     run(test)
 
 
+def test_a_long_queue_goes_on_from_page_to_page(run):
+    async def test(page: Page) -> None:
+        csrf = await page.log_in()
+        assert (await page.order(csrf, action="hold", route="acme.nl")).status_code == 303
+        ids = [await page.send("info@acme.nl", "jan@example.org", "accepted") for _ in range(55)]
+        path, seen = "/mails?route=acme.nl", []
+        while path:
+            text = await page.get(path)
+            seen += re.findall(r'class="id" href="/mail/(\w+)"', text)
+            more = re.search(r'href="([^"]+after=[^"]+)"', text)
+            path = html.unescape(more[1]) if more else ""
+        assert seen == ids
+
+    run(test)
+
+
 def test_what_strangers_wrote_is_only_text(run):
     async def test(page: Page) -> None:
         sender, to = '"<script>alert(3)</script>"@acme.nl', "later@example.nl"

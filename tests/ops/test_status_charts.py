@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from ops.status.charts import PERIODS, chart, edges
+from ops.status.charts import PERIODS, chart, edges, spark
 
 
 @pytest.fixture
@@ -56,3 +56,11 @@ def test_some_bars_are_labelled(period):
     marks = edges(period, time.time())
     drawn = chart(period, marks[:-1], [(0, 0, 0)] * (len(marks) - 1))
     assert 4 <= sum(bool(bar.label) for bar in drawn.bars) <= 8
+
+
+def test_a_small_chart_has_a_bar_for_each_stretch_that_had_mail():
+    drawn = spark([(4, 2, 1), (0, 0, 0), (2, 2, 0)], width=30, height=8)
+    assert (drawn.delivered.count("M"), drawn.failed.count("M"), drawn.accepted.count("M")) == (2, 1, 2)
+    assert drawn.delivered.startswith("M0.0 8h7.5v-4.0h-7.5z")
+    assert drawn.failed == "M0.0 4.0h7.5v-2.0h-7.5z"
+    assert spark([]).delivered == spark([(0, 0, 0)]).accepted == ""
