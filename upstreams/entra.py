@@ -204,6 +204,8 @@ class _Door:
     def _checked(self, reply: Reply) -> _Response:
         """Only what msal can use goes on; it would log a body that is no JSON, or forget why Entra said no."""
         said = _json_object(reply.body)
+        if reply.status == 200 and not reply.whole:
+            raise _NoTokenError(Outcome(Word.RETRY, "login host: its answer broke off", Stage.LOGIN, reply.status))
         if reply.status != 200 or said is None:
             wait = retry_after(reply.headers, time.time())
             raise _NoTokenError(refusal(reply.status, said or {}, self._hidden, wait))

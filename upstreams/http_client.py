@@ -33,11 +33,15 @@ _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the other side answered. Header names are lower case; `body` ends at the limit, the rest is not read."""
+    """What the other side answered. Header names are lower case; `body` ends at the limit, the rest is not read.
+
+    `whole` is False when the connection broke, or time was over, within the body.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    whole: bool = True
 
 
 class HttpClient:
@@ -93,10 +97,10 @@ class HttpClient:
             transport = await self._opened()
             response = await transport.handle_async_request(request)
         try:
-            body = await _body(response, reply_limit)
+            body, whole = await _body(response, reply_limit)
         finally:
             await response.aclose()
-        return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
+        return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body, whole)
 
     async def _opened(self) -> httpx.AsyncHTTPTransport:
         if self._transport is None:
@@ -196,11 +200,13 @@ def _request(method: str, url: str, headers: Mapping[str, str], content: bytes, 
         raise ValueError("not a URL") from None
 
 
-async def _body(response: httpx.Response, limit: int) -> bytes:
-    """The reply's body as far as it came: once the status is known, a cut after it changes nothing."""
+async def _body(response: httpx.Response, limit: int) -> tuple[bytes, bool]:
+    """The reply's body as far as it came, and whether that was all that was wanted: once the status is known, a cut
+    after it changes nothing.
+    """
     import httpx
 
-    body = bytearray()
+    body, whole = bytearray(), True
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in response.aiter_raw():
@@ -208,8 +214,8 @@ async def _body(response: httpx.Response, limit: int) -> bytes:
                 if len(body) >= limit:
                     break
     except (httpx.TransportError, TimeoutError):
-        pass
-    return bytes(body[:limit])
+        whole = False
+    return bytes(body[:limit]), whole
 
 
 def _no_reply(error: Exception, progress: _Progress, repeatable: bool) -> Outcome:

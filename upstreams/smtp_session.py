@@ -130,7 +130,7 @@ class Opener:
         """Keep the TLS session of a connection that has spoken, for the next one."""
         tls = session.wire.transport.get_extra_info("ssl_object")
         if tls is not None and self._tls is not None:
-            self._tls.remember(way.host, tls)
+            self._tls.remember(way.host, tls, asyncio.get_running_loop().time())
 
 
 async def _obeying(opening: Coroutine[Any, Any, Session]) -> Session:

@@ -7,8 +7,13 @@ was checked when the session was made. It must never offer a session to another 
 from __future__ import annotations
 
 import ssl
+from math import inf
+from typing import Final
 
 from upstreams.tls import Trust
+
+_READ_EVERY: Final = 3600.0
+"""Seconds; servers commonly take a session up again for one to ten hours."""
 
 
 class ResumingContext(ssl.SSLContext):
@@ -20,6 +25,7 @@ class ResumingContext(ssl.SSLContext):
 
     _shared: ssl.SSLContext
     _sessions: dict[str, ssl.SSLSession]
+    _read_at: dict[str, float]
 
     def wrap_bio(
         self,
@@ -33,10 +39,19 @@ class ResumingContext(ssl.SSLContext):
         remembered = session or self._sessions.get(str(server_hostname))
         return self._shared.wrap_bio(incoming, outgoing, server_side, server_hostname, remembered)
 
-    def remember(self, host: str, tls: ssl.SSLObject) -> None:
-        """Keep the session of an open connection to `host` (TLS 1.3: it arrives with the first replies)."""
-        if tls.session is not None and tls.session.has_ticket:
-            self._sessions[host] = tls.session
+    def remember(self, host: str, tls: ssl.SSLObject, now: float) -> None:
+        """Keep the session of an open connection to `host` (TLS 1.3: it arrives with the first replies). `now` counts
+        seconds.
+
+        A session that was taken up again stays the one for next time. A new one is read seldom, and once: in CPython
+        3.11 each reading of `session` leaks a copy of it, 7 KB with its certificates.
+        """
+        if tls.session_reused or now < self._read_at.get(host, -inf) + _READ_EVERY:
+            return
+        self._read_at[host] = now
+        session = tls.session
+        if session is not None and session.has_ticket:
+            self._sessions[host] = session
 
 
 def resuming_context(trust: Trust) -> ResumingContext:
@@ -44,4 +59,5 @@ def resuming_context(trust: Trust) -> ResumingContext:
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context._shared = trust.for_smtp()
     context._sessions = {}
+    context._read_at = {}
     return context

@@ -49,6 +49,7 @@ class Wire(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._broken: Broken | None = None
         self._room: asyncio.Future[None] | None = None
+        self._farewell: asyncio.TimerHandle | None = None
         self.gone: Final = self._loop.create_future()
         """Done when the transport is closed."""
 
@@ -164,6 +165,8 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the loop."""
         self._break("the server closed the connection" if error is None else _reason(error), closed=True)
+        if self._farewell is not None:
+            self._farewell.cancel()  # or it would keep the connection's 80 KB until then
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -189,7 +192,7 @@ class Wire(asyncio.Protocol):
         if self.alive:
             self._transport.write(b"QUIT\r\n")
             self._broken = Broken("we took leave")
-            self._loop.call_later(_FAREWELL_SECONDS, self.abort)
+            self._farewell = self._loop.call_later(_FAREWELL_SECONDS, self.abort)
         else:
             self.abort()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
@@ -30,3 +31,11 @@ class Authority:
         made.private_key_pem.write_to_path(str(key))
         key.chmod(0o600)
         return chain, key
+
+    def expired_context(self) -> ssl.SSLContext:
+        """A server's context with a certificate that was good until yesterday."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        made = self._ca.issue_cert("localhost", not_before=yesterday - timedelta(days=90), not_after=yesterday)
+        made.configure_cert(context)
+        return context

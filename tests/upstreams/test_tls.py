@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import threading
 
@@ -15,6 +16,7 @@ from tests.upstreams.smtp_kit import mail, ours
 from upstreams.http_client import HttpClient
 from upstreams.smtp import KIND, SmtpSettings
 from upstreams.smtp_tls import resuming_context
+from upstreams.smtp_wire import Wire
 from upstreams.tls import Trust
 
 
@@ -99,3 +101,43 @@ def test_smtp_names_no_protocol_after_http_has_used_the_same_store(authority):
             return chosen
 
     assert asyncio.run(story()) is None
+
+
+class Tls:
+    """What is asked of a connection's TLS, counted: each reading of `session` leaks 7 KB in CPython 3.11."""
+
+    def __init__(self, *, reused: bool) -> None:
+        self.session_reused = reused
+        self.read = 0
+
+    @property
+    def session(self):
+        self.read += 1
+
+
+def test_a_session_is_read_once_and_seldom(authority):
+    context = resuming_context(Trust())
+    new, again = Tls(reused=False), Tls(reused=True)
+    for now in range(0, 7200, 60):
+        context.remember("mail.acme.nl", new, now)
+        context.remember("mail.acme.nl", again, now)
+    context.remember("mail.globex.nl", new, 7200)
+    assert (new.read, again.read) == (3, 0)
+
+
+def test_a_connection_that_is_gone_is_forgotten_at_once(authority):
+    """And not when the time for its farewell is over: a busy route would hold hundreds."""
+
+    async def story():
+        async with FakeSmtp(starttls=authority.server_context()) as server:
+            given = SmtpSettings(host=server.host, port=server.port, messages_per_connection=1)
+            way = KIND.build("one", given, ours())
+            for _ in range(20):
+                await way.send(mail())
+            while way._pool._leaving:
+                await asyncio.sleep(0.01)
+            await way.close()
+            gc.collect()
+            return sum(isinstance(each, Wire) for each in gc.get_objects())
+
+    assert asyncio.run(story()) < 3
