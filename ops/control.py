@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ops.orders import Answer, Hands, Order, OrderRefused, answer_text, order_text, read_answer, read_order
 from routing.events import emit
-from spool.contract import SpoolFull, SpoolUnavailable
+from spool.contract import SpoolFull, SpoolUnavailable, Steps, unheard
 from spool.schema import path_of
 
 _log = logging.getLogger("relay.control")
@@ -28,6 +28,10 @@ _PATIENCE: Final = 10.0
 
 _WORK: Final = 600.0
 """Seconds that a command waits for the answer; a long queue is dropped in far less."""
+
+
+_THROUGH: Final = b"through "
+"""Begins a line that tells how far an order is. Such a line is small enough to be sent whole or not at all."""
 
 
 class NotRunning(Exception):
@@ -103,7 +107,8 @@ class Control:
             if user not in (0, os.geteuid()):
                 emit(_log, "control_refused", logging.WARNING, user=user)
                 return _error("only root and the relay's own user may give orders")
-            return answer_text(await self._hands.carry_out(read_order(text)))
+            order = read_order(text)
+            return answer_text(await self._hands.carry_out(order, _teller(client) if order.progress else unheard))
         except (OrderRefused, SpoolFull, SpoolUnavailable) as error:
             return _error(str(error))
         except (TimeoutError, OSError):
@@ -113,8 +118,9 @@ class Control:
             return _error("the relay failed at it; its log says more")
 
 
-def ask(path: Path, order: Order, patience: float = _WORK) -> Answer:
-    """Give an order to the relay at `path` and wait up to `patience` seconds for its answer.
+def ask(path: Path, order: Order, patience: float = _WORK, told: Steps = unheard) -> Answer:
+    """Give an order to the relay at `path` and wait up to `patience` seconds for its answer. Where the order wants to
+    know, `told` hears how many mails it is through with.
 
     Raises NotRunning, OrderRefused, and OSError when it cannot be reached or does not answer.
     """
@@ -128,7 +134,8 @@ def ask(path: Path, order: Order, patience: float = _WORK) -> Answer:
             raise PermissionError(f"{path} is for root and the relay's own user: use sudo") from error
         client.sendall(f"{order_text(order)}\n".encode())
         with client.makefile("rb") as replies:
-            reply = replies.readline(64 << 20)
+            while (reply := replies.readline(64 << 20)).startswith(_THROUGH):
+                told(int(reply.removeprefix(_THROUGH)))
     if not reply.endswith(b"\n"):
         raise ConnectionError(
             "the relay went away before it answered; see `callpro-relay queue list` for what was done"
@@ -137,6 +144,16 @@ def ask(path: Path, order: Order, patience: float = _WORK) -> Answer:
     if "error" in found:
         raise OrderRefused(found["error"])
     return read_answer(found)
+
+
+def _teller(client: socket.socket) -> Steps:
+    """Sends each count in a line of its own, before the answer. One without room is left out: the next is near."""
+
+    def tell(done: int) -> None:
+        with suppress(OSError):
+            client.send(b"%s%d\n" % (_THROUGH, done), socket.MSG_DONTWAIT)
+
+    return tell
 
 
 async def _line(client: socket.socket) -> bytes:

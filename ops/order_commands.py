@@ -14,6 +14,8 @@ import pwd
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,9 @@ from config.relay_settings import SpoolSettings
 from ops.control import NotRunning, ask, control_path
 from ops.holds_view import hold_reason, holds_text, release_command
 from ops.orders import Action, Answer, Hands, Order, OrderRefused, answer_text, subjects
+from ops.progress import Progress
 from ops.queue_options import add_filters, add_ids, filter_of, open_view, spool_password
-from spool.contract import SpoolFull, SpoolInUse, SpoolUnavailable, SpoolUnusable, id_text
+from spool.contract import SpoolFull, SpoolInUse, SpoolUnavailable, SpoolUnusable, Steps, id_text, unheard
 from spool.opening import is_shared, open_for_orders
 from spool.schema import path_of
 from spool.view import Filter
@@ -131,12 +134,26 @@ def give(config: Path, order: Order) -> Answer:
     Raises OrderRefused, SpoolUnusable.
     """
     settings = load_relay(config).spool
-    if is_shared(settings.url):
-        return asyncio.run(_alone(config, settings, order))
-    try:
-        return ask(control_path(settings.url), order)
-    except NotRunning:
-        return asyncio.run(_alone(config, settings, order))
+    with _progress(config, order) as progress:
+        asked = replace(order, progress=progress.shown)
+        if is_shared(settings.url):
+            return asyncio.run(_alone(config, settings, asked, progress.to))
+        try:
+            return ask(control_path(settings.url), asked, told=progress.to)
+        except NotRunning:
+            return asyncio.run(_alone(config, settings, asked, progress.to))
+
+
+def _progress(config: Path, order: Order) -> Progress:
+    """A bar for an order that walks over mail; its length is counted only where it is drawn."""
+    progress = Progress("mails")
+    which = order.which
+    if progress.shown and not which.ids and order.action is not Action.HOLDS:
+        # A sender's hold is compared with all mail that waits.
+        held = order.action in (Action.HOLD, Action.RELEASE)
+        with suppress(SpoolUnusable, OSError):
+            progress.total = _count(config, Filter() if held else which)
+    return progress
 
 
 def holds_now(config: Path, patience: float = 5.0) -> Answer:
@@ -154,7 +171,7 @@ def holds_now(config: Path, patience: float = 5.0) -> Answer:
             view.close()
 
 
-async def _alone(config: Path, settings: SpoolSettings, order: Order) -> Answer:
+async def _alone(config: Path, settings: SpoolSettings, order: Order, told: Steps = unheard) -> Answer:
     """On the spool itself."""
     url = settings.url
     if not is_shared(url) and not path_of(url).exists():
@@ -168,7 +185,7 @@ async def _alone(config: Path, settings: SpoolSettings, order: Order) -> Answer:
             "or could not make that socket (its log says why)"
         ) from error
     try:
-        return await Hands(spool, None, lambda: _route_names(config), time.time).carry_out(order)
+        return await Hands(spool, None, lambda: _route_names(config), time.time).carry_out(order, told)
     finally:
         await spool.close()
 

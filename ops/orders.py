@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from delivery.holds import HeldWay
 from routing.events import emit
-from spool.contract import Spool, SpoolFull, SpoolUnavailable, id_text
+from spool.contract import Spool, SpoolFull, SpoolUnavailable, Steps, id_text, unheard
 from spool.holding import Hold, Key, Scope, sender_subject
 from spool.view import Filter, GivenOrder
 
@@ -42,12 +42,15 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`which` names the mail: for a hold and a release ids, a route or a sender. `who` and `reason` are for people."""
+    """`which` names the mail: for a hold and a release ids, a route or a sender. `who` and `reason` are for people.
+    With `progress` whoever gave it hears how far it is.
+    """
 
     action: Action
     which: Filter = Filter()
     who: str = ""
     reason: str = ""
+    progress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ def read_order(text: str | bytes) -> Order:
         known = {field.name for field in fields(Filter)}
         which = {name: value for name, value in found["which"].items() if name in known}
         which["ids"] = tuple(int(number) for number in which.get("ids", ()))
-        return Order(Action(found["action"]), Filter(**which), str(found["who"]), str(found["reason"]))
+        who, reason, progress = str(found["who"]), str(found["reason"]), found.get("progress") is True
+        return Order(Action(found["action"]), Filter(**which), who, reason, progress)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OrderRefused("the order is not understood; is the command of the same version as the relay?") from error
 
@@ -129,20 +133,22 @@ class Hands:
         self._routes = routes
         self._now = now
 
-    async def carry_out(self, order: Order) -> Answer:
-        """Raises OrderRefused, SpoolFull and SpoolUnavailable."""
+    async def carry_out(self, order: Order, told: Steps = unheard) -> Answer:
+        """`told` hears how many mails it is through with. Raises OrderRefused, SpoolFull and SpoolUnavailable."""
         if order.action is not Action.HOLDS and not order.which.says_something:
             raise OrderRefused("say which mail")
         match order.action:
             case Action.HOLD:
-                answer = await self._hold(order)
+                answer = await self._hold(order, told)
             case Action.RELEASE:
-                answer = await self._release(order)
+                answer = await self._release(order, told)
             case Action.RETRY:
-                tally = await self._spool.hurry(order.which, f"to be tried now, says {order.who}", self._now())
+                note = f"to be tried now, says {order.who}"
+                tally = await self._spool.hurry(order.which, note, self._now(), told)
                 answer = Answer(tally.done, tally.left)
             case Action.DROP:
-                tally = await self._spool.drop(order.which, _because(f"dropped by {order.who}", order), self._now())
+                note = _because(f"dropped by {order.who}", order)
+                tally = await self._spool.drop(order.which, note, self._now(), told)
                 answer = Answer(tally.done, tally.left)
             case Action.HOLDS:
                 return Answer(holds=self._spool.held.all(), ways=self._scheduler.held() if self._scheduler else ())
@@ -163,7 +169,7 @@ class Hands:
         except (SpoolFull, SpoolUnavailable) as error:
             emit(_log, "order_not_recorded", logging.ERROR, error=str(error))
 
-    async def _hold(self, order: Order) -> Answer:
+    async def _hold(self, order: Order, told: Steps) -> Answer:
         keys = subjects(order.which)
         for scope, subject in keys:
             if scope is Scope.ROUTE and subject not in self._routes() and subject not in await self._spool.backlog():
@@ -171,15 +177,16 @@ class Hands:
         done = 0
         for key in keys:
             hold = Hold(*key, self._now(), order.who, order.reason)
-            done += await self._spool.hold(hold, _because(f"on hold by {order.who}", order))
+            done += await self._spool.hold(hold, _because(f"on hold by {order.who}", order), told)
             if self._scheduler:
                 self._scheduler.recall(hold)
         return Answer(done, len(keys) - done)
 
-    async def _release(self, order: Order) -> Answer:
+    async def _release(self, order: Order, told: Steps) -> Answer:
         keys = subjects(order.which)
         note = f"released by {order.who}"
-        ended = [hold for key in keys if (hold := await self._spool.release(key, self._now(), note)) is not None]
+        found = [await self._spool.release(key, self._now(), note, told) for key in keys]
+        ended = [hold for hold in found if hold is not None]
         ways: tuple[HeldWay, ...] = ()
         if self._scheduler and order.which.route is not None:
             ways = tuple(way for way in self._scheduler.held() if way.route == order.which.route)

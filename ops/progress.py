@@ -26,10 +26,10 @@ class Progress:
     """
 
     def __init__(
-        self, what: str, total: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self, what: str, total: int = 0, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._what = what
-        self._total = total
+        self.total = total
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._began = clock()
@@ -58,7 +58,7 @@ class Progress:
         if not self._shown or now - self._drawn_at < _EVERY:
             return
         self._drawn_at, self._drawn = now, True
-        text = progress_line(self._what, done, self._total, now - self._began)
+        text = progress_line(self._what, done, self.total, now - self._began)
         columns = shutil.get_terminal_size().columns
         self._stream.write(f"\r{self._paint(text[: columns - 1], 'cyan')}\x1b[K")
         self._stream.flush()

@@ -15,7 +15,7 @@ from sqlite3 import Connection
 from typing import Any, Final, Protocol
 
 from spool import hand_statements as statements
-from spool.contract import Leased, Tally, id_number, id_text
+from spool.contract import Leased, Steps, Tally, id_number, id_text
 from spool.hand_statements import Row
 from spool.holding import Held, Hold, Key, Scope
 from spool.shelves import Shelves
@@ -42,7 +42,7 @@ class ByHand:
         """Take up the holds of earlier processes."""
         self.held = Held(await self._ask(statements.holds, _same))
 
-    async def hold(self, hold: Hold, note: str | None) -> bool:
+    async def hold(self, hold: Hold, note: str | None, told: Steps) -> bool:
         known, self.held = self.held.get(hold.key), self.held.plus(hold)
         kept = False
         try:
@@ -53,12 +53,12 @@ class ByHand:
         if not kept:
             return False
         if hold.scope is not Scope.ROUTE:
-            async for rows in self._chunks(_covered(hold.key)):
+            async for rows in self._chunks(_covered(hold.key), told):
                 await self._ask(partial(statements.park_held, rows=rows, held=self.held), _same)
         self._look_again()
         return True
 
-    async def release(self, key: Key, note: str | None, now: float) -> Hold | None:
+    async def release(self, key: Key, note: str | None, now: float, told: Steps) -> Hold | None:
         """The mails first and the hold last: after a crash in between it is still there, and can be ended again."""
         hold = self.held.get(key)
         if hold is None:
@@ -66,7 +66,7 @@ class ByHand:
         if hold.scope is not Scope.ROUTE:  # or its mail would be parked again as soon as it is due
             self.held = self.held.minus(key)
         try:
-            async for rows in self._chunks(_covered(key)):
+            async for rows in self._chunks(_covered(key), told):
                 await self._ask(partial(_let_go, rows=rows, scope=hold.scope, held=self.held, now=now), _same)
             await self._ask(partial(_forget, key=key, note=note, now=now), _same)
         except BaseException:
@@ -76,9 +76,9 @@ class ByHand:
         self._look_again()
         return hold
 
-    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
+    async def hurry(self, which: Filter, note: str | None, now: float, told: Steps) -> Tally:
         done = left = 0
-        async for rows in self._chunks(which):
+        async for rows in self._chunks(which, told):
             free = [row for row in rows if not (row.parked or self.held.route(row.route))]
             idle = [row for row in free if row.id not in self._shelves.leased]
             await self._ask(partial(_hurry, rows=idle, note=note if which.ids else None, now=now), _same)
@@ -86,7 +86,7 @@ class ByHand:
         self._look_again()
         return Tally(done, left)
 
-    async def drop(self, which: Filter, note: str, now: float) -> Tally:
+    async def drop(self, which: Filter, note: str, now: float, told: Steps) -> Tally:
         """Each chunk is taken as a lease would take it, so that nobody else can."""
         done = left = after = 0
         while True:
@@ -103,6 +103,7 @@ class ByHand:
             for row in taken:
                 self._end(row.id)
             after, done, left = rows[-1].id, done + len(taken), left + len(rows) - len(taken)
+            told(done + left)
 
     async def keep_back(self, route: str, mails: list[Leased]) -> list[Leased]:
         """Of mails just leased those that may go. The others are given back; those held for themselves or for their
@@ -138,11 +139,12 @@ class ByHand:
             self.held = self.held.minus(key)
         return found is not None
 
-    async def _chunks(self, which: Filter) -> AsyncIterator[list[Row]]:
-        after = 0
+    async def _chunks(self, which: Filter, told: Steps) -> AsyncIterator[list[Row]]:
+        after = through = 0
         while rows := await self._ask(partial(statements.select, which=which, after=after, limit=_CHUNK), _same):
             yield rows
-            after = rows[-1].id
+            after, through = rows[-1].id, through + len(rows)
+            told(through)
 
     def _take(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
         """All, and those that nobody had and nobody can have now."""

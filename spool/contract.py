@@ -188,6 +188,14 @@ class Noted:
     new: bool
 
 
+Steps = Callable[[int], None]
+"""Hears how many mails an order is through with so far."""
+
+
+def unheard(_done: int) -> None:
+    """Nobody wants to know."""
+
+
 class Spool(ABC):
     """A store of mail, used from one event loop. Engines do their own I/O off the loop."""
 
@@ -269,26 +277,26 @@ class Spool(ABC):
         """What people hold, just now."""
 
     @abstractmethod
-    async def hold(self, hold: Hold, note: str | None = None) -> bool:
+    async def hold(self, hold: Hold, note: str | None = None, told: Steps = unheard) -> bool:
         """From now on lease no mail that it covers, also after a restart; one that is leased stays so. A second hold on
         the same subject replaces the first. `note` goes on the timeline of a mail that is held by its id; False when
-        that mail does not wait.
+        that mail does not wait. `told` is called where the engine walks over the mail in steps, here and below.
         """
 
     @abstractmethod
-    async def release(self, key: Key, now: float, note: str | None = None) -> Hold | None:
+    async def release(self, key: Key, now: float, note: str | None = None, told: Steps = unheard) -> Hold | None:
         """End a hold: its mail is due at once, in the order in which it came, unless another hold covers it. Returns
         the hold; None when there was none. `note` as for `hold`.
         """
 
     @abstractmethod
-    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
+    async def hurry(self, which: Filter, note: str | None, now: float, told: Steps = unheard) -> Tally:
         """Make waiting mail due now, but not what people hold. `note` goes on the timeline of mail that `which` names
         by id.
         """
 
     @abstractmethod
-    async def drop(self, which: Filter, note: str, now: float) -> Tally:
+    async def drop(self, which: Filter, note: str, now: float, told: Steps = unheard) -> Tally:
         """Settle waiting mail as dropped: nobody is told, `note` goes on its timeline, its content is gone."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from spool import postgres_books as books
 from spool import postgres_hands as hands
-from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Tally, id_text
+from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Steps, Tally, id_text, unheard
 from spool.holding import Held, Hold, Key, Scope
 from spool.ids import first_number
 from spool.postgres_node import Identity, due_routes, holds_of, tell
@@ -91,7 +91,7 @@ class SharedSpool(Spool):
     def held(self) -> Held:
         return self._held
 
-    async def hold(self, hold: Hold, note: str | None = None) -> bool:
+    async def hold(self, hold: Hold, note: str | None = None, told: Steps = unheard) -> bool:  # noqa: ARG002 - one step
         def question(connection: Connection) -> bool:
             tell(connection, self._identity.node, ["holds"])
             return hands.hold(connection, hold, note)
@@ -102,7 +102,13 @@ class SharedSpool(Spool):
             await self._look_again()
         return kept
 
-    async def release(self, key: Key, now: float, note: str | None = None) -> Hold | None:
+    async def release(
+        self,
+        key: Key,
+        now: float,
+        note: str | None = None,
+        told: Steps = unheard,  # noqa: ARG002 - one step
+    ) -> Hold | None:
         def question(connection: Connection) -> Hold | None:
             tell(connection, self._identity.node, ["holds"])
             return hands.release(connection, key, note, now)
@@ -112,15 +118,17 @@ class SharedSpool(Spool):
         await self._look_again()
         return ended
 
-    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
+    async def hurry(self, which: Filter, note: str | None, now: float, told: Steps = unheard) -> Tally:
         tally: Tally = await self._order(partial(hands.hurry, which=which, note=note, now=now))
+        told(tally.done + tally.left)
         await self._look_again()
         return tally
 
-    async def drop(self, which: Filter, note: str, now: float) -> Tally:
+    async def drop(self, which: Filter, note: str, now: float, told: Steps = unheard) -> Tally:
         question = partial(hands.drop, which=which, note=note, now=now, slot=self._identity.slot)
         tally: Tally
         tally, own = await self._order(question)
+        told(tally.done + tally.left)
         self._own = own
         await self._read_holds()
         return tally

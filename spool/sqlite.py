@@ -31,8 +31,10 @@ from spool.contract import (
     SpoolFull,
     SpoolUnavailable,
     SpoolUnusable,
+    Steps,
     Tally,
     id_text,
+    unheard,
 )
 from spool.holding import Held, Hold, Key
 from spool.ids import Numbers, first_number
@@ -232,17 +234,17 @@ class SqliteSpool(Spool):
     def held(self) -> Held:
         return self._by_hand.held
 
-    async def hold(self, hold: Hold, note: str | None = None) -> bool:
-        return await self._by_hand.hold(hold, note)
+    async def hold(self, hold: Hold, note: str | None = None, told: Steps = unheard) -> bool:
+        return await self._by_hand.hold(hold, note, told)
 
-    async def release(self, key: Key, now: float, note: str | None = None) -> Hold | None:
-        return await self._by_hand.release(key, note, now)
+    async def release(self, key: Key, now: float, note: str | None = None, told: Steps = unheard) -> Hold | None:
+        return await self._by_hand.release(key, note, now, told)
 
-    async def hurry(self, which: Filter, note: str | None, now: float) -> Tally:
-        return await self._by_hand.hurry(which, note, now)
+    async def hurry(self, which: Filter, note: str | None, now: float, told: Steps = unheard) -> Tally:
+        return await self._by_hand.hurry(which, note, now, told)
 
-    async def drop(self, which: Filter, note: str, now: float) -> Tally:
-        return await self._by_hand.drop(which, note, now)
+    async def drop(self, which: Filter, note: str, now: float, told: Steps = unheard) -> Tally:
+        return await self._by_hand.drop(which, note, now, told)
 
     async def prune(self, before: float) -> int:
         question = partial(statements.forget, first_kept=first_number(before), before=before, limit=_CHUNK)

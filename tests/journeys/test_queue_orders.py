@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from spool.contract import Arrival
+from spool.holding import Hold, Scope
+from spool.sqlite import SqliteSpool
 from tests.fakes.authority import Authority
 from tests.fakes.relay_process import ROOT, RelayProcess
 from tests.fakes.smtp import FakeSmtp
@@ -217,5 +223,49 @@ def test_another_user_gives_no_orders(authority: Authority, tmp_path: Path) -> N
             socket.chmod(0o666)  # even when somebody opens the door
             assert "only root and the relay's own user" in await asyncio.to_thread(asked_by_nobody, socket)
             await relay.event("control_refused", user=65534)
+
+    asyncio.run(journey())
+
+
+def test_a_long_order_shows_on_a_terminal_how_far_it_is(authority: Authority, tmp_path: Path) -> None:
+    async def fill(url: str) -> None:
+        spool = await SqliteSpool.open(url, size_limit=1 << 40)
+        for start in range(0, 3500, 500):
+            mails_now = [
+                Arrival(spool.next_id(), "info@acme.nl", (f"jan{number}@example.nl",), b"\r\n.\r\n", "acme.nl",
+                        1.0, "127.0.0.1", "callpro")
+                for number in range(start, start + 500)
+            ]  # fmt: skip
+            await asyncio.gather(*(spool.put(mail) for mail in mails_now))
+        await spool.hold(Hold(Scope.ROUTE, "acme.nl", 1.0, "a test", ""))
+        await spool.close()
+
+    def drop(config: Path) -> tuple[int, str]:
+        master, slave = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "relay.py", "queue", "drop", "--route", "acme.nl", "--yes", "--config", config],
+            stdin=slave, stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        )  # fmt: skip
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while part := os.read(master, 65536):
+                shown += part
+        assert process.stdout
+        said = process.stdout.read().decode()
+        process.stdout.close()
+        os.close(master)
+        assert said == "3500 mails are dropped.\n"
+        return process.wait(), shown.decode()
+
+    async def journey() -> None:
+        async with FakeSmtp(starttls=authority.server_context()) as server:
+            relay = RelayProcess(tmp_path / "r", routes(server))
+            await fill(f"sqlite:///{tmp_path}/r/spool.db")
+            async with relay:
+                code, shown = await asyncio.to_thread(drop, relay.config)
+            assert code == 0
+            assert re.search(r"\[#+-*\]  [1-3],\d00 of 3,500 mails", shown), shown
+            assert shown.endswith("\r\x1b[K")
 
     asyncio.run(journey())
