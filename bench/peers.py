@@ -119,7 +119,8 @@ class Peer:
 
 
 @contextlib.contextmanager
-def callpro_relay(folder: Path, sinks: Mapping[str, Sink]) -> Iterator[Peer]:
+def callpro_relay(folder: Path, sinks: Mapping[str, Sink], more: str = "") -> Iterator[Peer]:
+    """`more` are keys of both upstreams, as in YAML."""
     home = folder / "callpro-relay"
     home.mkdir()
     port = free_port()
@@ -127,7 +128,8 @@ def callpro_relay(folder: Path, sinks: Mapping[str, Sink]) -> Iterator[Peer]:
         f"listen: [{{address: '127.0.0.1:{port}'}}]\nspool: {{url: 'sqlite:///{home}/spool.db'}}\n"
     )
     upstreams = "".join(
-        f"  {domain}: {{type: smtp, host: 127.0.0.1, port: {sink.port}, tls: none}}\n" for domain, sink in sinks.items()
+        f"  {domain}: {{type: smtp, host: 127.0.0.1, port: {sink.port}, tls: none{more and ', '}{more}}}\n"
+        for domain, sink in sinks.items()
     )
     routes = "".join(f"  - {{from: {domain}, via: {domain}}}\n" for domain in sinks)
     (home / "routes.yaml").write_text(f"upstreams:\n{upstreams}routes:\n{routes}")

@@ -1,0 +1,120 @@
+"""What a mail costs by each kind of upstream, against look-alikes: CPU of the relay, and delivered mails a second.
+
+Run as `python -m bench.ways [--mails N] [--size OCTETS]`, as root, with Debian's postfix for smtp-source. The
+look-alikes are strict Python servers in this process and take most of a processor: the CPU column is the relay's own,
+and the rate is a lower bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.peers import ControlGroup, free_port
+from scripts.demo import SECRETS, Way, look_alikes, smtp_arrivals
+from tests.fakes.smtp import FakeSmtp
+
+ROOT = Path(__file__).resolve().parent.parent
+AT_ONCE = 10
+_NO_PACE = "pace: {per_second: 100000, per_minute: 1000000, per_hour: 10000000, per_day: 100000000}"
+"""Over what is known of Microsoft's own limits: this asks what a mail costs, not how many Microsoft takes."""
+
+
+async def hand_in(port: int, sender: str, mails: int, size: int) -> None:
+    tool = shutil.which("smtp-source", path="/usr/sbin:/usr/bin")
+    if tool is None:
+        raise SystemExit("smtp-source is missing: apt-get install postfix")
+    process = await asyncio.create_subprocess_exec(
+        tool, "-s", str(AT_ONCE), "-m", str(mails), "-l", str(size), "-f", sender, "-t", "klant@example.test",
+        f"127.0.0.1:{port}",
+    )  # fmt: skip
+    if await process.wait():
+        raise SystemExit(f"smtp-source failed for {sender}")
+
+
+async def measure(way: Way, port: int, group: ControlGroup, mails: int, size: int) -> tuple[float, float]:
+    """CPU milliseconds a mail, and mails a second."""
+    before, cpu, start = len(way.arrivals()), group.seconds(), time.monotonic()
+    await hand_in(port, way.sender, mails, size)
+    while (arrived := len(way.arrivals()) - before) < mails:
+        if time.monotonic() - start > 120:
+            raise SystemExit(f"{way.place}: {arrived} of {mails} mails arrived")
+        await asyncio.sleep(0.01)
+    seconds = time.monotonic() - start
+    await asyncio.sleep(0.2)
+    return (group.seconds() - cpu) * 1000 / mails, mails / seconds
+
+
+async def main(mails: int, size: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
+        folder = Path(name)
+        port = free_port()
+        async with look_alikes(folder) as street, FakeSmtp() as plain:
+            routes = street.routes.replace("upstreams:\n", "upstreams:\n" + _plain(plain.port), 1)
+            routes = routes.replace("{type: graph,", f"{{type: graph, {_NO_PACE},")
+            routes = routes.replace("{type: smtp_oauth,", f"{{type: smtp_oauth, {_NO_PACE},")
+            routes = routes.replace("routes:\n", "routes:\n  - {from: plain.nl, via: plain}\n", 1)
+            (folder / "routes.yaml").write_text(routes)
+            (folder / "relay.yaml").write_text(
+                f"listen: [{{address: '127.0.0.1:{port}'}}]\nspool: {{url: 'sqlite:///{folder}/spool.db'}}\n"
+            )
+            group = ControlGroup("ways")
+            environment = os.environ | SECRETS | {"SSL_CERT_FILE": str(street.authority.bundle)}
+            with (folder / "log").open("wb") as log:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, str(ROOT / "relay.py"), "serve", "--config", str(folder / "relay.yaml"),
+                    stderr=log, env=environment, preexec_fn=group.enter,
+                )  # fmt: skip
+            try:
+                ways = (Way("info@plain.nl", "info@plain.nl", "SMTP, no TLS", smtp_arrivals(plain)), *street.ways)
+                await table(ways, port, group, mails, size, rounds)
+            finally:
+                process.terminate()
+                await process.wait()
+                group.remove()
+
+
+async def table(ways: tuple[Way, ...], port: int, group: ControlGroup, mails: int, size: int, rounds: int) -> None:
+    await _listening(port)
+    print(f"{size} octets, {AT_ONCE} clients, a connection for each mail; the best of {rounds} rounds of {mails} mails")
+    print("| way out | CPU ms a mail | x plain | delivered/s |\n|---|---|---|---|")
+    plain = 0.0
+    for way in ways:
+        if "folder" in way.place or "Campaign" in way.place:
+            continue
+        await measure(way, port, group, max(20, mails // 5), size)
+        found = [await measure(way, port, group, mails, size) for _ in range(rounds)]
+        cpu, rate = min(cpu for cpu, _ in found), max(rate for _, rate in found)
+        plain = plain or cpu
+        print(f"| {way.place} | {cpu:.2f} | {cpu / plain:.2f} | {rate:.0f} |", flush=True)
+
+
+async def _listening(port: int) -> None:
+    for _ in range(400):
+        try:
+            _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+    raise SystemExit("the relay does not listen")
+
+
+def _plain(port: int) -> str:
+    return f"  plain: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none}}\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mails", type=int, default=400)
+    parser.add_argument("--size", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    asyncio.run(main(asked.mails, asked.size, asked.rounds))
