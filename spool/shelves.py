@@ -72,13 +72,13 @@ class Shelves:
         """The shelves with mail that nobody has taken."""
         return {route: shelf for route, shelf in self._shelves.items() if shelf.waiting > shelf.leased}
 
-    def recount(self, counts: Mapping[str, Count]) -> None:
+    def recount(self, count: Count) -> None:
         """Believe the disk: after opening, and after an error that left it open what was written."""
-        for route in {*self._shelves, *counts}:
+        for route in {*self._shelves, *count.mails}:
             shelf = self.of(route)
-            shelf.waiting = counts[route].mails if route in counts else 0
+            shelf.waiting = count.mails.get(route, 0)
             shelf.due_on_disk = None
-        self.octets = sum(count.octets for count in counts.values())
+        self.octets = count.octets
 
     def accept(self, arrival: Arrival, now: float) -> None:
         """A mail was kept. It stays at hand if there is room: behind due mail on disk it would only take the place of

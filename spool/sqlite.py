@@ -262,8 +262,8 @@ class SqliteSpool(Spool):
 
     # ---- what the writer tells ---------------------------------------------------------------------------------
 
-    def opened(self, counts: dict[str, Count]) -> None:
-        self._shelves.recount(counts)
+    def opened(self, count: Count) -> None:
+        self._shelves.recount(count)
 
     def kept(self, puts: Sequence[Put], settles: Sequence[Settle]) -> None:
         now = self._clock()

@@ -52,9 +52,9 @@ FORGOTTEN: Final = "SELECT id FROM mail WHERE id < ? AND settled_at < ? ORDER BY
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What waits on one route: mails and octets of content."""
+    """What waits: mails by route, and octets of content of all."""
 
-    mails: int
+    mails: Mapping[str, int]
     octets: int
 
 
@@ -97,10 +97,13 @@ def apply(connection: sqlite3.Connection, settlements: Sequence[Settlement], now
     many(_WARNED, [(s.mail.id,) for s in settlements if s.warned])
 
 
-def counts(connection: sqlite3.Connection) -> dict[str, Count]:
-    """What waits, by route: one walk over `waiting`, in constant memory."""
-    rows = connection.execute("SELECT route, count(*), sum(size) FROM waiting GROUP BY route")
-    return {route: Count(mails, octets) for route, mails, octets in rows}
+def count(connection: sqlite3.Connection) -> Count:
+    """What waits: a walk over an index and one over `waiting`, in constant memory. By route and size in one statement
+    would go to and fro between them, five times as long with a million mails.
+    """
+    mails = dict(connection.execute("SELECT route, count(*) FROM waiting GROUP BY route").fetchall())
+    (octets,) = connection.execute("SELECT coalesce(sum(size), 0) FROM waiting").fetchone()
+    return Count(mails, octets)
 
 
 def free_octets(connection: sqlite3.Connection) -> int:

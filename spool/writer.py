@@ -24,6 +24,8 @@ from spool.contract import Arrival, Settlement, SpoolFull, SpoolUnavailable, id_
 _LOG = logging.getLogger("relay.spool")
 _BATCH_OCTETS: Final = 16 << 20
 _BATCH_MAILS: Final = 500
+_RIDERS: Final = 4
+"""So many settlements ride with new mail; fewer wait for more, or for `flush`, as a client waits for each of them."""
 
 Question = Callable[[sqlite3.Connection], Any]
 
@@ -66,7 +68,7 @@ class _Flush:
 class Listener(Protocol):
     """Who is told on the loop, in the order in which things became true on disk."""
 
-    def opened(self, counts: dict[str, statements.Count]) -> None:
+    def opened(self, count: statements.Count) -> None:
         """The file was opened (again): this is what waits."""
 
     def kept(self, puts: Sequence[Put], settles: Sequence[Settle]) -> None:
@@ -106,7 +108,7 @@ class Writer:
         self._inbox.put(put)
 
     def settle(self, settle: Settle) -> None:
-        """Goes with the next batch, whoever starts it: a put, or `flush`."""
+        """Goes with the next batch that has room for it, or at `flush`."""
         self._settles.append(settle)
 
     def flush(self) -> None:
@@ -126,15 +128,16 @@ class Writer:
     def _run(self) -> None:
         going = True
         while going:
-            puts, calls, going = self._gather()
-            self._write(puts, self._pending_settles())
-            for call in calls:
+            puts, others, going = self._gather()
+            ride = bool(others) or not going or len(self._settles) >= _RIDERS
+            self._write(puts, self._pending_settles() if ride else [])
+            for call in (other for other in others if isinstance(other, Call)):
                 self._answer(call)
         self._close()
 
-    def _gather(self) -> tuple[list[Put], list[Call], bool]:
+    def _gather(self) -> tuple[list[Put], list[Call | _Flush], bool]:
         puts: list[Put] = []
-        calls: list[Call] = []
+        others: list[Call | _Flush] = []
         octets = 0
         item = self._inbox.get()
         while True:
@@ -142,16 +145,16 @@ class Writer:
                 case Put():
                     puts.append(item)
                     octets += len(item.arrival.content)
-                case Call():
-                    calls.append(item)
+                case Call() | _Flush():
+                    others.append(item)
                 case _Stop():
-                    return puts, calls, False
+                    return puts, others, False
             if len(puts) >= _BATCH_MAILS or octets >= _BATCH_OCTETS:
-                return puts, calls, True
+                return puts, others, True
             try:
                 item = self._inbox.get_nowait()
             except Empty:
-                return puts, calls, True
+                return puts, others, True
 
     def _pending_settles(self) -> list[Settle]:
         settles = self._unwritten
@@ -306,7 +309,7 @@ class Writer:
         if self._connection is None:
             connection = schema.connect(self._path)
             try:
-                self._tell(self._listener.opened, statements.counts(connection))
+                self._tell(self._listener.opened, statements.count(connection))
             except sqlite3.Error:
                 connection.close()
                 raise

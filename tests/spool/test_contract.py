@@ -82,6 +82,20 @@ def test_leases_asked_at_one_time_never_share_a_mail(engine):
     engine.run(test, memory=0)
 
 
+def test_what_became_of_one_mail_is_written_however_much_mail_comes_meanwhile(engine):
+    """It waits for others to be written with, but no put after put may keep it waiting."""
+
+    async def test(spool):
+        await spool.put(arrival(spool, engine.clock))
+        (mail,) = await spool.lease("acme.nl", 1, engine.clock.now)
+        written = spool.settle(settlement(mail))
+        while not written.done():
+            await spool.put(arrival(spool, engine.clock))
+        assert written.result() is None
+
+    engine.run(test)
+
+
 def test_a_lease_is_void_after_a_restart(engine):
     async def leave(spool):
         await spool.put(arrival(spool, engine.clock))
