@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -259,6 +260,25 @@ def tune(rounds: int, scale: float) -> None:
                     print(f"| {way} | {' | '.join(texts)} |", flush=True)
 
 
+def slow_commits(rounds: int, scale: float) -> None:
+    """The relay alone on a disk whose commits take 5 ms longer."""
+    if not shutil.which("cc"):
+        raise SystemExit("--slow-commits compiles a small shim: apt-get install gcc libc6-dev")
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name, contextlib.ExitStack() as stack:
+        shim = Path(name) / "slow_sync.so"
+        source = Path(__file__).parent / "slow_sync.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl"], check=True)
+        sinks = stack.enter_context(upstreams(Path(name)))
+        environment = {"LD_PRELOAD": str(shim), "SLOW_SYNC_MS": "5"}
+        peer = stack.enter_context(callpro_relay(Path(name), sinks, environment=environment))
+        print("commits 5 ms slower\n\n| load | relay/s | CPU ms |\n|---|---|---|")
+        for cell in (Cell(5_000, at, False) for at in (1, 10, 50)):
+            mails = cell.mails(scale)
+            measure(peer, sinks, cell, max(2 * cell.concurrency, mails // 4))
+            found = [measure(peer, sinks, cell, mails) for _ in range(rounds)]
+            print(f"| {cell.name} | {median(found, 'rate'):.0f} | {median(found, 'cpu'):.2f} |", flush=True)
+
+
 @contextlib.contextmanager
 def postfix_in(folder: Path, number: int, sinks: dict[str, Sink], extra: str) -> Iterator[Peer]:
     (folder / str(number)).mkdir(mode=0o755)
@@ -270,12 +290,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 short rounds, under 5 minutes")
     parser.add_argument("--tune", action="store_true", help="compare ways to set up the peers")
+    parser.add_argument("--slow-commits", action="store_true", help="the relay alone, each commit 5 ms slower")
     parser.add_argument("--rounds", type=int, default=0, help="default: 3 when quick, else 5")
     parser.add_argument("--only", default="", help="cells whose name holds this text, such as `5 KB, one each`")
     asked = parser.parse_args()
     rounds, scale = asked.rounds or (3 if asked.quick else 5), 0.6 if asked.quick else 2.0
     if asked.tune:
         tune(rounds, scale)
+        return
+    if asked.slow_commits:
+        slow_commits(rounds, scale)
         return
     cells = [Cell(size, at, kept) for size in (5_000, 100_000) for kept in (False, True) for at in (1, 10, 50)]
     cells = [cell for cell in cells if cell.name.startswith(asked.only)]

@@ -119,8 +119,10 @@ class Peer:
 
 
 @contextlib.contextmanager
-def callpro_relay(folder: Path, sinks: Mapping[str, Sink], more: str = "") -> Iterator[Peer]:
-    """`more` are keys of both upstreams, as in YAML."""
+def callpro_relay(
+    folder: Path, sinks: Mapping[str, Sink], more: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[Peer]:
+    """`more` are keys of both upstreams, as in YAML; `environment` is added to this process's own."""
     home = folder / "callpro-relay"
     home.mkdir()
     port = free_port()
@@ -137,7 +139,7 @@ def callpro_relay(folder: Path, sinks: Mapping[str, Sink], more: str = "") -> It
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, str(HERE / "relay.py"), "serve", "--config", str(home / "relay.yaml")],
-            stderr=log, preexec_fn=group.enter,
+            stderr=log, preexec_fn=group.enter, env=os.environ | dict(environment or {}),
         )  # fmt: skip
     try:
         wait_for(port)
