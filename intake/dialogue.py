@@ -257,7 +257,8 @@ class Dialogue(Connection):
             content = await self._read_content(share)
             if content is None:
                 return f"552 5.3.4 The mail is larger than {self._size_limit} octets"
-            self.envelope.content = self.envelope.original_content = content
+            self.envelope.content = content
+            del content  # while it is kept, the spool has it, once
             self._keeping = share.whole = True
             try:
                 return str(await self._call_handler_hook("DATA"))

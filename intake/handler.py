@@ -105,6 +105,7 @@ class Handler:
         number, now = self._spool.next_id(), self._clock()
         queue_id = id_text(number)
         repaired = repair(envelope.content, now, self._hostname, queue_id)
+        envelope.content = b""
         if repaired is None:
             return f"552 5.3.4 The header of this mail is larger than {LARGEST_HEADER} octets"
         header = repaired.content[: header_end(repaired.content)]
@@ -121,6 +122,8 @@ class Handler:
             helo=session.host_name or "",
             repairs=repaired.repairs,
         )
+        message_id = repaired.message_id
+        del repaired
         try:
             await self._spool.put(arrival)
         except SpoolFull:
@@ -128,7 +131,7 @@ class Handler:
         except SpoolUnavailable as error:
             emit(_log, "spool_unavailable", logging.ERROR, reason=str(error))
             return "451 4.3.0 Mail cannot be stored just now; try again later"
-        self._accepted(queue_id, arrival, repaired.message_id)
+        self._accepted(queue_id, arrival, message_id)
         return f"250 2.0.0 Ok: queued as {queue_id}"
 
     def _trace(self, session: Client, queue_id: str, now: float) -> bytes:

@@ -93,7 +93,7 @@ class SqliteSpool(Spool):
         url: str,
         *,
         size_limit: int,
-        memory: int = 16 << 20,
+        memory: int = 8 << 20,
         reserve: int = 64 << 20,
         clock: Callable[[], float] = time.time,
     ) -> SqliteSpool:
