@@ -9,22 +9,26 @@ from config.rules import Rules
 from delivery.accounts import Meters
 from delivery.forecast import QuotaForecast, forecast
 from ops.doctor import Grade, Verdict
-from spool.contract import SPENT_SLOT, SpoolUnusable
+from ops.queue_options import view_of
+from spool.contract import SPENT_SLOT, SpoolUnavailable, SpoolUnusable
+from spool.opening import is_shared
+from spool.schema import path_of
 
 
 def quota(relay: Relay, rules: Rules, wanted: frozenset[str], now: float | None = None) -> list[Verdict]:
     """A verdict for each day's limit that counts for the routes named in `wanted`. None before the first start."""
-    from spool.sqlite_view import SqliteView
-
     now = time.time() if now is None else now
-    try:
-        view = SqliteView(relay.spool.url)
-    except (SpoolUnusable, OSError):
+    url = relay.spool.url
+    if not is_shared(url) and not path_of(url).exists():
         return []
     try:
-        loads, spent = view.loads(), view.spent(now - 86400.0 - 2 * SPENT_SLOT)
-    finally:
-        view.close()
+        view = view_of(relay.spool)
+        try:
+            loads, spent = view.loads(), view.spent(now - 86400.0 - 2 * SPENT_SLOT)
+        finally:
+            view.close()
+    except (SpoolUnusable, SpoolUnavailable) as error:
+        return [Verdict("", "quota", Grade.WARNING, "spool", f"the spool cannot be read: {error}", "run it as root")]
     meters = Meters(rules.upstreams, rules.routes)
     meters.restore(spent, now)
     found = {one.account: one for one in forecast(meters, {one.name: one for one in rules.routes}, loads, now).quotas}

@@ -231,9 +231,9 @@ class Service:
         every = rooms.relay.doctor.every
         if not every:
             return None
-        from ops.doctor_watch import DoctorWatch, Memory, tell_log
+        from ops.doctor_watch import DoctorWatch, Memory, memory_path, tell_log
 
-        memory = Memory(control_path(rooms.relay.spool.url).with_suffix(".doctor"))
+        memory = Memory(memory_path(rooms.relay.spool.url))
         watch = DoctorWatch(self._config, memory, every, lambda: rooms.plan.routes, tell_log, Random())  # noqa: S311
         return asyncio.create_task(watch.run())
 

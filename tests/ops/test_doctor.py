@@ -79,3 +79,10 @@ def test_the_quota_is_read_from_the_spool(rules: Rules, tmp_path: Path, used: in
     (verdict,) = quota(relay, rules, frozenset(("acme.nl",)), now)
     assert (verdict.route, verdict.grade) == ("acme.nl", grade)
     assert verdict.what.startswith(f"{used} of 100 recipients in 24 hours")
+
+
+def test_a_spool_that_cannot_be_read_is_said(rules: Rules, tmp_path: Path) -> None:
+    (tmp_path / "spool.db").write_text("no database, and long enough to be read as one " * 20)
+    relay = Relay(spool=SpoolSettings(url=f"sqlite:///{tmp_path}/spool.db"))
+    (verdict,) = quota(relay, rules, frozenset(("acme.nl",)))
+    assert (verdict.route, verdict.check, verdict.grade) == ("", "quota", Grade.WARNING)
