@@ -129,7 +129,9 @@ def reverse_name(address: IpAddress) -> str:
 def _text(record: object) -> str:
     strings = getattr(record, "strings", None)
     if strings is not None:
-        return b"".join(strings).decode("utf-8", "backslashreplace")
+        text = b"".join(strings).decode("utf-8", "backslashreplace")
+        # It is shown on terminals and in sheets, and whoever owns the zone may have written anything.
+        return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
     for attribute in ("exchange", "target"):
         if (name := getattr(record, attribute, None)) is not None:
             return _plain(str(name))

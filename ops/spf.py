@@ -18,6 +18,8 @@ VOID_LIMIT: Final = 2
 _NAMES: Final = 10
 """Hosts behind one `mx`, and names behind one `ptr`."""
 _DEEPEST: Final = 20
+_ENOUGH: Final = 50
+"""Lookups after which a record is looked at no further."""
 
 
 class Spf(StrEnum):
@@ -237,6 +239,10 @@ class _Survey:
         _, terms = await _record(self.dns, domain)
         for term in terms:
             self.lookups += term.name in LOOKUP_TERMS
+            if self.lookups > _ENOUGH:
+                raise _Ended(
+                    Spf.PERMERROR, f"needs more than {_ENOUGH} DNS lookups, of which receivers make {LOOKUP_LIMIT}"
+                )
             name = term.domain.lower().rstrip(".") or domain
             if "%" in name or term.name == "ptr" or term.name not in LOOKUP_TERMS:
                 continue
@@ -247,7 +253,7 @@ class _Survey:
 
     async def _follow(self, term: Term, name: str, depth: int) -> None:
         self.includes.add(name)
-        if depth >= _DEEPEST or self.lookups > 5 * LOOKUP_LIMIT:
+        if depth >= _DEEPEST:
             raise _Ended(Spf.PERMERROR, f"{term.text} leads round in circles, or too deep")
         try:
             await self.visit(name, depth + 1)

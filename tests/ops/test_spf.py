@@ -145,3 +145,20 @@ def test_a_dns_that_does_not_answer_is_not_a_no(trouble) -> None:
     assert judge(zone, **trouble).result is Spf.TEMPERROR
     found = cost(zone, **trouble)
     assert (found.error, bool(found.unknown)) == ("", True)
+
+
+def test_a_record_without_end_is_not_followed_to_the_end() -> None:
+    async def asking(dns: LiveDns) -> int:
+        found = await cost_of(dns, "acme.nl")
+        assert "needs more than 50 DNS lookups" in found.error
+        return len(dns._kept)
+
+    zone: Zone = {"acme.nl": txt("v=spf1 " + " ".join(f"a:h{n}.nl" for n in range(900)) + " -all")}
+    assert asyncio.run(served(zone, asking)) < 60
+
+
+def test_what_a_zone_says_cannot_move_the_cursor() -> None:
+    verdict = judge({"acme.nl": txt(f"v=spf1 exists:x\x1b[2J.nl ip4:{OURS} -all")})
+    assert "\x1b" not in verdict.why
+    found = cost({"acme.nl": txt(f"v=spf1 ip4:{OURS} note=\x1b]0;x\x07 -all")})
+    assert found.record == f"v=spf1 ip4:{OURS} note=?]0;x? -all"
