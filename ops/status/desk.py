@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import quote, urlencode, urlsplit
 
+import h11
+
 from ops.http_listener import BodyTooLarge, Request, Response
 from ops.orders import Action, OrderRefused
 from ops.status import pages, snapshot
@@ -75,6 +77,11 @@ class Desk:
             return Response(413)
         except SpoolUnusable as error:
             return self._message(reader, 503, "The spool cannot be read just now", str(error))
+        except h11.RemoteProtocolError:
+            raise
+        except Exception:
+            _log.exception("the page %s failed by a bug of ours", reader.path)
+            return self._message(reader, 500, "This page failed by a bug of ours; the log says more.")
 
     def _reader(self, request: Request, path: str) -> Reader:
         cookies = request.headers.get("cookie", "")
@@ -193,6 +200,7 @@ class Desk:
         say = say_in(reader.language)
         try:
             answer = await self._site.facts.hands.carry_out(form.order)
+            self._site.forget()
         except (OrderRefused, SpoolFull, SpoolUnavailable) as error:
             return self._message(reader, 409, "Not all is well", str(error))
         if answer.done:

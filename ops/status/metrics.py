@@ -6,6 +6,7 @@ bounded by the rules. `docs/monitoring.md` lists them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from spool.contract import Backlog
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 GONE: Final = "none"
 """The label of what was counted for routes that the rules do not have any more."""
+_STATUS: Final = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}")
 _PREFIX: Final = "callpro_relay_"
 _Row = tuple[tuple[str, ...], float]
 """The values of the labels, and the number."""
@@ -116,8 +118,13 @@ def _intake(facts: Facts) -> Iterator[Metric]:
     yield _counter("accepted_mails", "Mails that got a 250.", ("route",), _by_route(facts, numbers.routes))
     yield _counter("accepted_recipients", "Their recipients.", (), _one(numbers.recipients))
     yield _counter("accepted_bytes", "Their content.", (), _one(numbers.octets))
-    refused = [((status,), count) for status, count in numbers.refused.items()]
-    yield _counter("refused_replies", "Negative replies to clients, by our enhanced status code.", ("status",), refused)
+    refused: Counter[str] = Counter()
+    for status, count in numbers.refused.items():
+        refused[status if _STATUS.fullmatch(status) else "other"] += count
+    statuses = [((status,), count) for status, count in refused.items()]
+    yield _counter(
+        "refused_replies", "Negative replies to clients, by our enhanced status code.", ("status",), statuses
+    )
     repairs = [((name,), count) for name, count in numbers.repairs.items()]
     yield _counter("repairs", "Repairs of legacy mail, by name.", ("repair",), repairs)
     yield _counter("intake_bugs", "Mails that met a bug of ours at intake.", (), _one(numbers.bugs))

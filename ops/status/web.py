@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -34,6 +36,8 @@ _log = logging.getLogger("status")
 CONNECTIONS: Final = 50
 BODY_LIMIT: Final = 64 << 10
 SECONDS: Final = 30.0
+_FRESH: Final = 1.0
+"""Seconds for which an answer of the rooms stands."""
 _TICK: Final = 1.0
 _KEPT: Final = 60
 _REST: Final = 3.0
@@ -67,6 +71,10 @@ class Site:
         self._volumes = Volumes(facts)
         self._tasks: list[asyncio.Task[None]] = []
         self._busy = 0.0
+        self._closing = threading.Event()
+        self._looking = asyncio.Lock()
+        self._seen: tuple[float, Report, Mapping[str, Backlog] | None] | None = None
+        self._scraped = (-inf, b"")
         self._thread = ThreadPoolExecutor(1, "status-page")
         self._desk: Desk | None = None
         self._listener = HttpListener(
@@ -99,17 +107,30 @@ class Site:
             task.cancel()
         await self._volumes.write()
         await self._listener.stop()
+        self._closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def look(self) -> tuple[Report, Mapping[str, Backlog] | None]:
-        """How the relay is, and what waits (None when the spool does not tell)."""
-        report = await self._health.look()
-        await self._volumes.refresh()
+        """How the relay is, and what waits (None when the spool does not tell). Within a second the answer is the same:
+        the spool must not be asked as often as pages are.
+        """
+        async with self._looking:
+            if self._seen is None or time.monotonic() - self._seen[0] > _FRESH:
+                report = await self._health.look()
+                await self._volumes.refresh()
+                self._seen = time.monotonic(), report, await self._backlog()
+            return self._seen[1:]
+
+    def forget(self) -> None:
+        """Somebody ordered something: the next look is a new one."""
+        self._seen = None
+
+    async def _backlog(self) -> Mapping[str, Backlog] | None:
         try:
             async with asyncio.timeout(5):
-                return report, await self.facts.spool.backlog()
+                return await self.facts.spool.backlog()
         except (SpoolFull, SpoolUnavailable, TimeoutError):
-            return report, None
+            return None
 
     async def off_the_loop(self, make: Callable[[SpoolView], bytes | None]) -> bytes | None:
         """What `make` makes of the spool, in the page's thread. Raises SpoolUnusable."""
@@ -125,7 +146,7 @@ class Site:
                 self._busy = time.monotonic() - began
 
         made = await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        self._thread.submit(time.sleep, min(_LONGEST_REST, _REST * self._busy))
+        self._thread.submit(self._closing.wait, min(_LONGEST_REST, _REST * self._busy))
         return made
 
     async def _watch_the_loop(self) -> None:
@@ -160,10 +181,11 @@ class Site:
     async def _metrics(self) -> Response:
         from ops.status import metrics
 
-        report, backlog = await self.look()
-        families = metrics.gather(self.facts, metrics.Asked(backlog, report.ready, max(self._lags)))
-        body = await asyncio.to_thread(metrics.render, families)
-        return Response(200, body, (("Content-Type", metrics.CONTENT_TYPE),))
+        if time.monotonic() - self._scraped[0] > _FRESH:
+            report, backlog = await self.look()
+            families = metrics.gather(self.facts, metrics.Asked(backlog, report.ready, max(self._lags)))
+            self._scraped = time.monotonic(), await asyncio.to_thread(metrics.render, families)
+        return Response(200, self._scraped[1], (("Content-Type", metrics.CONTENT_TYPE),))
 
     async def _page(self, request: Request) -> Response:
         """Templates are loaded with the first page: a relay that is only scraped does not pay for them."""

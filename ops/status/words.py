@@ -197,6 +197,8 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "There is no such page.": "Die pagina bestaat niet.",
         "The form is from another session; go back, renew the page and try again.": "Het formulier is van een andere "
         "sessie; ga terug, ververs de pagina en probeer het opnieuw.",
+        "This page failed by a bug of ours; the log says more.": "Deze pagina mislukte door een fout van ons; het log "
+        "zegt meer.",
         "The spool cannot be read just now": "De spool is nu niet te lezen",
         "Expiry calendar": "Vervalkalender",
         "Nothing is known to expire.": "Van niets is bekend dat het vervalt.",

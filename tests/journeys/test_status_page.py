@@ -55,7 +55,9 @@ class Page:
 
 
 @asynccontextmanager
-async def opened(authority: Authority, folder: Path, *, token: bool = True) -> AsyncIterator[Page]:
+async def opened(
+    authority: Authority, folder: Path, *, token: bool = True, url: str | None = None
+) -> AsyncIterator[Page]:
     tls = authority.server_context()
     replies = {"RCPT later@example.nl": HOSTILE, "RCPT weg@example.nl": "550 5.1.1 no such user"}
     login = {"MAIL": "530 5.7.0 login first"}
@@ -65,9 +67,9 @@ async def opened(authority: Authority, folder: Path, *, token: bool = True) -> A
             f"  bad: {{type: smtp, host: localhost, port: {closed.port}}}\n"
             "routes:\n  - {from: acme.nl, via: up, pace: {per_day: 500}}\n  - {from: globex.nl, via: bad}\n"
         ).replace(", username: u, password: 'env:P'", "")
-        extra = "status: {address: '127.0.0.1:0'" + (", token: 'env:T'}\n" if token else "}\n")
+        extra = "doctor: {every: 0s}\nstatus: {address: '127.0.0.1:0'" + (", token: 'env:T'}\n" if token else "}\n")
         environment = {"T": TOKEN, "P": "geheim-van-acme"}
-        async with RelayProcess(folder / "r", routes, extra=extra, environment=environment) as relay:
+        async with RelayProcess(folder / "r", routes, extra=extra, environment=environment, url=url) as relay:
             where = (await relay.event("status_listening"))["address"]
             async with httpx.AsyncClient(base_url=f"http://{where}") as browser:
                 yield Page(relay, server, browser)
@@ -75,7 +77,7 @@ async def opened(authority: Authority, folder: Path, *, token: bool = True) -> A
 
 @pytest.fixture
 def run(authority: Authority, tmp_path: Path) -> Callable[..., None]:
-    def running(test: Callable[[Page], Awaitable[None]], **options: bool) -> None:
+    def running(test: Callable[[Page], Awaitable[None]], **options: object) -> None:
         async def journey() -> None:
             async with opened(authority, tmp_path, **options) as page:
                 await test(page)
@@ -275,6 +277,27 @@ def test_orders_are_carried_out_and_written_down(run):
         assert "Jan" not in rows[0][3]
 
     run(test)
+
+
+def test_the_page_and_the_metrics_are_the_same_on_postgresql(run, database):
+    async def test(page: Page) -> None:
+        await page.send("info@acme.nl", "jan@example.org", "delivered")
+        number = await page.send("info@acme.nl", "later@example.nl", "deferred")
+        await page.send("info@globex.nl", "jan@example.org", "held")
+        csrf = await page.log_in()
+        assert (await page.order(csrf, action="hold", mail=number, reason="wacht even")).status_code == 303
+        assert f"/mail/{number}" in await page.get("/mails?q=example.nl")
+        assert "wacht even" in await page.get(f"/mail/{number}")
+        assert re.search(r"<b>3</b>\s*accepted in the last hour", await page.get("/"))
+        assert "acme.nl" in await page.get("/volumes?period=month")
+        assert "wacht even" in await page.get("/orders")
+        assert (await page.order(csrf, action="drop", mail=number, sure="yes")).status_code == 303
+        assert "dropped" in await page.get(f"/mail/{number}")
+        metrics = await page.get("/metrics")
+        assert re.search(r"^callpro_relay_ready 1\.0$", metrics, re.MULTILINE)
+        assert re.search(r'^callpro_relay_queue_mails\{route="globex\.nl"\} 1\.0$', metrics, re.MULTILINE)
+
+    run(test, url=database)
 
 
 def test_the_language_switch_stays_and_leads_nowhere_else(run):
