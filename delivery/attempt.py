@@ -147,8 +147,8 @@ class Attempts:
     async def _send(self, errand: Errand, way: Way, fare: Fare, sender: str, content: bytes) -> None:
         """One upstream, for every recipient that goes there now, in as many sends as it needs and its pace lets."""
         addresses = self._going_to(errand, way)
-        trouble = way.endpoint.trouble
-        if way.endpoint.broken and trouble is not None:
+        trouble = way.endpoint.known(self._now())
+        if trouble is not None:
             errand.untried = trouble
             for address in addresses:
                 errand.tried[address][way.name] = trouble

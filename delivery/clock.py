@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
+
+SLEWED: Final = 5.0
+"""Seconds by which a clock may be corrected before it counts as set back."""
 
 
 class Timer(Protocol):
@@ -36,3 +39,21 @@ class WallClock:
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(max(0.0, when - time.time()), callback)
+
+
+class SetBack:
+    """Notices that the machine's clock was set back: mail that is due by the clock would wait as long again.
+
+    `wall` gives unix seconds, `steady` seconds that nobody sets.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._apart = wall() - steady()
+
+    def look(self) -> float:
+        """How many seconds the clock was set back since the last look; 0 when it was not, or only slewed."""
+        before, self._apart = self._apart, self._wall() - self._steady()
+        back = before - self._apart
+        return back if back > SLEWED else 0.0

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 BROKEN_AFTER: Final = 3
 """Failed connects in a row after which an endpoint is asked by probes alone, until somebody answers."""
+FRESH: Final = 900.0
+"""Seconds for which an answer stands for all mail; probes come every five minutes. It is older only when the machine
+slept or its clock was set forward: then mail may have grown too old, and must be tried before it is given up.
+"""
 
 
 class Endpoint:
@@ -25,7 +29,7 @@ class Endpoint:
     mail's sender, so that no probe could ask for all.
     """
 
-    __slots__ = ("_failures", "breaks", "gates", "name", "since", "trouble")
+    __slots__ = ("_asked_at", "_failures", "breaks", "gates", "name", "since", "trouble")
 
     def __init__(self, name: str = "", *, breaks: bool = True) -> None:
         self.name = name
@@ -34,10 +38,11 @@ class Endpoint:
         self.since: float | None = None
         self.trouble: Outcome | None = None
         self._failures = 0
+        self._asked_at = 0.0
 
     @property
     def broken(self) -> bool:
-        """True when no mail is tried: what would come of it is known, and stands in `trouble`."""
+        """True when mail is not tried: what would come of it is `known`."""
         return self.breaks and self._failures >= BROKEN_AFTER
 
     def answered(self) -> None:
@@ -48,8 +53,17 @@ class Endpoint:
         """A connect failed."""
         self.trouble = outcome
         self._failures += 1
+        self._asked_at = now
         if self.since is None:
             self.since = now
+
+    def still_unanswered(self, now: float) -> None:
+        """A probe of it failed too."""
+        self._asked_at = now
+
+    def known(self, now: float) -> Outcome | None:
+        """What would come of a mail tried now, when that is known."""
+        return self.trouble if self.broken and now - self._asked_at < FRESH else None
 
     def next_to_probe(self) -> Gate | None:
         """The gates take turns, so that what is wrong with one customer's account keeps nobody waiting."""

@@ -133,7 +133,10 @@ class Holds:
         return outcome
 
     async def _ask_at(self, way: Way) -> Outcome:
-        return await self._prober(way.endpoint.next_to_probe() or way.gate).ask()
+        outcome = await self._prober(way.endpoint.next_to_probe() or way.gate).ask()
+        if unreached(outcome):
+            way.endpoint.still_unanswered(self._clock.now())
+        return outcome
 
     def _reached(self, way: Way) -> None:
         since = way.endpoint.since

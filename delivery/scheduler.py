@@ -116,6 +116,11 @@ class Scheduler:
         for gate in (*self._gates.values(), *self._leaving):
             await self._close(gate)
 
+    async def try_all(self) -> None:
+        """Make all waiting mail due now, but not what people hold."""
+        for name in await self._spool.backlog():
+            self._dispatch.wake(name)
+
     def recall(self, hold: Hold) -> None:
         """Begin no send that a new hold of people covers; sends under way end as they began."""
         self._dispatch.recall(lambda mail: hold.key in keys_of(id_text(mail.id), mail.route, mail.sender))

@@ -6,6 +6,7 @@ All that can fail is done before anything is swapped: on any error the old rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -22,6 +23,7 @@ from config.fields import Settings
 from config.problems import Problem
 from config.relay_settings import Relay
 from config.rules import Route, Rules
+from delivery.clock import SetBack
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from intake.server import Intake
@@ -47,6 +49,7 @@ _log = logging.getLogger("relay")
 DRAIN_SECONDS: Final = 20.0
 """How long mail under way may take to finish at a stop; the unit's TimeoutStopSec is longer."""
 _PRUNE_EVERY: Final = 3600.0
+_LOOK_AT_CLOCK_EVERY: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -120,12 +123,14 @@ class Service:
             if rooms.site:
                 rooms.site.serving()
             housekeeping = asyncio.create_task(self._housekeeping(rooms))
+            clock = asyncio.create_task(self._watch_clock(rooms))
             watchdog = self._watchdog(rooms)
             doctor = self._doctor(rooms)
             try:
                 await self._until_stopped(rooms, intake)
             finally:
                 housekeeping.cancel()
+                clock.cancel()
                 if watchdog:
                     watchdog.cancel()
                 if doctor:
@@ -254,6 +259,15 @@ class Service:
         if allowed is None:
             return None
         return asyncio.create_task(Watchdog(allowed, rooms.spool.probe, rooms.scheduler.stuck).run())
+
+    async def _watch_clock(self, rooms: _Rooms) -> None:
+        watch = SetBack()
+        while True:
+            await asyncio.sleep(_LOOK_AT_CLOCK_EVERY)
+            if back := watch.look():
+                emit(_log, "clock_set_back", logging.WARNING, seconds=back, why="all waiting mail is tried now")
+                with contextlib.suppress(SpoolUnavailable):
+                    await rooms.scheduler.try_all()
 
     async def _housekeeping(self, rooms: _Rooms) -> None:
         while True:
