@@ -17,7 +17,8 @@ from config.loading import load_relay
 from config.problems import ConfigInvalid
 from config.relay_settings import Delivery
 from config.schema import relay_schema, routes_schema
-from ops.check import check
+from ops.check import check, secrets_beside
+from ops.command_parser import AT_NIGHT, CommandParser
 from ops.completion import add_completion
 from ops.convert_postfix import add_convert_postfix
 from ops.doctor_command import add_doctor
@@ -72,6 +73,7 @@ def check_config(asked: argparse.Namespace) -> int:
     from ops.check import render_json, render_text
     from ops.terminal import paint_for
 
+    secrets_beside(asked.config)
     checked = check(asked.config, _shapes(), outside_unit=True)
     print(render_json(checked) if asked.json else render_text(checked, paint_for(sys.stdout)))
     return 0 if checked.good else 1
@@ -129,8 +131,9 @@ def _shapes() -> dict[str, type[Settings]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="callpro-relay", description="Hands each customer's mail to that customer's own way out."
+    words = "Hands each customer's mail to that customer's own way out."
+    parser: argparse.ArgumentParser = CommandParser(
+        prog="callpro-relay", description=words, epilog=AT_NIGHT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"callpro-relay {metadata.version('callpro-relay')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

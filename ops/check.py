@@ -6,9 +6,11 @@ Reads files only: no DNS, no connection. Must never show a secret.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from config.loading import Kinds, load_relay, load_rules
 from config.problems import ConfigInvalid, Problem, by_place
@@ -19,6 +21,8 @@ from ops.authentication import authentication_problems
 from ops.terminal import Paint, plain
 from routing.signing import Signer, SigningKeyInvalid
 from routing.table import Table
+
+SECRETS_FOLDER: Final = "secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,15 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
     if relay is not None and rules is not None:
         problems += _half_webhooks(relay, rules, str(path))
     return Checked(relay, rules, by_place(problems))
+
+
+def secrets_beside(config: Path) -> None:
+    """Outside its unit there are no credentials; root can read the folder that the unit loads them from, beside
+    relay.yaml, and so find a name that is misspelt before a restart does.
+    """
+    folder = config.parent / SECRETS_FOLDER
+    if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(folder, os.R_OK | os.X_OK):
+        os.environ["CREDENTIALS_DIRECTORY"] = str(folder.absolute())
 
 
 def render_text(checked: Checked, paint: Paint = plain) -> str:

@@ -8,16 +8,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from config.relay_settings import Relay
-from ops.check import Checked, check
+from ops.check import Checked, check, secrets_beside
 from ops.doctor import Grade, Patient, Verdict, chosen, domains_of, examine, from_check, from_rules, sender_of
 from ops.terminal import Paint, paint_for, plain
 from upstreams import KINDS
@@ -26,8 +24,6 @@ from upstreams.tls import require_trust
 
 if TYPE_CHECKING:
     from ops.queue_options import Add, Commands
-
-_FOLDER: Final = "secrets"
 
 
 def add_doctor(commands: Commands, add: Add) -> None:
@@ -41,7 +37,7 @@ def add_doctor(commands: Commands, add: Add) -> None:
 
 def doctor(asked: argparse.Namespace) -> int:
     """`doctor`: the verdicts."""
-    _secrets_beside(asked.config)
+    secrets_beside(asked.config)
     checked = check(asked.config, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
     verdicts = _verdicts(asked, checked)
     if verdicts is None:
@@ -49,13 +45,6 @@ def doctor(asked: argparse.Namespace) -> int:
         return 1
     print(verdicts_json(verdicts) if asked.json else verdicts_text(verdicts, paint_for(sys.stdout)), end="")
     return 1 if any(verdict.grade is Grade.PROBLEM for verdict in verdicts) else 0
-
-
-def _secrets_beside(config: Path) -> None:
-    """Outside its unit there are no credentials; root can read the folder that the unit loads them from."""
-    folder = config.parent / _FOLDER
-    if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(folder, os.R_OK | os.X_OK):
-        os.environ["CREDENTIALS_DIRECTORY"] = str(folder)
 
 
 def _verdicts(asked: argparse.Namespace, checked: Checked) -> list[Verdict] | None:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
-from email.utils import formatdate
+from email.policy import SMTP
+from email.utils import formatdate, make_msgid
 
 from spool.contract import id_number
 from spool.view import SpoolView, Story
@@ -55,6 +56,7 @@ def send(
 def _submit(listener: tuple[str, int], sender: str, recipients: list[str]) -> str:
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Date"] = sender, ", ".join(recipients), formatdate(localtime=True)
+    mail["Message-ID"] = make_msgid()
     mail["Subject"] = "Test van de mailrelay / test of the mail relay"
     mail.set_content("Dit is een testbericht van de mailrelay.\nThis is a test message of the mail relay.\n")
     with smtplib.SMTP(*listener, timeout=30) as client:
@@ -62,7 +64,7 @@ def _submit(listener: tuple[str, int], sender: str, recipients: list[str]) -> st
         _must(client.mail(sender), 250)
         for recipient in recipients:
             _must(client.rcpt(recipient), 250)
-        return _must(client.data(mail.as_bytes()), 250)
+        return _must(client.data(mail.as_bytes(policy=SMTP)), 250)
 
 
 def _must(answer: tuple[int, bytes], code: int) -> str:

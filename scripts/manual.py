@@ -14,6 +14,7 @@ from typing import Any
 
 import relay
 from config.schema import relay_schema, routes_schema
+from ops.command_parser import AT_NIGHT
 from upstreams import KINDS
 
 ENVIRONMENT = (
@@ -58,6 +59,7 @@ def command_page(parser: argparse.ArgumentParser) -> str:
         for action in command._actions:
             if action.dest != "help":
                 lines += _option(action)
+    lines += [".SH EXAMPLES", ".nf", *(_plain(line) for line in AT_NIGHT.splitlines()[:-2]), ".fi"]
     lines += [".SH EXIT STATUS", *_listed(EXITS), ".SH ENVIRONMENT", *_listed(ENVIRONMENT), ".SH FILES"]
     lines += [*_listed(FILES), ".SH SEE ALSO", ".BR callpro-relay.yaml (5),", ".BR systemctl (1),"]
     lines += [".BR journalctl (1)", ".br", "Pages on every subject: /usr/share/doc/callpro-relay/"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,3 +98,45 @@ def beside_a_spool(tmp_path: Path) -> Path:
     )
     prepare(tmp_path / "spool.db")
     return config
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("queu list", "there is no 'queu'; did you mean queue?"),
+        ("queue relaese --route acme.nl", "there is no 'relaese'; did you mean release?"),
+        ("schema routes.yml", "did you mean routes.yaml?"),
+        ("xyzzy", "invalid choice: 'xyzzy'"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_what_was_meant(line: str, words: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        relay.main(line.split())
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_help_begins_where_people_are_at_night(capsys) -> None:
+    with pytest.raises(SystemExit):
+        relay.main(["--help"])
+    told = capsys.readouterr().out
+    named = re.findall(r"^  callpro-relay (queue \w+|\w+) ", told, re.MULTILINE)
+    assert len(named) > 4
+    assert set(named) <= set(COMMANDS)
+
+
+def test_check_beside_the_secrets_finds_a_name_that_is_misspelt(beside_a_spool: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "")  # so that what `check` sets is taken back
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    folder = beside_a_spool.parent
+    out = "type: smtp, host: smtp.acme.nl, username: a, password: 'systemd:acme-smtp'"
+    (folder / "routes.yaml").write_text(f"upstreams: {{out: {{{out}}}}}\nroutes: [{{from: acme.nl, via: out}}]\n")
+    assert relay.main(["check", "--config", str(beside_a_spool)]) == 0  # who may not read them is only warned
+    (folder / "secrets").mkdir(mode=0o700)
+    (folder / "secrets" / "acme-smpt").write_text("pw")
+    assert relay.main(["check", "--config", str(beside_a_spool)]) == 1
+    assert "acme-smtp" in capsys.readouterr().out
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    (folder / "secrets" / "acme-smpt").rename(folder / "secrets" / "acme-smtp")
+    (folder / "secrets" / "acme-smtp").chmod(0o600)
+    assert relay.main(["check", "--config", str(beside_a_spool)]) == 0
