@@ -70,6 +70,10 @@ def serve(asked: argparse.Namespace) -> int:
 
 def check_config(asked: argparse.Namespace) -> int:
     """`check`: everything that is wrong, at once."""
+    if getattr(asked, "diff", False):
+        from ops.reload_command import check_diff
+
+        return check_diff(asked)
     from ops.check import render_json, render_text
     from ops.terminal import paint_for
 
@@ -161,6 +165,7 @@ def _add_serving(commands: Commands) -> None:
 
 def _add_asking(commands: Commands) -> None:
     made = _add(commands, "check", check_config, "read every file, run its tests, print all problems at once")
+    made.add_argument("--diff", action="store_true", help="ask the running relay which customers a reload would change")
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     made = _add(commands, "route", explain_route, "explain what happens to a mail of this sender")

@@ -286,6 +286,12 @@ class Relay(Settings):
     call_centre: CallCentre | None = setting(
         default=None, doc="Who we are; `onboard` needs it, and `doctor` compares the customers' records with it."
     )
+    watch: Duration | None = setting(
+        default=None,
+        doc="How often to look whether routes.yaml or routes.d changed, and reload then; left out: only when told.",
+        example="10s",
+        minimum=1,
+    )
     workers: int = setting(default=1, doc="Processes that share the port.", minimum=1, check=_one_process)
 
     def faults(self) -> Iterator[Fault]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from delivery.holds import HeldWay
+from ops.rules_diff import Change
 from routing.events import emit
 from spool.contract import Spool, SpoolFull, SpoolUnavailable, Steps, id_text, unheard
 from spool.holding import Hold, Key, Scope, sender_subject
@@ -22,6 +23,7 @@ from spool.view import Filter, GivenOrder
 
 if TYPE_CHECKING:
     from delivery.scheduler import Scheduler
+    from ops.reload import Rehearsed
 
 _log = logging.getLogger("relay.orders")
 
@@ -31,13 +33,14 @@ class OrderRefused(Exception):
 
 
 class Action(StrEnum):
-    """What is ordered. `HOLDS` only asks."""
+    """What is ordered. `HOLDS` and `DIFF` only ask."""
 
     HOLD = "hold"
     RELEASE = "release"
     RETRY = "retry"
     DROP = "drop"
     HOLDS = "holds"
+    DIFF = "diff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,15 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Of the mails or subjects that were named, those it was `done` to and those `left` alone; `holds` and `ways` are
-    what is on hold, by people and by delivery.
+    what is on hold, by people and by delivery; `changes` what a reload would change, `refusal` why it would be refused.
     """
 
     done: int = 0
     left: int = 0
     holds: tuple[Hold, ...] = ()
     ways: tuple[HeldWay, ...] = ()
+    changes: tuple[Change, ...] = ()
+    refusal: str | None = None
 
 
 def order_text(order: Order) -> str:
@@ -91,7 +96,9 @@ def answer_text(answer: Answer) -> str:
 def read_answer(found: dict[str, Any]) -> Answer:
     """The answer behind `answer_text`."""
     holds = tuple(Hold(**{**hold, "scope": Scope(hold["scope"])}) for hold in found["holds"])
-    return Answer(found["done"], found["left"], holds, tuple(HeldWay(**way) for way in found["ways"]))
+    ways = tuple(HeldWay(**way) for way in found["ways"])
+    changes = tuple(Change(**{**each, "what": tuple(each["what"])}) for each in found.get("changes", ()))
+    return Answer(found["done"], found["left"], holds, ways, changes, found.get("refusal"))
 
 
 def subjects(which: Filter) -> tuple[Key, ...]:
@@ -123,7 +130,11 @@ def subject_text(which: Filter) -> str:
 
 
 class Hands:
-    """Carries out orders. `scheduler` is None where no relay runs; `routes` gives the names that the rules have."""
+    """Carries out orders. `scheduler` is None where no relay runs; `routes` gives the names that the rules have.
+    `rehearse` tells what a reload would do.
+    """
+
+    rehearse: Callable[[], Awaitable[Rehearsed]] | None = None
 
     def __init__(
         self, spool: Spool, scheduler: Scheduler | None, routes: Callable[[], Collection[str]], now: Callable[[], float]
@@ -135,7 +146,7 @@ class Hands:
 
     async def carry_out(self, order: Order, told: Steps = unheard) -> Answer:
         """`told` hears how many mails it is through with. Raises OrderRefused, SpoolFull and SpoolUnavailable."""
-        if order.action is not Action.HOLDS and not order.which.says_something:
+        if order.action not in (Action.HOLDS, Action.DIFF) and not order.which.says_something:
             raise OrderRefused("say which mail")
         match order.action:
             case Action.HOLD:
@@ -152,12 +163,20 @@ class Hands:
                 answer = Answer(tally.done, tally.left)
             case Action.HOLDS:
                 return Answer(holds=self._spool.held.all(), ways=self._scheduler.held() if self._scheduler else ())
+            case Action.DIFF:
+                return await self._diff()
         which = {name: value for name, value in asdict(order.which).items() if value}
         which["ids"] = [id_text(number) for number in order.which.ids][:10] or None
         done = {"done": answer.done, "left": answer.left}
         emit(_log, f"order_{order.action}", **which, **done, who=order.who, why=order.reason or None)
         await self._record(order, answer)
         return answer
+
+    async def _diff(self) -> Answer:
+        if self.rehearse is None:
+            raise OrderRefused("no relay runs here whose rules could be compared")
+        told = await self.rehearse()
+        return Answer(changes=told.changes, refusal=told.problem)
 
     async def _record(self, order: Order, answer: Answer) -> None:
         """What was done stays done where it cannot be written down: the log has it."""

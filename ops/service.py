@@ -15,12 +15,12 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 from config.fields import Settings
-from config.problems import Problem
 from config.relay_settings import Relay
 from config.rules import Route, Rules
 from delivery.clock import SetBack
@@ -33,9 +33,11 @@ from ops.check import Checked, check
 from ops.control import Control, control_path
 from ops.descriptors import raise_limit
 from ops.orders import Hands
+from ops.reload import Reloader, tell_problem
+from ops.rules_watch import Look, look, watch
 from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
-from spool.contract import Spool, SpoolUnavailable
+from spool.contract import Spool
 from spool.opening import is_shared, open_spool
 from upstreams.base import Host, Kind
 from upstreams.tls import require_trust
@@ -77,6 +79,7 @@ class Service:
         self._shapes: dict[str, type[Settings]] = {name: kind.settings for name, kind in kinds.items()}
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._files: Look = frozenset()
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. 0 after a drain, 1 when the config is wrong.
@@ -85,6 +88,7 @@ class Service:
         when an address cannot be listened on.
         """
         require_trust()
+        self._files = look(self._config.parent)
         checked = self._check()
         if checked.relay is None or checked.rules is None:
             return 1
@@ -110,6 +114,8 @@ class Service:
         handed = inherited(os.environ)
         intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname, inherited=handed)
         hands = Hands(rooms.spool, rooms.scheduler, lambda: rooms.plan.routes, time.time)
+        reloader = self._reloader(rooms)
+        hands.rehearse = reloader.rehearse
         rooms.site = await self._status(rooms, intake, hands)
         await rooms.scheduler.start()
         control = self._control(rooms, hands)
@@ -122,20 +128,14 @@ class Service:
             notify.ready(status)
             if rooms.site:
                 rooms.site.serving()
-            housekeeping = asyncio.create_task(self._housekeeping(rooms))
-            clock = asyncio.create_task(self._watch_clock(rooms))
-            watchdog = self._watchdog(rooms)
-            doctor = self._doctor(rooms)
+            chores = [asyncio.create_task(self._housekeeping(rooms)), asyncio.create_task(self._watch_clock(rooms))]
+            chores += [task for task in (self._watchdog(rooms), self._doctor(rooms), self._watch_rules(rooms)) if task]
             try:
-                await self._until_stopped(rooms, intake)
+                await self._until_stopped(rooms, intake, reloader)
             finally:
-                housekeeping.cancel()
-                clock.cancel()
-                if watchdog:
-                    watchdog.cancel()
-                if doctor:
-                    doctor.cancel()
-                    await asyncio.gather(doctor, return_exceptions=True)
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, return_exceptions=True)
         finally:
             notify.stopping()
             if rooms.site:
@@ -152,42 +152,38 @@ class Service:
                 await rooms.site.stop()
             emit(_log, "stopped")
 
-    async def _until_stopped(self, rooms: _Rooms, intake: Intake) -> None:
+    async def _until_stopped(self, rooms: _Rooms, intake: Intake, reloader: Reloader) -> None:
         stop = asyncio.create_task(self._stop.wait())
         while not stop.done():
             asked = asyncio.create_task(self._reload.wait())
             await asyncio.wait((stop, asked), return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
                 self._reload.clear()
-                await self._replace_rules(rooms)
-                notify.ready(_listening(intake, rooms))
+                notify.reloading()
+                await reloader.reload()
+                if rooms.site:
+                    rooms.site.facts.reload = reloader.last
+                notify.ready(reloader.status(_listening(intake, rooms)))
             asked.cancel()
 
-    async def _replace_rules(self, rooms: _Rooms) -> None:
-        notify.reloading()
-        try:
-            checked = await asyncio.to_thread(self._check)
-            if checked.relay is None or checked.rules is None:
-                emit(_log, "reload_refused", logging.ERROR, why="the old rules stay; the problems are above")
-                return
-            if rooms.plan.routes and not checked.rules.routes:  # a file cut short, not a wish: it would refuse all mail
-                emit(_log, "reload_refused", logging.ERROR, why="the old rules stay; the new ones have no route at all")
-                return
-            plan = build_plan(checked.rules, self._kinds, rooms.host, rooms.plan)
-            rooms.plan = plan
-            if rooms.webhooks:
-                rooms.webhooks.desk.replace(checked.rules)
-            await rooms.scheduler.replace(plan)
-        except SpoolUnavailable as error:
-            why = f"the new rules count, but waiting mail was not looked through ({error}); reload again"
-            emit(_log, "reload_incomplete", logging.ERROR, why=why)
-            return
-        except Exception:
-            _log.exception("reload_failed, the old rules stay: this is a bug of the relay, please report it")
-            return
-        if checked.relay != rooms.relay:
-            emit(_log, "restart_needed", logging.WARNING, why="relay.yaml changed, and it is read at start only")
-        emit(_log, "reloaded", routes=len(plan.routes), upstreams=len(plan.upstreams))
+    async def _swap(self, rooms: _Rooms, plan: Plan, rules: Rules) -> None:
+        rooms.plan = plan
+        if rooms.webhooks:
+            rooms.webhooks.desk.replace(rules)
+        await rooms.scheduler.replace(plan)
+
+    def _reloader(self, rooms: _Rooms) -> Reloader:
+        def read() -> Checked:
+            return check(self._config, self._shapes)
+
+        swap = partial(self._swap, rooms)
+        return Reloader(read, lambda: rooms.plan, swap, self._kinds, rooms.host, rooms.relay)
+
+    def _watch_rules(self, rooms: _Rooms) -> asyncio.Task[None] | None:
+        """A look at the files now and then, where ops want it."""
+        if rooms.relay.watch is None:
+            return None
+        return asyncio.create_task(watch(self._config.parent, self._files, rooms.relay.watch, self._reload.set))
 
     def _webhooks(self, relay: Relay, spool: Spool, rules: Rules) -> WebhookListener | None:
         """The listener for providers' events, where one is asked for; else its code is not even loaded."""
@@ -245,7 +241,7 @@ class Service:
     def _check(self) -> Checked:
         checked = check(self._config, self._shapes)
         for problem in checked.problems:
-            _report(problem)
+            tell_problem(problem)
         return checked
 
     def _take_signals(self) -> None:
@@ -287,10 +283,6 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 10, 20)
-
-
-def _report(problem: Problem) -> None:
-    emit(_log, "config", logging.WARNING if problem.warning else logging.ERROR, problem=problem)
 
 
 def _addresses(intake: Intake) -> list[str]:

@@ -15,6 +15,7 @@ from delivery.plan import Plan
 from delivery.scheduler import Scheduler
 from intake.server import Intake
 from ops.orders import Hands
+from ops.reload import LastReload
 from ops.webhooks import WebhookNumbers
 from spool.contract import Spool
 from spool.view import SpoolView
@@ -26,14 +27,6 @@ class Phase(StrEnum):
     STARTING = "starting"
     SERVING = "serving"
     DRAINING = "draining"
-
-
-@dataclass(slots=True)
-class LastReload:
-    """What became of the last reload: `at` is unix seconds, `problem` a sentence, None when the new rules count."""
-
-    at: float
-    problem: str | None = None
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from delivery.holds import HeldWay
 from delivery.lanes import HeldNumbers
 from delivery.plan import Plan
-from ops.status.facts import Facts, LastReload
+from ops.reload import LastReload
+from ops.status.facts import Facts
 from ops.status.health import Report
 from spool.contract import Backlog
 from spool.holding import Hold
