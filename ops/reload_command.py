@@ -14,12 +14,17 @@ from config.loading import load_relay
 from ops.control import NotRunning, ask, control_path
 from ops.orders import Action, Order, OrderRefused
 from ops.rules_diff import changes_text
+from spool.opening import is_shared
 
 
 def check_diff(asked: argparse.Namespace) -> int:
     """Prints what the relay answers. Raises OSError when it cannot be reached."""
+    url = load_relay(asked.config).spool.url
+    if is_shared(url):
+        print("callpro-relay: several relays may run on this spool, each with rules of its own", file=sys.stderr)
+        return 1
     try:
-        answer = ask(control_path(load_relay(asked.config).spool.url), Order(Action.DIFF))
+        answer = ask(control_path(url), Order(Action.DIFF))
     except NotRunning:
         print("callpro-relay: no relay runs on this spool, so there is nothing to compare with", file=sys.stderr)
         return 1

@@ -39,7 +39,7 @@ def test_each_customer_with_every_value_that_changes(tmp_path):
         """\
 upstreams:
   acme: {type: smtp, host: localhost, username: acme, password: geheim-2, timeout: 20s}
-  spare: {type: maildir, path: /tmp/spare}
+  spare: {type: maildir, path: /var/mail/spare}
 routes:
   - {from: acme.nl, via: [acme, spare], sender: {address: post@callcenter.nl}}
   - {from: [globex.nl, "*.globex.nl"], via: spare, pace: {per_minute: 60}}
