@@ -22,6 +22,7 @@ from ops.command_parser import AT_NIGHT, CommandParser
 from ops.completion import add_completion
 from ops.convert_postfix import add_convert_postfix
 from ops.doctor_command import add_doctor
+from ops.expiry_command import add_expiry
 from ops.onboard_command import add_onboard
 from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
@@ -145,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_asking(commands)
     add_queue(commands, _add)
     add_doctor(commands, _add)
+    add_expiry(commands, _add)
     add_convert_postfix(commands, _add)
     add_onboard(commands, _add)
     add_completion(commands, _add, _parser)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -197,11 +198,24 @@ class _RulesReader:
         kind = self._kind(block, entry.key.place, path)
         if kind is None:
             return
-        settings = self._reader.block(self._kinds[kind], block, path, frozenset(("type", "pace")))
+        settings = self._reader.block(self._kinds[kind], block, path, frozenset(("type", "pace", "expires")))
         entered = block.entries.get("pace")
         pace = self._reader.block(Rate, entered.value, join(path, "pace")) if entered else Rate()
         if settings is not None and pace is not None:
-            self._upstreams[name] = UpstreamRule(name, kind, settings, entry.key.place, pace)
+            expires = self._day(block, path)
+            self._upstreams[name] = UpstreamRule(name, kind, settings, entry.key.place, pace, expires)
+
+    def _day(self, block: Block, path: str) -> date | None:
+        """The day that `expires` states."""
+        entry = block.entries.get("expires")
+        if entry is None:
+            return None
+        try:
+            return date.fromisoformat(entry.value.text if isinstance(entry.value, Scalar) else "")
+        except ValueError:
+            wrong, mend = "is not a day", "write the day on which the secret ends, like 2027-03-31"
+            self._problems.add(entry.value.place, join(path, "expires"), wrong, mend)
+            return None
 
     def _kind(self, block: Block, place: Place, path: str) -> str | None:
         where = join(path, "type")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from config import names, network
 from config.credentials import Secret
-from config.fields import Duration, Fault, Mistake, Settings, Size, setting
+from config.fields import Duration, Fault, Mistake, Settings, Size, is_loopback, setting
 
 NOT_BUILT: Final = "is not built yet"
 SHORTEST_TOKEN: Final = 16
@@ -216,6 +216,51 @@ class Webhooks(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertMail(Settings):
+    """Alerts by mail."""
+
+    from_: tuple[str, ...] = setting(
+        key="from",
+        doc="Senders of ours: an alert takes the route of the first whose route works and is not what it is about.",
+        example="relay@callcenter.nl",
+        check=names.address,
+    )
+    to: tuple[str, ...] = setting(doc="Who is told.", example="beheer@callcenter.nl", check=names.address)
+
+    def faults(self) -> Iterator[Fault]:
+        if not all(address.isascii() for address in (*self.from_, *self.to)):
+            yield Fault("", "has an address with letters beyond plain ASCII", "write it without accents")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alerts(Settings):
+    """Who is told of trouble, once while it lasts: by every way that stands here."""
+
+    mail: AlertMail | None = setting(default=None, doc="By mail, through a route that works.")
+    webhook: Secret | None = setting(
+        default=None,
+        doc="By POST of JSON to this https URL, by reference: whoever knows such a URL may write there.",
+        example="systemd:alert-webhook",
+    )
+    command: tuple[str, ...] = setting(
+        default=(), doc="By a program and its arguments; JSON stands on its input.", example="/usr/local/bin/page-us"
+    )
+    per_hour: int = setting(
+        default=20, doc="Most alerts in any hour; the next one says how many were left out.", minimum=1
+    )
+    repeat: Duration = setting(
+        default=Duration(86400), doc="How long a trouble that lasts is not told again.", minimum=60
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if not (self.mail or self.webhook or self.command):
+            yield Fault("", "tells nobody", "write `mail:`, `webhook:` or `command:`, or leave it out")
+        url = self.webhook.reveal() if self.webhook else ""
+        if url and not url.startswith("https://") and not (url.startswith("http://") and is_loopback(url)):
+            yield Fault("webhook", "is no https URL", "store the whole URL that the service gave you")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dns(Settings):
     """Whom `route`, `doctor` and `onboard` ask; mail itself never waits for these."""
 
@@ -281,6 +326,7 @@ class Relay(Settings):
     delivery: Delivery = setting(default=Delivery(), doc="When and how often we try.")
     status: Status | None = setting(default=None, doc="The status page; off when absent.")
     webhooks: Webhooks | None = setting(default=None, doc="Providers' events; off when absent.")
+    alerts: Alerts | None = setting(default=None, doc="Who is told of trouble; nobody when absent: the log has it.")
     dns: Dns = setting(default=Dns(), doc="Whom the commands that look into the DNS ask.")
     doctor: Doctor = setting(default=Doctor(), doc="The look at every route that the relay takes by itself.")
     call_centre: CallCentre | None = setting(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 from config import names
@@ -227,13 +228,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRule:
-    """An `upstreams:` entry: the settings are of the class that its kind brought, `pace` is what ops wrote beside."""
+    """An `upstreams:` entry: the settings are of the class that its kind brought, `pace` and `expires` (the day on
+    which its secret ends) are what ops wrote beside.
+    """
 
     name: str
     kind: str
     settings: Settings
     place: Place
     pace: Rate = Rate()
+    expires: date | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,9 @@ def _upstream(name: str, settings: type[Settings]) -> Schema:
     block = _block(settings)
     kind = {"const": name, "description": "The kind of upstream."}
     pace = {"description": "Most that may be sent by it, for all routes together.", **_block(Rate)}
-    block["properties"] = {"type": kind, **block["properties"], "pace": pace}
+    said = "The day on which its secret ends, for the calendar and its alerts, as year-month-day."
+    expires = {"description": said, "type": "string", "format": "date", "examples": ["2027-03-31"]}
+    block["properties"] = {"type": kind, **block["properties"], "pace": pace, "expires": expires}
     block["required"] = ["type", *block.get("required", ())]
     return block
 

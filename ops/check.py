@@ -64,6 +64,7 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
         rules = rules if all(problem.warning for problem in found) else None
     if relay is not None and rules is not None:
         problems += _half_webhooks(relay, rules, str(path))
+        problems += _alerts_without_a_route(relay, rules, str(path))
     return Checked(relay, rules, by_place(problems))
 
 
@@ -172,6 +173,16 @@ def _half_webhooks(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:
     elif not keys:
         mend = "give an upstream its webhook key (docs/webhooks.md), or leave it out"
         yield Problem(Place(file, 1), "webhooks", "listens for nobody, as no upstream has a webhook key", mend, True)
+
+
+def _alerts_without_a_route(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:
+    """An alert by mail leaves by the rules like every mail."""
+    mail = relay.alerts.mail if relay.alerts else None
+    table = Table(rules.routes)
+    for sender in mail.from_ if mail else ():
+        if table.match(sender) is None:
+            wrong, mend = f"no route takes {sender}, so no alert leaves by it", "add a route for it, or name another"
+            yield Problem(Place(file, 1), "alerts.mail.from", wrong, mend, True)
 
 
 def _unused(rules: Rules) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from delivery.holds import HeldWay
+from ops.expiry import Expiry
 from ops.rules_diff import Change
 from routing.events import emit
 from spool.contract import Spool, SpoolFull, SpoolUnavailable, Steps, id_text, unheard
@@ -33,7 +34,7 @@ class OrderRefused(Exception):
 
 
 class Action(StrEnum):
-    """What is ordered. `HOLDS` and `DIFF` only ask."""
+    """What is ordered. `HOLDS`, `DIFF` and `EXPIRY` only ask."""
 
     HOLD = "hold"
     RELEASE = "release"
@@ -41,6 +42,10 @@ class Action(StrEnum):
     DROP = "drop"
     HOLDS = "holds"
     DIFF = "diff"
+    EXPIRY = "expiry"
+
+
+_ASKING = (Action.HOLDS, Action.DIFF, Action.EXPIRY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Of the mails or subjects that were named, those it was `done` to and those `left` alone; `holds` and `ways` are
-    what is on hold, by people and by delivery; `changes` what a reload would change, `refusal` why it would be refused.
+    what is on hold, by people and by delivery; `changes` what a reload would change, `refusal` why it would be refused;
+    `expiries` what ends and when.
     """
 
     done: int = 0
@@ -68,6 +74,7 @@ class Answer:
     ways: tuple[HeldWay, ...] = ()
     changes: tuple[Change, ...] = ()
     refusal: str | None = None
+    expiries: tuple[Expiry, ...] = ()
 
 
 def order_text(order: Order) -> str:
@@ -98,7 +105,8 @@ def read_answer(found: dict[str, Any]) -> Answer:
     holds = tuple(Hold(**{**hold, "scope": Scope(hold["scope"])}) for hold in found["holds"])
     ways = tuple(HeldWay(**way) for way in found["ways"])
     changes = tuple(Change(**{**each, "what": tuple(each["what"])}) for each in found.get("changes", ()))
-    return Answer(found["done"], found["left"], holds, ways, changes, found.get("refusal"))
+    expiries = tuple(Expiry(**{**each, "routes": tuple(each["routes"])}) for each in found.get("expiries", ()))
+    return Answer(found["done"], found["left"], holds, ways, changes, found.get("refusal"), expiries)
 
 
 def subjects(which: Filter) -> tuple[Key, ...]:
@@ -131,10 +139,11 @@ def subject_text(which: Filter) -> str:
 
 class Hands:
     """Carries out orders. `scheduler` is None where no relay runs; `routes` gives the names that the rules have.
-    `rehearse` tells what a reload would do.
+    `rehearse` tells what a reload would do, `expiries` what ends.
     """
 
     rehearse: Callable[[], Awaitable[Rehearsed]] | None = None
+    expiries: Callable[[], tuple[Expiry, ...]] | None = None
 
     def __init__(
         self, spool: Spool, scheduler: Scheduler | None, routes: Callable[[], Collection[str]], now: Callable[[], float]
@@ -146,7 +155,7 @@ class Hands:
 
     async def carry_out(self, order: Order, told: Steps = unheard) -> Answer:
         """`told` hears how many mails it is through with. Raises OrderRefused, SpoolFull and SpoolUnavailable."""
-        if order.action not in (Action.HOLDS, Action.DIFF) and not order.which.says_something:
+        if order.action not in _ASKING and not order.which.says_something:
             raise OrderRefused("say which mail")
         match order.action:
             case Action.HOLD:
@@ -165,6 +174,8 @@ class Hands:
                 return Answer(holds=self._spool.held.all(), ways=self._scheduler.held() if self._scheduler else ())
             case Action.DIFF:
                 return await self._diff()
+            case Action.EXPIRY:
+                return Answer(expiries=self.expiries() if self.expiries else ())
         which = {name: value for name, value in asdict(order.which).items() if value}
         which["ids"] = [id_text(number) for number in order.which.ids][:10] or None
         done = {"done": answer.done, "left": answer.left}

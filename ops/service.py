@@ -24,6 +24,7 @@ from config.fields import Settings
 from config.relay_settings import Relay
 from config.rules import Route, Rules
 from delivery.clock import SetBack
+from delivery.holds import HeldWay
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from intake.server import Intake
@@ -32,6 +33,8 @@ from ops.activation import inherited
 from ops.check import Checked, check
 from ops.control import Control, control_path
 from ops.descriptors import raise_limit
+from ops.expiry import Expiry, calendar
+from ops.expiry_watch import Told, watch_expiry
 from ops.orders import Hands
 from ops.reload import Reloader, tell_problem
 from ops.rules_watch import Look, look, watch
@@ -115,7 +118,7 @@ class Service:
         intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname, inherited=handed)
         hands = Hands(rooms.spool, rooms.scheduler, lambda: rooms.plan.routes, time.time)
         reloader = self._reloader(rooms)
-        hands.rehearse = reloader.rehearse
+        hands.rehearse, hands.expiries = reloader.rehearse, partial(_expiries, rooms)
         rooms.site = await self._status(rooms, intake, hands)
         await rooms.scheduler.start()
         control = self._control(rooms, hands)
@@ -129,7 +132,9 @@ class Service:
             if rooms.site:
                 rooms.site.serving()
             chores = [asyncio.create_task(self._housekeeping(rooms)), asyncio.create_task(self._watch_clock(rooms))]
-            chores += [task for task in (self._watchdog(rooms), self._doctor(rooms), self._watch_rules(rooms)) if task]
+            more = (self._alerts(rooms), self._watchdog(rooms), self._doctor(rooms), self._watch_rules(rooms))
+            chores += [task for task in more if task]
+            chores += [asyncio.create_task(watch_expiry(hands.expiries, Told(_beside(rooms, ".expiry"))))]
             try:
                 await self._until_stopped(rooms, intake, reloader)
             finally:
@@ -227,6 +232,18 @@ class Service:
             return None
         return control
 
+    def _alerts(self, rooms: _Rooms) -> asyncio.Task[None] | None:
+        """Who is told of trouble, where ops say so; else its code is not even loaded."""
+        if rooms.relay.alerts is None:
+            return None
+        from ops.alert_sending import Alerting
+
+        def trouble() -> tuple[tuple[HeldWay, ...], Mapping[str, float]]:
+            return rooms.scheduler.held(), rooms.scheduler.unreachable()
+
+        settings, plan = rooms.relay.alerts, lambda: rooms.plan
+        return asyncio.create_task(Alerting(settings, rooms.spool, plan, trouble, rooms.host.hostname).run())
+
     def _doctor(self, rooms: _Rooms) -> asyncio.Task[None] | None:
         """The daily look at every route, unless ops switched it off."""
         every = rooms.relay.doctor.every
@@ -283,6 +300,16 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 10, 20)
+
+
+def _expiries(rooms: _Rooms) -> tuple[Expiry, ...]:
+    return calendar(rooms.relay, rooms.plan.routes.values(), rooms.plan.rules, rooms.host.trust.seen)
+
+
+def _beside(rooms: _Rooms, suffix: str) -> Path | None:
+    """A file beside the spool; none where the spool is a database server's."""
+    url = rooms.relay.spool.url
+    return None if is_shared(url) else control_path(url).with_suffix(suffix)
 
 
 def _addresses(intake: Intake) -> list[str]:

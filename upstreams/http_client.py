@@ -96,6 +96,9 @@ class HttpClient:
         async with asyncio.timeout(self._timeout):
             transport = await self._opened()
             response = await transport.handle_async_request(request)
+        stream = response.extensions.get("network_stream")
+        tls = stream.get_extra_info("ssl_object") if stream is not None else None
+        self._trust.saw(f"{request.url.host}:{request.url.port or 443}", tls)
         try:
             body, whole = await _body(response, reply_limit)
         finally:

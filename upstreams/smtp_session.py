@@ -114,7 +114,7 @@ class Opener:
             self._tls = self._tls or context
         opening = _Opening(way, self._host.hostname, self._timeout, self._tls)
         try:
-            return await _obeying(opening.run())
+            session = await _obeying(opening.run())
         except _Stopped as stopped:
             return stopped.outcome
         except aiosmtplib.SMTPResponseException as refusal:
@@ -125,6 +125,8 @@ class Opener:
             return self._replies.classify(Reply(refusal.code, one_line(text)), opening.stage)
         except (OSError, aiosmtplib.SMTPException) as error:
             return _trouble(error, opening.stage, way, self._timeout)
+        self._host.trust.saw(f"{way.host}:{way.port}", session.wire.transport.get_extra_info("ssl_object"))
+        return session
 
     def remember(self, session: Session, way: SmtpWay) -> None:
         """Keep the TLS session of a connection that has spoken, for the next one."""

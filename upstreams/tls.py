@@ -18,12 +18,20 @@ class Trust:
     an HTTP client sets its protocol names (ALPN, RFC 7301) on the one it uses, and an SMTP server may refuse them.
     """
 
-    __slots__ = ("_http", "_lock", "_smtp")
+    __slots__ = ("_http", "_lock", "_smtp", "seen")
 
     def __init__(self) -> None:
+        self.seen: dict[str, float] = {}
+        """When the certificates of servers end (unix seconds), by host and port, as each was shown last."""
         self._http: ssl.SSLContext | None = None
         self._smtp: ssl.SSLContext | None = None
         self._lock = Lock()
+
+    def saw(self, place: str, tls: ssl.SSLObject | None) -> None:
+        """Note the certificate of an open connection to `place`."""
+        shown = tls.getpeercert() if tls is not None else None
+        if shown and "notAfter" in shown:
+            self.seen[place] = float(ssl.cert_time_to_seconds(str(shown["notAfter"])))
 
     def for_http(self) -> ssl.SSLContext:
         """The context of all HTTP clients. The first call reads the trust store: make it in a thread."""

@@ -1,0 +1,138 @@
+"""Which events of the log are told to people, when, and in which words. Decides only; alert_sending.py sends.
+
+Must never tell the same trouble again and again, nor more than so many an hour.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from config.relay_settings import Alerts
+
+_HOUR: Final = 3600.0
+_BRIEF: Final = 300.0
+"""Seconds that an upstream may be unreachable before anybody is told: a restart of theirs is no news."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """An event that is told: `words` is the sentence, `about` the fields that make it the same trouble as before,
+    `ends` the event that says it is over. `patience` is in seconds.
+    """
+
+    words: str
+    about: tuple[str, ...]
+    ends: str | None = None
+    patience: float = 0.0
+
+
+SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
+    {
+        "held": Sort("Route {route} is on hold, {upstream} does not work: {reply}", ("route", "upstream"), "released"),
+        "unreachable": Sort("Nobody answers at {upstream}: {reply}", ("upstream",), "reached", _BRIEF),
+        "quota_near": Sort("{account} has sent {recipients} of {per_day} recipients a day", ("account",)),
+        "expiry_near": Sort("{what} of {where} ends in {days} days", ("what", "where", "days")),
+        "reload_refused": Sort("New rules were refused: {why}", (), "reloaded"),
+        "spool.trouble": Sort("The spool cannot write: {error}", (), "spool.recovered"),
+        "spool.mail_unreadable": Sort("Mail {mail} cannot be read back: {error}", ("mail",)),
+        "doctor_problem": Sort("{route}: {check} {where}: {what}", ("route", "check", "where"), "doctor_mended"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What is told: `text` is one sentence, `fields` those of the event; `left_out` alerts before it were too many."""
+
+    event: str
+    text: str
+    fields: Mapping[str, Any]
+    at: float
+    left_out: int = 0
+
+
+class Desk:
+    """Decides what is told. Times are unix seconds, handed in. Pure."""
+
+    def __init__(self, settings: Alerts) -> None:
+        self._repeat = settings.repeat
+        self._per_hour = settings.per_hour
+        self._told: dict[tuple[str, ...], float] = {}
+        self._brief: dict[tuple[str, ...], tuple[float, Alert]] = {}
+        self._sent: deque[float] = deque()
+        self._left_out = 0
+
+    def hear(self, event: str, fields: Mapping[str, Any], now: float) -> Alert | None:
+        """An event of the log; what is to be told now because of it."""
+        for name, other in SORTS.items():
+            if other.ends == event:
+                self._told.pop(_key(name, other, fields), None)
+                self._brief.pop(_key(name, other, fields), None)
+        sort = SORTS.get(event)
+        if sort is None:
+            return None
+        key, alert = _key(event, sort, fields), Alert(event, _words(sort, fields), dict(fields), now)
+        if sort.patience:
+            self._brief.setdefault(key, (now + sort.patience, alert))
+            return None
+        return self._allow(key, alert, now)
+
+    def due(self, now: float) -> list[Alert]:
+        """Troubles that have lasted long enough."""
+        ready = [key for key, (at, _) in self._brief.items() if at <= now]
+        allowed = [self._allow(key, self._brief.pop(key)[1], now) for key in ready]
+        return [alert for alert in allowed if alert is not None]
+
+    def _allow(self, key: tuple[str, ...], alert: Alert, now: float) -> Alert | None:
+        self._told = {known: at for known, at in self._told.items() if now - at < self._repeat}
+        if key in self._told:
+            return None
+        while self._sent and now - self._sent[0] >= _HOUR:
+            self._sent.popleft()
+        self._told[key] = now
+        if len(self._sent) >= self._per_hour:
+            self._left_out += 1
+            return None
+        self._sent.append(now)
+        left_out, self._left_out = self._left_out, 0
+        return Alert(alert.event, alert.text, alert.fields, now, left_out)
+
+
+class Ear(logging.Handler):
+    """Hears the log and hands on what `SORTS` knows, whatever thread it comes from."""
+
+    def __init__(self, hand_on: Callable[[str, Mapping[str, Any]], None]) -> None:
+        super().__init__()
+        self._hand_on = hand_on
+        self._names = {*SORTS, *[sort.ends for sort in SORTS.values() if sort.ends]}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = getattr(record, "fields", None)
+        if fields is None or record.msg not in self._names:
+            return
+        if record.msg == "held" and record.levelno < logging.ERROR:
+            return  # it is not over yet, and was told the first time
+        self._hand_on(str(record.msg), fields)
+
+
+def _key(event: str, sort: Sort, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    return event, *[str(fields.get(name)) for name in sort.about]
+
+
+class _Known(dict[str, Any]):
+    def __missing__(self, name: str) -> str:
+        return "?"
+
+
+def _words(sort: Sort, fields: Mapping[str, Any]) -> str:
+    told = sort.words.format_map(_Known({name: _one_line(value) for name, value in fields.items()}))
+    return f"{told} -> {_one_line(fields['hint'])}" if fields.get("hint") else told
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())

@@ -1,0 +1,100 @@
+"""What is told to people and what is not: once while it lasts, within the hour's cap, and not for a hiccup."""
+
+from __future__ import annotations
+
+import logging
+from email import message_from_bytes, policy
+
+from config.fields import Duration
+from config.relay_settings import AlertMail, Alerts
+from ops.alert_sending import as_json, letter
+from ops.alerts import SORTS, Desk, Ear
+from routing.events import emit
+
+NOW = 1_700_000_000.0
+HELD = {"route": "acme.nl", "upstream": "acme", "reply": "535 5.7.8 bad\r\nlogin", "hint": "Ask for it."}
+
+
+def settings(**changes: object) -> Alerts:
+    mail = AlertMail(from_=("relay@callcenter.nl",), to=("beheer@callcenter.nl",))
+    return Alerts(**{"mail": mail, "repeat": Duration(86400), **changes})
+
+
+def test_a_trouble_is_told_once_until_it_ended_or_a_day_is_over():
+    desk = Desk(settings())
+    alert = desk.hear("held", HELD, NOW)
+    assert alert is not None
+    assert alert.text == "Route acme.nl is on hold, acme does not work: 535 5.7.8 bad login -> Ask for it."
+    assert desk.hear("held", HELD, NOW + 3600) is None
+    assert desk.hear("held", {**HELD, "route": "globex.nl"}, NOW + 3600) is not None, "another customer"
+    assert desk.hear("released", {"route": "acme.nl", "upstream": "acme"}, NOW + 7200) is None
+    assert desk.hear("held", HELD, NOW + 7201) is not None, "it ended meanwhile"
+    assert desk.hear("held", HELD, NOW + 7201 + 86399) is None
+    assert desk.hear("held", HELD, NOW + 7201 + 86400) is not None
+
+
+def test_a_host_that_was_away_for_a_moment_is_no_news():
+    desk = Desk(settings())
+    away = {"upstream": "acme", "reply": "Connection refused"}
+    assert desk.hear("unreachable", away, NOW) is None
+    desk.hear("reached", {"upstream": "acme"}, NOW + 60)
+    assert desk.due(NOW + 1000) == []
+    desk.hear("unreachable", away, NOW + 2000)
+    assert desk.due(NOW + 2299) == []
+    (alert,) = desk.due(NOW + 2300)
+    assert alert.text == "Nobody answers at acme: Connection refused"
+    assert desk.due(NOW + 9000) == []
+
+
+def test_no_more_than_so_many_an_hour_and_the_next_says_how_many_were_left_out():
+    desk = Desk(settings(per_hour=3))
+    told = [desk.hear("held", {**HELD, "route": f"c{number}.nl"}, NOW + number) for number in range(10)]
+    assert [alert is not None for alert in told] == [True] * 3 + [False] * 7
+    later = desk.hear("quota_near", {"account": "x", "recipients": 9, "per_day": 10}, NOW + 3600)
+    assert later is not None
+    assert later.left_out == 7
+    assert b"and 7 more before" in as_json(later, "relay.test")
+
+
+def test_each_step_of_an_end_is_another_alert():
+    desk = Desk(settings())
+    for days in (30, 14, 7, 1):
+        assert desk.hear("expiry_near", {"what": "api key", "where": "up", "days": days}, NOW) is not None
+
+
+def test_every_sort_can_be_said_with_whatever_fields_come():
+    desk = Desk(settings(per_hour=100))
+    for name, sort in SORTS.items():
+        alert = desk.hear(name, {}, NOW)
+        assert (alert is None) == bool(sort.patience)
+        assert alert is None or "{" not in alert.text
+
+
+def test_the_ear_hears_what_matters_and_not_the_rest():
+    heard = []
+    log = logging.getLogger("test.alerts")
+    log.setLevel(logging.INFO)
+    ear = Ear(lambda event, fields: heard.append((event, fields)))
+    log.addHandler(ear)
+    try:
+        emit(log, "held", logging.ERROR, route="acme.nl")
+        emit(log, "held", logging.WARNING, route="acme.nl")
+        emit(log, "delivered", route="acme.nl")
+        emit(log, "released", route="acme.nl")
+        log.error("held up by %s", "nothing")
+    finally:
+        log.removeHandler(ear)
+    assert heard == [("held", {"route": "acme.nl"}), ("released", {"route": "acme.nl"})]
+
+
+def test_what_others_said_cannot_break_the_letter():
+    desk = Desk(settings())
+    alert = desk.hear("held", {**HELD, "reply": "535 x\r\nBcc: evil@example.org\r\n\r\n\u00e9"}, NOW)
+    assert alert is not None
+    raw = letter(alert, "relay@callcenter.nl", ("beheer@callcenter.nl",), "0000000000001", "relay.test")
+    mail = message_from_bytes(raw, policy=policy.SMTP)
+    assert not mail.defects
+    assert (mail["Bcc"], mail["Auto-Submitted"]) == (None, "auto-generated")
+    assert mail["Subject"] == "callpro-relay relay.test: held"
+    assert "535 x Bcc: evil@example.org \u00e9" in mail.get_content()
+    assert b"\n" not in raw.replace(b"\r\n", b"")
