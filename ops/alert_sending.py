@@ -166,7 +166,7 @@ def letter(alert: Alert, sender: str, to: tuple[str, ...], number: str, hostname
     lines += [f"{name}: {' '.join(str(value).split())}" for name, value in alert.fields.items()]
     lines += [
         "",
-        f"callpro-relay on {hostname}. A trouble is told once while it lasts; `alerts.repeat` says after how long again.",
+        f"callpro-relay on {hostname}. A trouble is told once while it lasts, and again after `alerts.repeat`.",
     ]
     head = (
         f"From: callpro-relay <{sender}>",
