@@ -25,6 +25,7 @@ from upstreams.http_client import HttpClient
 
 _log = logging.getLogger("relay.alerts")
 _PATIENCE: Final = 30.0
+_LOOK_EVERY: Final = 5.0
 _WAITING: Final = 200
 """Most events that may wait to be looked at; beyond it they are in the log alone."""
 
@@ -69,7 +70,7 @@ class Alerting:
 
     async def _next(self) -> None:
         try:
-            event, fields = await asyncio.wait_for(self._heard.get(), 1.0)
+            event, fields = await asyncio.wait_for(self._heard.get(), _LOOK_EVERY)
             told = self._desk.hear(event, fields, self._clock())
             alerts = [told] if told else []
         except TimeoutError:
@@ -114,7 +115,7 @@ class Alerting:
     def _route(self, sender: str, alert: Alert) -> str | None:
         plan = self._plan()
         route = plan.table.match(sender)
-        if route is None:
+        if route is None or self._spool.held.route(route.name):
             return None
         held, away = self._trouble()
         broken = {way.upstream for way in held if way.route == route.name} | away.keys()
