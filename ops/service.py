@@ -40,7 +40,7 @@ from ops.reload import Reloader, tell_problem
 from ops.rules_watch import Look, look, watch
 from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
-from spool.contract import Spool
+from spool.contract import Spool, SpoolUnavailable
 from spool.opening import is_shared, open_spool
 from upstreams.base import Host, Kind
 from upstreams.tls import require_trust
