@@ -58,6 +58,7 @@ def repair(content: bytes, now: float, hostname: str, queue_id: str) -> Repaired
     if (message_id := _conforming(content)) is not None:
         return Repaired(content, (), message_id) if header_end(content) <= LARGEST_HEADER else None
     frame: tuple[_Step, ...] = (
+        ("nul_bytes", drop_nul),
         ("line_endings", mend_line_endings),
         ("leading_bytes", drop_leading_bytes),
         ("blank_line", insert_blank_line),
@@ -93,7 +94,9 @@ def _conforming(content: bytes) -> str | None:
     nothing but the header block.
     """
     end = content.find(b"\r\n\r\n")
-    if end < 0 or not content.endswith(b"\r\n") or not only_crlf(content) or has_long_line(content):
+    if end < 0 or b"\0" in content or not content.endswith(b"\r\n"):
+        return None
+    if not only_crlf(content) or has_long_line(content):
         return None
     block = b"\n" + content[:end]
     if not block.isascii() or block[1:2] in (b" ", b"\t") or _NO_FIELD.search(block):
@@ -123,6 +126,13 @@ def only_crlf(content: bytes) -> bool:
     seen = io.IncrementalNewlineDecoder(None, translate=False)
     seen.decode(content.decode("latin-1"), final=True)
     return seen.newlines == "\r\n"
+
+
+def drop_nul(content: bytes) -> bytes:
+    """Without NUL (RFC 5322 2.2 and 3.5 allow none): a server behind us that drops it would see CRLF.CRLF where we saw
+    CRLF, NUL and a dot, and take one mail for two.
+    """
+    return content.replace(b"\0", b"")
 
 
 def mend_line_endings(content: bytes) -> bytes:

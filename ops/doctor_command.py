@@ -18,6 +18,7 @@ from config.relay_settings import Relay
 from ops.check import Checked, check, secrets_beside
 from ops.doctor import Grade, Patient, Verdict, chosen, domains_of, examine, from_check, from_rules, sender_of
 from ops.terminal import Paint, paint_for, plain
+from routing.table import Table
 from upstreams import KINDS
 from upstreams.base import Host
 from upstreams.tls import require_trust
@@ -56,6 +57,11 @@ def _verdicts(asked: argparse.Namespace, checked: Checked) -> list[Verdict] | No
         return None
     found = from_rules(checked.problems, routes)
     found += asyncio.run(_examined(asked, checked, checked.relay))
+    if not asked.no_probes and asked.which is None:
+        from ops.open_relay import open_relay
+
+        table = Table(checked.rules.routes)
+        found += open_relay(checked.relay, lambda sender: table.match(sender) is not None)
     from ops.doctor_quota import quota
 
     found += quota(checked.relay, checked.rules, frozenset(route.name for route in routes))

@@ -83,6 +83,14 @@ def test_line_endings(raw: bytes, body: bytes) -> None:
     assert mended(HEAD + b"\r\n" + raw) == (HEAD + b"\r\n" + body, ("line_endings",))
 
 
+@pytest.mark.parametrize(
+    ("raw", "body"), [(b"a\0b\r\n", b"ab\r\n"), (b"x\r\n\0.\r\0\ny\r\n", b"x\r\n.\r\ny\r\n"), (b"\0", b"")]
+)
+def test_nul_bytes_go_before_a_server_behind_us_drops_them(raw: bytes, body: bytes) -> None:
+    content, names = mended(HEAD + b"X-Padded: naam\0\0\r\n\r\n" + raw)
+    assert (content, names[0]) == (HEAD + b"X-Padded: naam\r\n\r\n" + body, "nul_bytes")
+
+
 @pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b"From x Mon Nov 2 09:00:00 2026\r\n", b">From x y\r\n\xef\xbb\xbf"])
 def test_leading_bytes_go(lead: bytes) -> None:
     assert mended(lead + HEAD + b"\r\nFrom x\r\n") == (HEAD + b"\r\nFrom x\r\n", ("leading_bytes",))
@@ -235,7 +243,7 @@ def test_any_bytes_come_out_sound_and_a_second_pass_changes_nothing(raw: bytes) 
     assert mended(content) == (content, ())
 
 
-@given(st.lists(st.binary(max_size=200).filter(lambda raw: not set(raw) & {10, 13}), max_size=8))
+@given(st.lists(st.binary(max_size=200).filter(lambda raw: not set(raw) & {0, 10, 13}), max_size=8))
 def test_the_body_of_a_conforming_mail_keeps_every_byte(lines: list[bytes]) -> None:
     head = HEAD + b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
     content = head + b"".join(line + b"\r\n" for line in lines)

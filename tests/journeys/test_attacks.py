@@ -11,24 +11,9 @@ import pytest
 
 from tests.fakes.relay_process import ROOT, RelayProcess
 from tests.fakes.smtp import FakeSmtp
+from tests.journeys.ends import ENDS, smuggled
 
-ENDS = {
-    "LF.LF": b"\n.\n",
-    "LF.CRLF": b"\n.\r\n",
-    "CRLF.LF": b"\r\n.\n",
-    "CR.CR": b"\r.\r",
-    "CR.CRLF": b"\r.\r\n",
-    "CRLF.CR": b"\r\n.\r",
-    "CRLF.CRCRLF": b"\r\n.\r\r\n",
-    "CRLF.NULCRLF": b"\r\n.\x00\r\n",
-    "CRLFNUL.CRLF": b"\r\n\x00.\r\n",
-    "CRLFCR.CRLF": b"\r\n\r.\r\n",
-    "CRLF..LF": b"\r\n..\n",
-    "CRLF..CRLF": b"\r\n..\r\n",
-}
-SMUGGLED = (
-    b"MAIL FROM:<boss@acme.nl>\r\nRCPT TO:<victim@example.nl>\r\nDATA\r\nSubject: evil\r\n\r\nPay.\r\n.\r\nQUIT\r\n"
-)
+SMUGGLED = smuggled("acme.nl")
 
 
 def route(server: FakeSmtp) -> str:
