@@ -12,6 +12,7 @@ from typing import Any, Final
 from config.fields import Duration, Mistake, Size
 from config.nodes import Scalar, is_empty
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRUE: Final = frozenset(("true", "yes", "on"))
 _FALSE: Final = frozenset(("false", "no", "off"))
 _UNITS: Final = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800})
@@ -19,13 +20,17 @@ _SIZES: Final = MappingProxyType({"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "
 
 
 def string(scalar: Scalar) -> str:
-    """Text as it stands; numbers keep their digits. A bare yes/no word or nothing at all is a Mistake."""
+    """Text as it stands; numbers keep their digits. A bare yes/no word, nothing at all, or a line break is a Mistake:
+    no value may put a second line into a header or a command.
+    """
     if is_yes_no(scalar):
         raise Mistake(f"{scalar.text} without quotes means yes or no in YAML", f'write "{scalar.text}"')
     if is_empty(scalar):
         raise Mistake("has no value", "write one, or remove the key")
     if not scalar.text.strip():
         raise Mistake("is empty", "write a value, or remove the key")
+    if _CONTROL.search(scalar.text):
+        raise Mistake("holds a line break or another control character", "write it on one line, in visible characters")
     return scalar.text
 
 

@@ -19,6 +19,9 @@ from intake.inbound import Inbound
 COMMAND_OCTETS: Final = 2048
 """RFC 5321 4.5.3.1.4 says 512 and lets every extension add to it; ENVID, ORCPT and AUTH add more than 1000."""
 
+_SHOWN: Final = 20
+"""A longer word, or one with anything but letters and digits, is not said back: a reply must stay one line."""
+
 Method = Callable[[Any, str | None], Awaitable[None]]
 
 
@@ -181,7 +184,8 @@ class Connection(SMTP):
     async def _turn_down(self, name: str) -> None:
         self._bogus += 1
         if self._bogus < BOGUS_LIMIT:
-            await self.push(f'500 Error: command "{name}" not recognized')
+            shown = name if name.isalnum() and len(name) <= _SHOWN else "that"
+            await self.push(f'500 Error: command "{shown}" not recognized')
             return
         await self.push("502 5.5.1 Too many unrecognized commands, goodbye.")
         self._close()
