@@ -345,3 +345,7 @@ class Relay(Settings):
         for number, address in enumerate(addresses):
             if address in addresses[:number] and network.host_port(address)[1]:  # port 0 is another one each time
                 yield Fault(f"listen[{number}].address", f"{address} stands here twice", "keep one of the two")
+        for name, other in (("status", self.status), ("webhooks", self.webhooks)):
+            if other is not None and other.address in addresses and network.host_port(other.address)[1]:
+                wrong = f"{other.address} is where mail is accepted"
+                yield Fault(f"{name}.address", wrong, "give it a port of its own")

@@ -36,6 +36,7 @@ _SLIP: Final = 5
 _SLIPS: Final = ("500", "501", "502", "503", "555")
 
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
+_TOO_MANY: Final = "452 4.5.3 "
 _HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
 COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
 
@@ -128,6 +129,8 @@ class Dialogue(Connection):
             self._log_refusal(f"{code} {why}")
             self._write(f"{code} {self.hostname}: {why}")
             self._close()
+            if self.transport.get_write_buffer_size():  # it reads nothing, and would keep its place for ever
+                self.transport.abort()
 
     # ---- replies -----------------------------------------------------------------------------------------------
 
@@ -157,6 +160,10 @@ class Dialogue(Connection):
 
     def _log_refusal(self, reply: str) -> None:
         self._common.numbers.refused[reply.split(" ", 2)[1]] += 1
+        if reply.startswith(_TOO_MANY):
+            if self.envelope.overflowed:
+                return  # one line for a mail to thousands, not one for each
+            self.envelope.overflowed = True
         emit(
             _log,
             "refused",

@@ -54,6 +54,8 @@ class Transaction(Envelope):
 
     route: Route
     content: bytes
+    overflowed = False
+    """It was said once that these are too many recipients."""
 
 
 class Handler:

@@ -44,7 +44,7 @@ def _ascii_field(block: bytes, field: Field) -> bytes:
 
 def _ascii_value(name: str, value: bytes) -> bytes:
     if _ADDRESS_FIELDS.fullmatch(name):
-        return encode_names(value)
+        return _stable(value)
     if _PARAMETER_FIELDS.fullmatch(name):
         return _EIGHT_BIT.sub(b"?", _PARAMETER.sub(_ascii_parameter, value))
     if _IDENTIFIER_FIELDS.fullmatch(name):
@@ -52,6 +52,15 @@ def _ascii_value(name: str, value: bytes) -> bytes:
     if name.startswith("list-"):
         return _EIGHT_BIT.sub(lambda hit: b"%%%02X" % hit[0][0], value)
     return encode(decode(value))
+
+
+def _stable(value: bytes) -> bytes:
+    """As `encode_names`, again while it finds more: what is no address at first may be one after that."""
+    for _ in range(3):
+        before, value = value, encode_names(value)
+        if value == before:
+            break
+    return value
 
 
 def _ascii_parameter(found: re.Match[bytes]) -> bytes:

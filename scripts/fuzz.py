@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -82,9 +83,11 @@ def led_by_coverage(name: str) -> None:
     """Run atheris on one target until it finds something or is stopped."""
     import atheris
 
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], str(CORPUS / name)], TARGETS[name])
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory() as folder:  # what is only interesting goes here, a finding to the corpus
+        atheris.instrument_all()
+        found = f"-artifact_prefix={CORPUS / name}/"
+        atheris.Setup([sys.argv[0], folder, str(CORPUS / name), found, "-max_len=4000"], TARGETS[name])
+        atheris.Fuzz()
 
 
 def main() -> int:

@@ -53,6 +53,11 @@ def relay(folder, text, warnings=None):
     return load_relay((folder / "relay.yaml").relative_to(folder), warnings)
 
 
+def test_the_page_is_not_where_mail_is_accepted(folder):
+    found = problems(lambda: relay(folder, "listen: {address: '127.0.0.1:25'}\nstatus: {address: '127.0.0.1:25'}"))
+    assert found == ["relay.yaml:2  status.address: 127.0.0.1:25 is where mail is accepted; give it a port of its own"]
+
+
 def test_a_login_on_a_network_needs_tls(folder, monkeypatch):
     monkeypatch.setenv("SCANNER", "s3cret")
     users = "users: [{name: scanner, password: 'env:SCANNER'}, {name: scanner, password: 'env:SCANNER'}]"

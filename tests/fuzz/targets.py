@@ -9,7 +9,7 @@ import asyncio
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from config.credentials import Secret
 from config.loading import load_relay, load_rules
 from config.problems import ConfigInvalid, Problem
+from config.relay_settings import User
 from config.rules import Sender
 from intake.addresses import parse
 from intake.content import Content
@@ -138,24 +139,25 @@ def content(octets: bytes) -> None:
 class _Server:
     """A real intake on a loop in a thread of its own, for as long as the process lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Mapping[str, Any] | None) -> None:
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self._running = running(message_size=1 << 20, content_memory=4 << 20)
+        self._running = running(message_size=1 << 20, content_memory=4 << 20, guard=guard)
         self.house: House = self.call(self._running.__aenter__())
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
 
-_SERVERS: list[_Server] = []
+_SERVERS: dict[bool, _Server] = {}
 
 
-def server() -> _Server:
-    """Made when it is first asked for."""
-    if not _SERVERS:
-        _SERVERS.append(_Server())
-    return _SERVERS[0]
+def server(*, guarded: bool = False) -> _Server:
+    """Made when it is first asked for; a `guarded` one wants a login, `scanner` with `s3cret`."""
+    if guarded not in _SERVERS:
+        users = (User(name="scanner", password=Secret("env:S", "s3cret")),)
+        _SERVERS[guarded] = _Server({"users": users} if guarded else None)
+    return _SERVERS[guarded]
 
 
 async def _talk(house: House, octets: bytes) -> bytes:
@@ -175,7 +177,16 @@ _REPLY = re.compile(rb"(?:[2-5][0-9]{2}[ -][\x20-\x7e]{0,509}\r\n)*")
 
 def dialogue(octets: bytes) -> None:
     """Whatever a client says, it hears replies, no bug of ours, and each 250 to a mail is one mail in the spool."""
-    at = server()
+    _dialogue(octets, server())
+
+
+def login(octets: bytes) -> None:
+    """The same where a login is asked for: no mail without it."""
+    heard, kept = _dialogue(octets, server(guarded=True))
+    assert not kept or b"\r\n235 2.7.0 " in heard
+
+
+def _dialogue(octets: bytes, at: _Server) -> tuple[bytes, int]:
     house = at.house
     before = len(house.spool.arrivals)
     heard = at.call(_talk(house, octets))
@@ -191,6 +202,7 @@ def dialogue(octets: bytes) -> None:
             assert address.isascii()
             assert address.isprintable()
     del house.spool.arrivals[:]
+    return heard, len(kept)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -201,6 +213,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "addresses": addresses,
     "content": content,
     "dialogue": dialogue,
+    "login": login,
 }
 
 TOKENS: dict[str, tuple[bytes, ...]] = {
@@ -247,3 +260,15 @@ TOKENS: dict[str, tuple[bytes, ...]] = {
     ),
 }  # fmt: skip
 TOKENS["rewriting"] = TOKENS["repairs"]
+TOKENS["login"] = (
+    *TOKENS["dialogue"],
+    *(
+        b"AUTH PLAIN AHNjYW5uZXIAczNjcmV0\r\n",
+        b"AUTH LOGIN\r\n",
+        b"c2Nhbm5lcg==\r\n",
+        b"czNjcmV0\r\n",
+        b"*\r\n",
+        b"=\r\n",
+    ),
+    *(b"AUTH PLAIN\r\n", b"AHNjYW5uZXIAczNjcmV0\r\n", b"AUTH LOGIN c2Nhbm5lcg==\r\n", b"STARTTLS\r\n", b"A" * 13000),
+)

@@ -28,7 +28,7 @@ def test_a_little_more_of_each(name: str) -> None:
     pieces = st.lists(st.sampled_from(TOKENS[name]) | st.binary(max_size=8), max_size=30).map(b"".join)
 
     @settings(
-        max_examples=40 if name in ("dialogue", "config") else 100,
+        max_examples=40 if name in ("dialogue", "login", "config") else 100,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

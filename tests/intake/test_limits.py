@@ -162,6 +162,27 @@ def test_a_client_that_speaks_no_smtp_is_turned_out_and_cannot_fill_the_log(slip
     with_house(test)
 
 
+def test_a_client_that_reads_no_answers_does_not_keep_its_place() -> None:
+    async def test(house: House) -> None:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, ("127.0.0.1", house.port))
+            await until(lambda: house.intake.numbers.open == 1)
+            [dialogue] = house.intake._common.open
+            ours = dialogue.transport.get_extra_info("socket")  # type: ignore[attr-defined]
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that few answers fill what lies between
+            lines = b"MAIL FROM:<info@acme.nl>\r\n" + (b"RCPT TO:<" + b"x" * 190 + b">\r\n") * 3000
+            sending = asyncio.create_task(loop.sock_sendall(deaf, lines))
+            await until(lambda: house.intake.numbers.refused["4.4.2"] == 1)
+            await until(lambda: house.intake.numbers.open == 0)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    with_house(test, idle=0.5)
+
+
 def test_slips_are_forgotten_after_a_mail() -> None:
     async def test(house: House) -> None:
         async with house.client() as client:

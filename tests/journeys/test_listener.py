@@ -20,6 +20,24 @@ with smtplib.SMTP("localhost", int(sys.argv[1]), timeout=60) as client:
 """
 
 
+def test_the_port_for_mail_serves_no_page_and_takes_no_events(tmp_path: Path) -> None:
+    async def journey() -> None:
+        routes = (
+            f"upstreams:\n  try: {{type: maildir, path: {tmp_path}/mail}}\nroutes:\n  - {{from: acme.nl, via: try}}\n"
+        )
+        extra = "status: {address: '127.0.0.1:0'}\nwebhooks: {address: '127.0.0.1:0'}\n"
+        async with RelayProcess(tmp_path / "relay", routes, extra=extra) as relay:
+            for path in (b"/", b"/healthz", b"/metrics", b"/webhooks/try"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+                writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\nQUIT\r\n" % path)
+                heard = await asyncio.wait_for(reader.read(), 30)
+                writer.close()
+                assert [line[:3] for line in heard.splitlines()] == [b"220", b"500", b"500", b"500", b"221"]
+                assert b"HTTP" not in heard
+
+    asyncio.run(journey())
+
+
 def test_a_scanner_logs_in_over_tls(authority: Authority, tmp_path: Path) -> None:
     chain, key = authority.server_files(tmp_path)
 
