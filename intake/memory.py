@@ -13,6 +13,8 @@ from typing import Final
 
 SLOWEST: Final = 1024.0
 """Octets a second that a client must bring while others wait for the memory that its mail holds."""
+_LONGEST: Final = 1000.0
+"""And in so many seconds at least as much again as it holds: who holds much must not trickle."""
 _NEXT_READ: Final = 1 << 18
 """What a client brings at most, once it may go on."""
 
@@ -21,7 +23,7 @@ class Memory:
     """Of all the mails in it the oldest always goes on; the others wait while the budget is used up.
 
     So there is no deadlock, and the most that is held is `octets` and the rest of one mail. Whoever neither waits nor
-    brings SLOWEST octets a second is turned out while others wait; that is looked at every `look` seconds.
+    brings enough is turned out while others wait; that is looked at every `look` seconds.
     """
 
     __slots__ = ("_look", "_octets", "_shares", "_timer", "_waiting", "used")
@@ -88,7 +90,8 @@ class Memory:
         for share in tuple(self._shares):
             if share.turn is not None or share.whole:
                 continue
-            if share.seen is not None and share.octets - share.seen < SLOWEST * self._look:
+            least = (SLOWEST + share.octets / _LONGEST) * self._look
+            if share.seen is not None and share.octets - share.seen < least:
                 share.too_slow()
             share.seen = share.octets
         self._timer = asyncio.get_running_loop().call_later(self._look, self._turn_out_the_slow)

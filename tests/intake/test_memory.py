@@ -102,6 +102,27 @@ def test_the_slow_are_sent_away_only_while_others_wait() -> None:
     with_house(test, content_memory=MB, idle=3.0)
 
 
+def test_who_holds_much_must_bring_more() -> None:
+    """A trickle that would do for a small mail keeps 30 MB from the others for hours."""
+
+    async def run() -> list[str]:
+        memory, out = Memory(MB, 0.05), []
+        with Share(memory, lambda: out.append("large")) as large, Share(memory, lambda: out.append("small")) as small:
+            memory.charge(large, 30 * MB)
+            memory.charge(small, 64)
+            with Share(memory, lambda: out.append("waiting")) as third:
+                memory.charge(third, 64)
+                waiting = asyncio.create_task(memory.wait(third))
+                for _ in range(40):
+                    await asyncio.sleep(0.01)
+                    memory.charge(large, large.octets + 40)
+                    memory.charge(small, small.octets + 5000)
+                waiting.cancel()
+        return out
+
+    assert set(asyncio.run(run())) == {"large"}
+
+
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(0, 1 << 32))
 def test_every_mail_ends_and_the_budget_is_passed_by_one_mail_at_most(sizes: list[int], seed: int) -> None:
     """Mails of 1 to 40 units against a budget of 20, a unit at a time, in any order; some give up half way."""
