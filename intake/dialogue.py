@@ -36,6 +36,8 @@ _SLIP: Final = 5
 _SLIPS: Final = ("500", "501", "502", "503", "555")
 
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
+_LONGEST_REPLY: Final = 500
+"""RFC 5321 4.5.3.1.5 gives a reply line 512 octets; a status may still come into it."""
 _TOO_MANY: Final = "452 4.5.3 "
 _HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
 COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
@@ -137,6 +139,8 @@ class Dialogue(Connection):
     async def push(self, status: str | bytes) -> None:
         """Send a reply, with an enhanced status code where the original has none (RFC 2034 4)."""
         reply = status if isinstance(status, str) else status.decode("ascii", "replace")
+        if not reply.isprintable() or len(reply) > _LONGEST_REPLY:  # what a client said may be said back in it
+            reply = "".join(c if c.isprintable() else "?" for c in reply[:_LONGEST_REPLY])
         if not _HAS_STATUS.match(reply):
             code = reply[:3]
             reply = f"{code} {_STATUS.get(code, code[0] + '.0.0')}{reply[3:]}"
