@@ -22,6 +22,7 @@ from intake.door import Door
 from intake.handler import log_bug
 from intake.inbound import BUFFER_OCTETS
 from intake.memory import Share
+from intake.sips import Sips
 from routing.events import emit
 
 _log = logging.getLogger("intake")
@@ -254,8 +255,8 @@ class Dialogue(Connection):
             await self.push("501 Syntax: DATA")
         else:
             self._argument = None
-            await self._say("354 End data with <CR><LF>.<CR><LF>")
-            reply = await self._take_mail()
+            with Share(self._common.memory, self._too_slow) as share:
+                reply = await (self._take_mail_in_sips if self._common.memory.crowded else self._take_mail)(share)
             self._patience = _PATIENCE
             if reply[0] in "45":
                 self._log_refusal(reply)
@@ -263,20 +264,29 @@ class Dialogue(Connection):
             await self._say(reply)
             self._leave_when_idle()
 
-    async def _take_mail(self) -> str:
-        with Share(self._common.memory, self._too_slow) as share:
-            content = await self._read_content(share)
-            if content is None:
-                return f"552 5.3.4 The mail is larger than {self._size_limit} octets"
-            self.envelope.content = content
-            del content  # while it is kept, the spool has it, once
-            self._keeping = share.whole = True
-            try:
-                return str(await self._call_handler_hook("DATA"))
-            except Exception as error:
-                return await self.handle_exception(error)
-            finally:
-                self._keeping = False
+    async def _take_mail_in_sips(self, share: Share) -> str:
+        if self._over_ssl:  # TLS reads for itself, a record of 16 KB at a time
+            return await self._take_mail(share)
+        self.inbound.sip(Sips(self, self._common.memory.cup), 0)
+        try:
+            return await self._take_mail(share)
+        finally:
+            self.inbound.sip(self, 2 * BUFFER_OCTETS)
+
+    async def _take_mail(self, share: Share) -> str:
+        await self._say("354 End data with <CR><LF>.<CR><LF>")
+        content = await self._read_content(share)
+        if content is None:
+            return f"552 5.3.4 The mail is larger than {self._size_limit} octets"
+        self.envelope.content = content
+        del content  # while it is kept, the spool has it, once
+        self._keeping = share.whole = True
+        try:
+            return str(await self._call_handler_hook("DATA"))
+        except Exception as error:
+            return await self.handle_exception(error)
+        finally:
+            self._keeping = False
 
     async def _read_content(self, share: Share) -> bytes | None:
         """What stands before the final dot, without transparency dots; None when it is over the limit."""

@@ -20,24 +20,33 @@ class Inbound:
     `crlf_seen` says whether any command line so far ended in CRLF, as RFC 5321 2.3.8 asks of every line.
     """
 
-    __slots__ = ("_buffer", "_ended", "_full", "_held", "_lines", "_loop", "_transport", "_waiter", "crlf_seen")
+    __slots__ = (
+        *("_buffer", "_chunk", "_ended", "_full", "_held", "_lines", "_loop", "_most", "_reading", "_transport"),
+        *("_waiter", "crlf_seen"),
+    )
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._buffer = bytearray()
+        self._chunk: bytes | None = None
+        self._reading = False
         self._waiter: asyncio.Future[None] | None = None
         self._ended = self._full = self._held = False
         self._lines = 0
+        self._most = 2 * BUFFER_OCTETS
         self.crlf_seen = False
 
     # ---- from the transport
 
     def feed(self, octets: bytes) -> None:
         """The client said this."""
-        self._buffer += octets
+        if self._reading and self._chunk is None and not self._buffer:
+            self._chunk = octets  # content is handed on as it came: a copy would double what a crowd makes us hold
+        else:
+            self._buffer += octets
         self._wake()
-        if len(self._buffer) > 2 * BUFFER_OCTETS and not self._full:
+        if not self._full and len(self._buffer) + len(self._chunk or b"") > self._most:
             self._full = True
             self._transport.pause_reading()
 
@@ -76,9 +85,18 @@ class Inbound:
 
     async def read(self, most: int) -> bytes:
         """Between 1 and `most` octets, as soon as there are any."""
-        while not self._buffer:
-            await self._more()
-        return self._take(most)
+        while not self._buffer and self._chunk is None:
+            self._reading = True
+            try:
+                await self._more()
+            finally:
+                self._reading = False
+        chunk, self._chunk = self._chunk, None
+        if chunk is None:
+            return self._take(most)
+        self._buffer[:0] = chunk[most:]
+        self._drained()
+        return chunk[:most]
 
     @property
     def empty(self) -> bool:
@@ -100,10 +118,21 @@ class Inbound:
         else:
             taken = bytes(self._buffer[:most])
             del self._buffer[:most]
-        if self._full and len(self._buffer) <= BUFFER_OCTETS:
+        self._drained()
+        return taken
+
+    def _drained(self) -> None:
+        if self._full and len(self._buffer) <= self._most // 2:
             self._full = False
             self._read_on()
-        return taken
+
+    def sip(self, protocol: asyncio.BaseProtocol, most: int) -> None:
+        """From now on the transport tells `protocol`, and reading pauses while more than `most` octets wait."""
+        self._most = most
+        if not self._transport.is_closing():
+            self._transport.pause_reading()  # so that the next read begins anew, in the other manner
+            self._transport.set_protocol(protocol)
+            self._read_on()
 
     def pause(self) -> None:
         """Read no more: TCP holds the client back."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
+from intake.sips import SIP_OCTETS
+
 SLOWEST: Final = 1024.0
 """Octets a second that a client must bring while others wait for the memory that its mail holds."""
 _LONGEST: Final = 1000.0
@@ -26,15 +28,24 @@ class Memory:
     brings enough is turned out while others wait; that is looked at every `look` seconds.
     """
 
-    __slots__ = ("_look", "_octets", "_shares", "_timer", "_waiting", "used")
+    __slots__ = ("_look", "_octets", "_shares", "_timer", "_waiting", "begun", "cup", "used")
 
     def __init__(self, octets: int, look: float) -> None:
         self.used = 0
+        self.begun = 0
+        """Mails that come in now, whatever they hold."""
+        self.cup = bytearray(SIP_OCTETS)
+        """For reading a little at a time (`Sips`)."""
         self._octets = octets
         self._look = look
         self._shares: dict[Share, None] = {}
         self._waiting: deque[Share] = deque()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def crowded(self) -> bool:
+        """So many mails come in that one read of each may fill the budget."""
+        return self.begun * _NEXT_READ > self._octets
 
     def charge(self, share: Share, octets: int) -> bool:
         """`share` has `octets` now, which count at once. False when it must `wait` before it reads on."""
@@ -112,9 +123,11 @@ class Share:
         self._memory = memory
 
     def __enter__(self) -> Share:
+        self._memory.begun += 1
         return self
 
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self._memory.begun -= 1
         self._memory.release(self)

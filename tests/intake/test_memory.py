@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.memory import Memory, Share
-from tests.intake.house import MAIL, Client, House, events, until, with_house
+from tests.intake.house import MAIL, Client, House, events, text_of, until, with_house
 
 MB = 1 << 20
 PART = MAIL + b"%070d\r\n" % 1 * (MB // 72 - 10)
@@ -78,6 +78,30 @@ def test_a_mail_larger_than_the_budget_is_taken_and_one_over_the_size_limit_hold
             assert (await client.say(b".")).startswith("552 5.3.4")
 
     with_house(test, content_memory=MB, message_size=4 * MB)
+
+
+@pytest.mark.parametrize("lines", [10, 1500, 6000])
+def test_a_crowd_is_read_a_little_at_a_time_and_loses_nothing(lines: int) -> None:
+    """Sixteen mails at once are a crowd for a budget of 1 MB; the next commands come right behind each mail."""
+
+    async def test(house: House) -> None:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(house.client()) for _ in range(16)]
+            mails = [MAIL + b"%070d\r\n" % number * lines for number in range(16)]
+            for client in clients:
+                await client.begin()
+            assert house.intake._common.memory.crowded
+            for client, mail in zip(clients, mails, strict=True):
+                client.send(mail + b".\r\nNOOP\r\nMAIL FROM:<info@acme.nl>\r\nRCPT TO:<a@b.nl>\r\nDATA\r\n" + MAIL)
+            for client in clients:
+                assert [(await client.reply())[:3] for _ in range(5)] == ["250", "250", "250", "250", "354"]
+                assert (await client.say(b".")).startswith("250 2.0.0")
+            assert not house.intake._common.memory.crowded
+            assert house.intake.receiving == 0
+        kept = sorted(text_of(arrival.content) for arrival in house.spool.arrivals)
+        assert kept == sorted([*mails, *[MAIL] * 16])
+
+    with_house(test, content_memory=MB)
 
 
 def test_the_slow_are_sent_away_only_while_others_wait() -> None:
