@@ -65,6 +65,9 @@ def _settle(problems: Problems, warnings: list[Problem] | None) -> None:
 
 def _read_file(path: Path, problems: Problems) -> Node | None:
     try:
+        if path.exists() and not path.is_file():  # a FIFO or a device would hold up every reload for ever
+            problems.add(Place(str(path), 1), "", "is not a regular file", "put a file there")
+            return None
         with path.open("rb") as file:
             loose = loose_rules(path, os.fstat(file.fileno()))
             octets = file.read((4 << 20) + 1)

@@ -128,3 +128,10 @@ def test_a_group_may_write_rules(folder):
     for path in (folder / "relay.yaml", folder / "routes.yaml", folder / "routes.d"):
         path.chmod(path.stat().st_mode | 0o020)
     assert problems(folder) == []
+
+
+def test_what_is_no_file_holds_up_no_reload(folder):
+    (folder / "routes.d" / "acme.yaml").unlink()
+    os.mkfifo(folder / "routes.d" / "acme.yaml")
+    (said,) = problems(folder)
+    assert "acme.yaml:1  is not a regular file" in said
