@@ -30,12 +30,13 @@ _TOLD: Final = 50
 @dataclass(frozen=True, slots=True)
 class LastReload:
     """What became of the last reload: `at` is unix seconds, `problem` a sentence, None when the new rules count.
-    `changes` are what it changed.
+    `changes` are what it changed; `incomplete`: the rules count, but waiting mail was not looked through.
     """
 
     at: float
     problem: str | None = None
     changes: tuple[Change, ...] = ()
+    incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Reloader:
         except SpoolUnavailable as error:
             why = f"the new rules count, but waiting mail was not looked through ({error}); reload again"
             emit(_log, "reload_incomplete", logging.ERROR, why=why)
-            self.last = LastReload(time.time(), why)
+            self.last = LastReload(time.time(), why, incomplete=True)
             return
         except Exception:
             _log.exception("a reload failed by a bug of ours")
@@ -108,8 +109,9 @@ class Reloader:
         """A line for systemd: `text`, and what is wrong with the rules on disk."""
         if self.last.problem is None:
             return text
-        at = time.strftime("%H:%M:%S", time.localtime(self.last.at))
-        return f"{text}; the reload at {at} was refused, older rules count: {' '.join(self.last.problem.split())}"
+        at, why = time.strftime("%H:%M:%S", time.localtime(self.last.at)), " ".join(self.last.problem.split())
+        became = "left waiting mail as it was" if self.last.incomplete else "was refused, older rules count"
+        return f"{text}; the reload at {at} {became}: {why}"
 
     async def _prepare(self, checked: Checked) -> tuple[str | None, Plan | None]:
         """All that may fail: a plan, or why there is none."""
