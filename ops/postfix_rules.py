@@ -148,7 +148,7 @@ def _carry(postfix: Postfix, pattern: str, key: str, entry: Entry, said: list[Sa
     parsed = _NEXT_HOP.fullmatch(text)
     port = _port(parsed["port"]) if parsed else None
     if parsed is None or (parsed["port"] and port is None):
-        said.append(Said(place, key, f"{text} is not a host with a port that the relay can write down"))
+        said.append(Said(place, key, "its value is not one host with a port, so there is no upstream to write"))
         return None
     if not parsed["open"]:
         host = parsed["host"]

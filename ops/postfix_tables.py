@@ -37,7 +37,8 @@ class Said:
     left_out: bool = True
 
     def __str__(self) -> str:
-        return f"{self.place}  {self.subject}: {self.why}"
+        told = f"{self.place}  {self.subject}: {self.why}"
+        return "".join(letter if letter.isprintable() else "?" for letter in told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ def _text_table(path: Path, where: Place, beside: Path | None) -> tuple[Table | 
         key, _, value = line.replace("\t", " ").partition(" ")
         if line.startswith('"') or not value.strip():
             why = "a key in quotes is nothing the relay knows" if line.startswith('"') else "has no value"
-            said.append(Said(place, key, why))
+            said.append(Said(place, "this line", why))  # a key without a value may be a password gone astray
         elif key.lower() in entries:
             said.append(Said(place, key, f"stands at {entries[key.lower()].place} already, which is what Postfix uses"))
         else:

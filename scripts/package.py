@@ -56,7 +56,9 @@ def main() -> int:
         install_packages(tree, Path(name), sorted(set(project["optional-dependencies"]) - {"dev"}))
         install_files(tree)
         install_control(tree, project, architecture)
-        run("dpkg-deb", "--build", "--root-owner-group", "-Zxz", tree, made)
+        # Under another name until it is whole: a build that is broken off leaves no package that looks like one.
+        run("dpkg-deb", "--build", "--root-owner-group", "-Zxz", tree, made.with_suffix(".part"))
+        made.with_suffix(".part").replace(made)
     print(made)
     return 0
 

@@ -228,6 +228,18 @@ def test_tables_that_have_no_text_are_told(tmp_path: Path, capsys) -> None:
     assert "topsecret" not in told
 
 
+def test_a_table_in_the_wrong_place_gives_nothing_away(postfix: Path, capsys) -> None:
+    (postfix / "sasl_passwd").write_bytes(b"@acme.nl callpro:topsecret\nastray:topsecret\n@x\x1b[2J.nl [a.nl]\n")
+    code, out = convert(postfix, "--maps", str(postfix / "sasl_passwd"))
+    told = capsys.readouterr().out
+    assert code == 1
+    assert "sasl_passwd:1  @acme.nl: its value is not one host" in told
+    assert "sasl_passwd:2  this line: has no value" in told
+    assert "topsecret" not in told
+    assert "\x1b" not in told
+    assert not list(out.glob("*"))
+
+
 def test_lines_are_read_as_postfix_reads_them() -> None:
     text = "# c\na 1\n  # not the end\n\n  2\nb\t3 # no comment\n c\n"
     assert list(logical_lines(text)) == [(2, "a 1 2"), (6, "b\t3 # no comment c")]
