@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -70,6 +72,26 @@ def test_alert_rules_are_right_and_each_has_its_test():
 
 def test_a_scrape_is_right_by_prometheus(scraped):
     promtool("check", "metrics", given=scraped)
+
+
+_UNDER_THE_UNIT = """\
+mount -t proc -o subset=pid proc /proc || exit 77
+exec "$0" -c 'from ops.status.metrics import render; print(render([]).decode())'
+"""
+
+
+def test_the_process_is_measured_where_the_unit_hides_proc():
+    """ProcSubset=pid: nothing but processes is in /proc."""
+    if os.getuid():
+        pytest.skip("only root can mount a /proc of its own")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", _UNDER_THE_UNIT, sys.executable],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("no mount namespaces here")
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
+        assert re.search(rf"^{name} [0-9.e+]+$", done.stdout, re.MULTILINE), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "grafana-dashboard.json"])
