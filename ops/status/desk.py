@@ -53,6 +53,7 @@ class Desk:
             "/mails": self._mails,
             "/rules": self._rules,
             "/orders": self._orders,
+            "/calendar": self._calendar,
             "/login": self._login_page,
         }
 
@@ -149,6 +150,10 @@ class Desk:
     async def _rules(self, reader: Reader, _fields: dict[str, str]) -> Response:
         taken = await self._snapshot()
         return await self._made(lambda view: pages.rules(view, taken, reader))
+
+    async def _calendar(self, reader: Reader, _fields: dict[str, str]) -> Response:
+        taken = await self._snapshot()
+        return await self._made(lambda view: pages.calendar(view, taken, reader))
 
     async def _orders(self, reader: Reader, _fields: dict[str, str]) -> Response:
         taken = await self._snapshot()

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from delivery.lanes import RouteNumbers
+from ops.expiry import Expiry
 from ops.status.facts import Facts
 from routing.counting import Spread
 from spool.contract import Backlog
@@ -40,6 +41,7 @@ class Asked:
     backlog: Mapping[str, Backlog] | None
     ready: bool
     loop_lag: float
+    expiries: tuple[Expiry, ...] = ()
 
 
 class _Collected:
@@ -116,6 +118,9 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     yield _gauge(
         "reload_time_seconds", "When rules were last loaded or refused (unix seconds).", (), _one(facts.reload.at)
     )
+    ends = {(one.what, one.key): one.ends_at for one in asked.expiries if one.ends_at is not None}
+    words = "When a certificate, secret or key ends (unix seconds)."
+    yield _gauge("expires_timestamp_seconds", words, ("what", "name"), list(ends.items()))
     yield _gauge("spool_bytes", "Content that waits.", (), _one(facts.spool.octets))
     yield _gauge("spool_limit_bytes", "limits.spool_size.", (), _one(facts.relay.limits.spool_size))
 

@@ -22,6 +22,7 @@ from config.rules import Rate, Route
 from config.shapes import shapes_of
 from delivery.accounts import Meters
 from delivery.forecast import Forecast, forecast
+from ops.expiry import step_of
 from ops.queue_view import age_text, plain, size_text
 from ops.status.charts import PERIODS, Period, chart, edges, spark
 from ops.status.looks import clock_text, hint_text, mail_row, timeline
@@ -101,6 +102,7 @@ def overview(view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:
         "old": [mail_row(line, now, reader.language, say) for line in view.list(Filter(), _FEW)],
         "slow": view.slowest(now - _DAY, _FEW),
         "orders": view.orders(_FEW),
+        "ending": [one for one in snapshot.expiries() if step_of(one, now) is not None],
     }
     return render("overview", reader, now, **values)
 
@@ -235,6 +237,12 @@ def mail(view: SpoolView, snapshot: Snapshot, reader: Reader, number: int) -> by
 
 def orders(view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:
     return render("orders", reader, snapshot.now, orders=view.orders(200))
+
+
+def calendar(_view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:
+    """What ends and when; what is near its end is marked."""
+    found = [(one, step_of(one, snapshot.now)) for one in snapshot.expiries()]
+    return render("calendar", reader, snapshot.now, found=found)
 
 
 def rules(_view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:

@@ -5,12 +5,13 @@ Everything that needs the disk is left to the pages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from delivery.holds import HeldWay
 from delivery.lanes import HeldNumbers
 from delivery.plan import Plan
+from ops.expiry import Expiry
 from ops.reload import LastReload
 from ops.status.facts import Facts
 from ops.status.health import Report
@@ -29,7 +30,7 @@ class ClosedWay:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """`backlog` is None when the spool did not tell; `in_flight` is by route, `unreachable` since when by upstream.
-    Times are unix seconds.
+    Times are unix seconds. `expiries` reads files: it is for the page's thread.
     """
 
     now: float
@@ -42,6 +43,7 @@ class Snapshot:
     closed: tuple[ClosedWay, ...]
     holds: tuple[Hold, ...]
     unreachable: Mapping[str, float]
+    expiries: Callable[[], tuple[Expiry, ...]]
 
 
 def take(facts: Facts, report: Report, backlog: Mapping[str, Backlog] | None) -> Snapshot:
@@ -59,4 +61,5 @@ def take(facts: Facts, report: Report, backlog: Mapping[str, Backlog] | None) ->
         closed=tuple(ClosedWay(way, why.get((way.route, way.upstream))) for way in facts.scheduler.held()),
         holds=facts.spool.held.all(),
         unreachable=facts.scheduler.unreachable(),
+        expiries=facts.hands.expiries or (lambda: ()),
     )

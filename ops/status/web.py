@@ -183,7 +183,8 @@ class Site:
 
         if time.monotonic() - self._scraped[0] > _FRESH:
             report, backlog = await self.look()
-            families = metrics.gather(self.facts, metrics.Asked(backlog, report.ready, max(self._lags)))
+            ends = await asyncio.to_thread(self.facts.hands.expiries) if self.facts.hands.expiries else ()
+            families = metrics.gather(self.facts, metrics.Asked(backlog, report.ready, max(self._lags), ends))
             self._scraped = time.monotonic(), await asyncio.to_thread(metrics.render, families)
         return Response(200, self._scraped[1], (("Content-Type", metrics.CONTENT_TYPE),))
 

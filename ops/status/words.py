@@ -185,6 +185,10 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "Settings": "Instellingen",
         "then": "daarna",
         "null sender": "lege afzender",
+        "Changed by the last reload": "Veranderd door de laatste reload",
+        "added": "toegevoegd",
+        "removed": "weggehaald",
+        "changed": "veranderd",
         "loaded {time} ago": "{time} geleden geladen",
         # log in
         "Token": "Token",
@@ -201,6 +205,14 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "zegt meer.",
         "The spool cannot be read just now": "De spool is nu niet te lezen",
         "Expiry calendar": "Vervalkalender",
+        "Calendar": "Kalender",
+        "Ends": "Vervalt",
+        "Needed by": "Nodig voor",
+        "How we know": "Hoe we het weten",
+        "not known": "niet bekend",
+        "made {time} ago": "{time} geleden gemaakt",
+        "ended {time} ago": "{time} geleden vervallen",
+        "ends in {time}": "vervalt over {time}",
         "Nothing is known to expire.": "Van niets is bekend dat het vervalt.",
     }
 )

@@ -129,7 +129,16 @@ def test_the_page_fits_a_phone_and_is_dark_at_night(watch):
         browser.size(390, 844, phone=True)
         for scheme, dark in (("dark", True), ("light", False)):
             browser.prefer(scheme)
-            for path in ("/", "/volumes?period=month", "/mails", f"/mail/{ids[0]}", "/rules", "/orders", "/login"):
+            for path in (
+                "/",
+                "/volumes?period=month",
+                "/mails",
+                f"/mail/{ids[0]}",
+                "/rules",
+                "/calendar",
+                "/orders",
+                "/login",
+            ):
                 browser.open(url + path)
                 wide = browser.run("document.documentElement.scrollWidth") - 390
                 assert wide <= 0, f"{path} is {wide} pixels wider than the phone"

@@ -63,10 +63,11 @@ async def opened(
     login = {"MAIL": "530 5.7.0 login first"}
     async with FakeSmtp(starttls=tls, replies=replies) as server, FakeSmtp(starttls=tls, replies=login) as closed:
         routes = (
-            f"upstreams:\n  up: {{type: smtp, host: localhost, port: {server.port}, username: u, password: 'env:P'}}\n"
+            f"upstreams:\n  up: {{type: smtp, host: localhost, port: {server.port}, expires: 2020-01-02}}\n"
             f"  bad: {{type: smtp, host: localhost, port: {closed.port}}}\n"
+            f"  spare: {{type: smtp, host: localhost, port: {closed.port}, username: u, password: 'env:P'}}\n"
             "routes:\n  - {from: acme.nl, via: up, pace: {per_day: 500}}\n  - {from: globex.nl, via: bad}\n"
-        ).replace(", username: u, password: 'env:P'", "")
+        )
         extra = "doctor: {every: 0s}\nstatus: {address: '127.0.0.1:0'" + (", token: 'env:T'}\n" if token else "}\n")
         environment = {"T": TOKEN, "P": "geheim-van-acme"}
         async with RelayProcess(folder / "r", routes, extra=extra, environment=environment, url=url) as relay:
@@ -94,7 +95,7 @@ def test_what_an_ops_person_asks_at_night_is_on_the_first_page(run):
         waits = await page.send("info@acme.nl", "later@example.nl", "deferred")
         await page.send("info@globex.nl", "jan@example.org", "held")
         text = html.unescape(await page.get("/"))
-        assert "The relay works; needing attention: 1" in text
+        assert "The relay works; needing attention: 2" in text
         assert "Route globex.nl cannot leave by bad" in text
         assert "530 5.7.0 login first" in text
         assert "What to do" in text
@@ -109,10 +110,37 @@ def test_what_an_ops_person_asks_at_night_is_on_the_first_page(run):
             text = await page.get(f"/volumes?period={period}")
             assert 'class="delivered"' in text
             assert "<svg" in text
+        calendar = html.unescape(await page.get("/calendar"))
+        assert "up (" in calendar
+        assert "2020-01-02" in calendar
+        assert "stated by `expires:`" in calendar
+        assert "ended" in html.unescape(await page.get("/"))
         rules = html.unescape(await page.get("/rules"))
-        assert re.search(r"routes\.yaml:5", rules)
+        assert re.search(r"routes\.yaml:6", rules)
         assert re.search(r"routes\.yaml:2", rules)
+        assert "env:P" in rules
         assert "geheim" not in rules
+
+    run(test)
+
+
+def test_a_refused_reload_stands_on_the_page_until_one_counts(run):
+    async def test(page: Page) -> None:
+        good = (page.relay.folder / "routes.yaml").read_text("utf-8")
+        page.relay.write_routes(good + "  - {from: acme.nl, via: nowhere}\n")
+        assert (await page.relay.reload())["event"] == "reload_refused"
+        for path in ("/", "/rules"):
+            assert "The last reload was refused; older rules count" in await page.get(path)
+        await asyncio.sleep(1.1)
+        assert re.search(r"^callpro_relay_reload_ok 0\.0$", await page.get("/metrics"), re.MULTILINE)
+        page.relay.write_routes(good + "  - {from: hooli.nl, via: up}\n")
+        assert (await page.relay.reload())["event"] == "reloaded"
+        assert "The last reload was refused" not in await page.get("/")
+        rules = html.unescape(await page.get("/rules"))
+        assert "Changed by the last reload" in rules
+        assert "added" in rules
+        await asyncio.sleep(1.1)
+        assert re.search(r"^callpro_relay_reload_ok 1\.0$", await page.get("/metrics"), re.MULTILINE)
 
     run(test)
 

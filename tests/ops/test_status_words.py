@@ -31,7 +31,8 @@ def test_everything_that_is_said_has_its_dutch():
     assert sentences() - DUTCH.keys() == set()
     composed = {f"{scope} {{subject}}" for scope in ("mail", "route", "sender")}
     composed |= {f"last {period}" for period in ("hour", "day", "month")}
-    composed |= {"Overview", "Volumes", "Mail", "Rules", "Orders", "hold", "release", "retry", "drop"}
+    composed |= {"added", "removed", "changed"}
+    composed |= {"Overview", "Volumes", "Mail", "Rules", "Calendar", "Orders", "hold", "release", "retry", "drop"}
     composed |= {str(word) for word in (*Settled, *Told)} | {"waiting", "received", "repaired", "attempt", "note"}
     assert composed - DUTCH.keys() == set()
 
