@@ -44,6 +44,9 @@ def _judged(patient: Patient, where: str, outcome: Outcome, far: bool) -> Verdic
     mend = outcome.hint.en if outcome.hint else ""
     said = f"{outcome.reply} (at {outcome.stage})"
     match outcome.word:
+        case Word.SENT if patient.invented and outcome.hint is not None:
+            mend = "name a sender that exists: `mailbox:`, a line in `tests:`, or --from"
+            return patient.verdict("way out", Grade.WARNING, where, _ready(patient, outcome), mend)
         case Word.SENT if far or patient.us is not None:
             return patient.verdict("way out", Grade.GOOD, where, _ready(patient, outcome))
         case Word.SENT:

@@ -228,6 +228,37 @@ def test_a_login_that_is_refused_and_one_that_may_not_use_the_sender(authority: 
     asyncio.run(journey())
 
 
+def test_smtp_oauth_logs_in_as_the_mailbox_and_no_further(authority: Authority, tmp_path: Path) -> None:
+    async def journey() -> None:
+        tls, scope = authority.server_context(), "https://outlook.office365.com/.default"
+        may: set[str] = set()
+        async with FakeDns() as dns, FakeEntra(tls, secret=ENTRA_SECRET) as entra:
+            outlook = FakeSmtp(
+                starttls=tls,
+                mechanisms=("XOAUTH2",),
+                bearer=lambda mailbox, token: mailbox in may and entra.knows(token, scope),
+            )
+            async with outlook:
+                routes = (
+                    f"upstreams:\n  oauth: {{type: smtp_oauth, tenant: {entra.tenant}, client_id: {entra.client_id},"
+                    f' client_secret: "env:SECRET", authority: "{entra.authority}", host: localhost,'
+                    f" port: {outlook.port}}}\nroutes:\n  - {{from: cyberdyne.nl, via: oauth}}\n"
+                )
+                tenant_records(dns, "cyberdyne.nl")
+                clinic = Clinic(tmp_path, dns.settings, routes, {"SECRET": ENTRA_SECRET})
+                assert (await clinic.doctor())["way out"] == "warning"  # nobody named a mailbox
+                assert "name a sender that exists" in clinic.said("way out")
+                assert outlook.logins == []
+                assert (await clinic.doctor("--from", "info@cyberdyne.nl"))["way out"] == "problem"
+                may.add("info@cyberdyne.nl")
+                seen = await clinic.doctor("--from", "info@cyberdyne.nl")
+                assert set(seen.values()) == {"good"}, clinic.verdicts
+                assert "takes mail from info@cyberdyne.nl" in clinic.said("way out")
+                assert outlook.received == []
+
+    asyncio.run(journey())
+
+
 def test_what_is_amiss_around_it(tmp_path: Path) -> None:
     async def journey() -> None:
         async with FakeDns() as dns:
