@@ -23,9 +23,11 @@ from ops.completion import add_completion
 from ops.convert_postfix import add_convert_postfix
 from ops.doctor_command import add_doctor
 from ops.expiry_command import add_expiry
+from ops.nodes_command import add_nodes
 from ops.onboard_command import add_onboard
 from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
+from ops.spool_command import add_spool
 from spool.contract import SpoolUnusable
 from upstreams import KINDS
 from upstreams.tls import TrustUnusable
@@ -147,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     add_queue(commands, _add)
     add_doctor(commands, _add)
     add_expiry(commands, _add)
+    add_nodes(commands, _add)
+    add_spool(commands, _add)
     add_convert_postfix(commands, _add)
     add_onboard(commands, _add)
     add_completion(commands, _add, _parser)

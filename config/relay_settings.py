@@ -91,6 +91,13 @@ class Listen(Settings):
         example="192.0.2.0/24",
         check=network.network,
     )
+    proxy_protocol: tuple[str, ...] = setting(
+        default=(),
+        doc="Load balancers in front, which say with PROXY protocol v2 who the client is: `allow` then means that "
+        "client, and nobody but these networks gets in.",
+        example="192.0.2.7",
+        check=network.network,
+    )
     per_peer: PerPeer | None = setting(default=None, doc="What one address may ask; without it, as much as it likes.")
     tls: ListenTls | None = setting(default=None, doc="Offers STARTTLS; without it there is none.")
     users: tuple[User, ...] = setting(default=(), doc="Who must log in before sending; without it nobody has to.")

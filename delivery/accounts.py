@@ -14,7 +14,7 @@ from typing import Final
 from config.rules import Rate, Route, UpstreamRule
 from delivery.pace import DAY, Meter, over, tightest
 from routing.events import emit
-from spool.contract import SPENT_SLOT, Spool
+from spool.contract import SPENT_SLOT, Spool, Toll
 from spool.view import Spent
 from upstreams.traits import traits_of
 
@@ -83,7 +83,7 @@ def rate_of(upstream: UpstreamRule) -> Rate:
 class Fare:
     """One send in the windows of its route and its account, from its making until `end`."""
 
-    __slots__ = ("ended", "meters", "noted", "recipients", "route", "started_at")
+    __slots__ = ("ended", "meters", "noted", "recipients", "route", "started_at", "tickets")
 
     def __init__(self, meters: tuple[Meter, ...], route: str, recipients: int, now: float) -> None:
         self.meters = meters
@@ -92,6 +92,7 @@ class Fare:
         self.started_at = now
         self.ended = False
         self.noted = False
+        self.tickets: tuple[int, ...] = ()
         for meter in meters:
             meter.begin(route, recipients)
 
@@ -128,9 +129,17 @@ class Ledger:
         if meters.by_name:
             meters.restore(await self._spool.spent(now - DAY - SPENT_SLOT - _LONGEST_SEND), now)
 
-    async def write(self, fare: Fare) -> None:
-        """Returns when the send is counted on disk. Raises SpoolFull or SpoolUnavailable; then it must not be made."""
+    async def write(self, fare: Fare) -> bool:
+        """Returns when the send is counted on disk; False when other relays have used up the room. Raises SpoolFull or
+        SpoolUnavailable. But for True it must not be made.
+        """
         now = self._now()
+        room = await self._spool.admit([Toll(one.name, one.limits, fare.recipients) for one in fare.meters])
+        if isinstance(room, float):
+            for meter in fare.meters:
+                meter.full_until = now + room
+            return False
+        fare.tickets = room
         for meter in fare.meters:
             if meter.news(now):
                 tell_near(meter, now)
@@ -142,6 +151,7 @@ class Ledger:
             if mine and self._written < number:
                 await self._flush(mine)
         fare.noted = True
+        return True
 
     async def _flush(self, mine: Sequence[Spent]) -> None:
         batch, upto, self._waiting = self._waiting, self._count, []
@@ -151,6 +161,12 @@ class Ledger:
             self._waiting = [one for one in batch if not any(one is my for my in mine)] + self._waiting
             raise
         self._written = upto
+
+    def end(self, fare: Fare, counted: bool) -> None:
+        """A send is over; what it turned out not to count goes with the next that is written."""
+        if not fare.ended and fare.tickets:
+            self._spool.passed(fare.tickets, counted=counted)
+        self.take_back(fare.end(self._now(), counted))
 
     def take_back(self, spent: Sequence[Spent]) -> None:
         """What was not sent after all goes with the next that is written."""

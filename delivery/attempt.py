@@ -114,7 +114,7 @@ class Attempts:
                     sender, content = self._prepare(errand)
                 await self._send(errand, way, fare, sender, self._signed(errand, way, content))
             finally:
-                self._ledger.take_back(fare.end(self._now(), counted=False))
+                self._ledger.end(fare, counted=False)
                 way.leave()
                 self._on_leave(way)
             entered = None
@@ -163,12 +163,9 @@ class Attempts:
                         if way.turn(len(part), self._now()).at > self._now():
                             return
                         fare = way.fare(len(part), self._now())
-                    to = part if redirect is None else (redirect,)
-                    answered = await self._send_part(
-                        way, fare, Outgoing(errand.id, errand.route.name, sender, to, content)
-                    )
-                    if redirect is not None:  # what became of the one mail became of it for everybody
-                        answered = dict.fromkeys(part, answered[redirect])
+                    answered = await self._send_to(part, redirect, errand, way, fare, sender, content)
+                    if answered is None:
+                        return
                     results.update(answered)
                     stop = _same_for_all(answered)
                     if stop is not None:
@@ -190,22 +187,42 @@ class Attempts:
         if way.endpoint.broken:
             self._on_broken(way)
 
-    async def _send_part(self, way: Way, fare: Fare, mail: Outgoing) -> Results:
-        """One send, counted. Without a note of it on disk it is not made."""
+    async def _send_to(
+        self,
+        part: tuple[str, ...],
+        redirect: str | None,
+        errand: Errand,
+        way: Way,
+        fare: Fare,
+        sender: str,
+        content: bytes,
+    ) -> Results | None:
+        """One send to these recipients, or in their place to the one address of a redirection."""
+        to = part if redirect is None else (redirect,)
+        answered = await self._send_part(way, fare, Outgoing(errand.id, errand.route.name, sender, to, content))
+        if answered is None or redirect is None:
+            return answered
+        return dict.fromkeys(part, answered[redirect])  # what became of the one mail became of it for everybody
+
+    async def _send_part(self, way: Way, fare: Fare, mail: Outgoing) -> Results | None:
+        """One send, counted. Without a note of it on disk it is not made; None when other relays used up its room."""
         if fare.meters:
             try:
-                await self._ledger.write(fare)
+                admitted = await self._ledger.write(fare)
             except (SpoolFull, SpoolUnavailable) as error:
-                fare.end(self._now(), counted=False)
+                self._ledger.end(fare, counted=False)
                 reply = f"not sent, for the spool cannot note it for the pace: {error}"
                 return dict.fromkeys(mail.recipients, Outcome(Word.RETRY, reply, Stage.PREPARE))
+            if not admitted:
+                self._ledger.end(fare, counted=False)
+                return None
         said = True
         try:
             answered = await self._send_once(way, mail)
             said = any(_may_count(outcome) for outcome in answered.values())
             return answered
         finally:
-            self._ledger.take_back(fare.end(self._now(), counted=said))
+            self._ledger.end(fare, counted=said)
 
     async def _send_once(self, way: Way, mail: Outgoing) -> Results:
         """Our own bug becomes a `retry`, loudly: mail is never lost by it."""

@@ -97,15 +97,22 @@ class Meter:
     own it may go up to the limit itself.
     """
 
-    __slots__ = ("_by_route", "_told_at", "_windows", "name", "rate", "sharers")
+    __slots__ = ("_by_route", "_told_at", "_windows", "full_until", "name", "rate", "sharers")
 
     def __init__(self, name: str, rate: Rate, sharers: int | None = None) -> None:
         self.name = name
         self.rate = rate
         self.sharers = sharers
+        self.full_until = -inf
+        """Until then other relays have used up what they share with this one."""
         self._told_at = -inf
         self._windows = _windows()
         self._by_route: dict[str, tuple[Window, ...]] = {}
+
+    @property
+    def limits(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """Mails in a second and in a minute, recipients in an hour and in a day."""
+        return _limits(self.rate)
 
     @property
     def largest(self) -> int | None:
@@ -119,7 +126,7 @@ class Meter:
 
     def turn(self, route: str, recipients: int, now: float) -> Turn:
         """When `route` may send to so many `recipients` at once."""
-        turn = Turn(now)
+        turn = Turn(max(now, self.full_until))
         own = self._by_route.get(route)
         for number, (window, limit) in enumerate(zip(self._windows, _limits(self.rate), strict=True)):
             if limit is None:

@@ -76,6 +76,8 @@ class Connection(SMTP):
         self._handle_hooks = handler.hooks  # type: ignore[assignment]
         self._smtp_methods = self.methods  # type: ignore[assignment]
         self.transport = None
+        self.client: Any = None
+        """Who the client is, where a load balancer in front says it; set before `connection_made`."""
         self._unsaid = b""
         self._bogus = 0
         self._room: asyncio.Future[None] | None = None
@@ -86,7 +88,7 @@ class Connection(SMTP):
         """Called by the loop."""
         self.transport = cast(asyncio.Transport, transport)
         self.session = self._create_session()
-        self.session.peer = transport.get_extra_info("peername")
+        self.session.peer = self.client or transport.get_extra_info("peername")
         self._set_post_data_state()
         self.inbound = Inbound(self.transport, self.loop)
         self._reset_timeout()

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from config.network import host_port, listens_on_loopback
+from config.network import host_port, listens_on_loopback, network
 from config.relay_settings import Listen, Relay
 from config.rules import Route
 from intake.common import IDLE_SECONDS, Common
 from intake.counters import Numbers
 from intake.dialogue import Dialogue
-from intake.door import door_of
+from intake.door import Door, door_of
 from intake.guarded import GuardedDialogue
 from intake.handler import Handler
 from spool.contract import Spool
@@ -92,13 +92,13 @@ class Intake:
         host, port = host_port(listen.address)
         loop = asyncio.get_running_loop()
         try:
-            door = door_of(listen, loopback=listens_on_loopback(listen.address))
-            kind = GuardedDialogue if door.guarded else Dialogue
+            door = door_of(listen, loopback=listens_on_loopback(listen.address) and not listen.proxy_protocol)
+            make = self._maker(listen, door, loop)
             ready = self._take_inherited(host, port)
             if ready is not None:
-                return await loop.create_server(lambda: kind(self._common, door, loop), sock=ready, backlog=_BACKLOG)
+                return await loop.create_server(make, sock=ready, backlog=_BACKLOG)
             return await loop.create_server(
-                lambda: kind(self._common, door, loop),
+                make,
                 host,
                 port,
                 backlog=_BACKLOG,
@@ -106,6 +106,16 @@ class Intake:
             )
         except OSError as error:
             raise OSError(f"cannot listen on {listen.address}: {_why(error)}") from error
+
+    def _maker(self, listen: Listen, door: Door, loop: asyncio.AbstractEventLoop) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of a connection."""
+        kind = GuardedDialogue if door.guarded else Dialogue
+        if not listen.proxy_protocol:
+            return lambda: kind(self._common, door, loop)
+        from intake.proxy import Entrance
+
+        balancers = tuple(network(text) for text in listen.proxy_protocol)
+        return lambda: Entrance(balancers, lambda: kind(self._common, door, loop), loop)
 
     def _take_inherited(self, host: str, port: int) -> socket.socket | None:
         name = "127.0.0.1" if host == "localhost" else host

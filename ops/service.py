@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,7 @@ from ops.control import Control, control_path
 from ops.descriptors import raise_limit
 from ops.expiry import Expiry, calendar
 from ops.expiry_watch import Told, watch_expiry
+from ops.nodes_command import rules_hash
 from ops.orders import Hands
 from ops.reload import Reloader, tell_problem
 from ops.rules_watch import Look, look, watch
@@ -104,6 +106,7 @@ class Service:
         spool = await open_spool(
             relay.spool.url, size_limit=relay.limits.spool_size, password=password, lease=relay.spool.lease
         )
+        spool.tell_about(metadata.version("callpro-relay"), rules_hash(checked.rules))
         webhooks = self._webhooks(relay, spool, checked.rules)
         rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan, webhooks)
         try:
@@ -173,6 +176,7 @@ class Service:
 
     async def _swap(self, rooms: _Rooms, plan: Plan, rules: Rules) -> None:
         rooms.plan = plan
+        rooms.spool.tell_about(metadata.version("callpro-relay"), rules_hash(rules))
         if rooms.webhooks:
             rooms.webhooks.desk.replace(rules)
         await rooms.scheduler.replace(plan)

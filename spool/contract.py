@@ -159,6 +159,17 @@ class Tally:
     left: int
 
 
+@dataclass(frozen=True, slots=True)
+class Toll:
+    """What one send to so many `recipients` takes of the limits of an `account`: mails in a second and in a minute,
+    recipients in an hour and in a day; None for no limit.
+    """
+
+    account: str
+    limits: tuple[int | None, int | None, int | None, int | None]
+    recipients: int
+
+
 SPENT_SLOT: Final = 600.0
 """Seconds that a spool may tell as one: see `Spool.spent`."""
 
@@ -271,6 +282,9 @@ class Spool(ABC):
     def on_hold(self, callback: Callable[[Hold], None]) -> None:  # noqa: B027 (where nobody else holds mail, nothing)
         """Call `callback(hold)` on the loop when somebody holds mail by another way than this process."""
 
+    def tell_about(self, version: str, rules: str) -> None:  # noqa: B027 (one relay has nobody to tell)
+        """What other relays on the same spool show of this one: its version, and a hash of its rules."""
+
     @property
     @abstractmethod
     def held(self) -> Held:
@@ -311,6 +325,15 @@ class Spool(ABC):
         """What was counted from `since` on, and may be a little before. What falls into the same `SPENT_SLOT` may be
         one entry, whose `at` is the end of that slot. Entries two days old may be forgotten.
         """
+
+    async def admit(self, tolls: Sequence[Toll]) -> tuple[int, ...] | float:  # noqa: ARG002 (one relay counts by itself)
+        """Ask for room in limits that relays share, before a send: what `passed` takes back when the send has ended, or
+        for how many seconds there is no room; then nothing was counted. Raises SpoolFull or SpoolUnavailable.
+        """
+        return ()
+
+    def passed(self, tickets: Sequence[int], *, counted: bool) -> None:  # noqa: B027 (one relay counts by itself)
+        """A send has ended for which `admit` gave room; one that is not `counted` said nothing to the other side."""
 
     @abstractmethod
     async def tally(self, volumes: Sequence[Volume]) -> None:

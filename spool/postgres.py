@@ -74,9 +74,8 @@ class PostgresSpool(SharedSpool):
         self._numbers = Numbers(clock, self._chance)
         self._flush_due = self._skewed = False
         self._random = random.SystemRandom()
-        self.about = ("", "")
-        """This node's version and the hash of its rules, for people."""
-        self._pulse = Pulse(options, self._loop, self, self._identity, this_process(lease), clock, lambda: self.about)
+        self._about = ("", "")
+        self._pulse = Pulse(options, self._loop, self, self._identity, this_process(lease), clock, lambda: self._about)
         self._writer = Writer(Session(options, trouble), self._loop, self, self._identity, clock)
 
     @classmethod
@@ -168,6 +167,9 @@ class PostgresSpool(SharedSpool):
         self._at_hand.forget(mail.id for mail in mails)
         return mails
 
+    def tell_about(self, version: str, rules: str) -> None:
+        self._about = version, rules
+
     def ours(self, mail: Leased) -> bool:
         if mail.id in self._leased and self._identity.sure:
             return True
@@ -258,6 +260,7 @@ class PostgresSpool(SharedSpool):
             emit(_LOG, "spool.clock_skew", logging.WARNING, seconds=round(beat.skew, 1), do="set this machine's clock")
         self._skewed = abs(beat.skew) > _SKEW
         self._believe(Held(beat.holds))
+        self._write_passed()
         for route in beat.due_routes:
             self._arrived(route)
 

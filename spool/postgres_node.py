@@ -22,6 +22,7 @@ from typing import Final, Protocol
 import psycopg
 from psycopg import Connection
 
+from spool import postgres_pace
 from spool import postgres_schema as schema
 from spool.contract import SpoolUnavailable, SpoolUnusable
 from spool.holding import Hold, Scope
@@ -129,7 +130,7 @@ def bury(connection: Connection, nodes: list[int]) -> list[str]:
     if not nodes:
         return []
     connection.execute("DELETE FROM node WHERE id = ANY(%s)", (nodes,))
-    connection.execute("DELETE FROM closed WHERE node = ANY(%s)", (nodes,))
+    postgres_pace.bury(connection, nodes)
     return [row[0] for row in connection.execute(_FREE, (nodes,))]
 
 

@@ -73,7 +73,7 @@ CREATE TABLE tally (slot integer PRIMARY KEY, octets bigint NOT NULL);
 """
 # Shared limits, see spool/postgres_pace.py: what was sent by slots of time, and what is under way.
 _PACE: Final = """
-CREATE TABLE account (name text PRIMARY KEY, open_mails bigint NOT NULL DEFAULT 0);
+CREATE TABLE account (name text PRIMARY KEY);
 CREATE TABLE pace (
   account text NOT NULL, length integer NOT NULL, slot bigint NOT NULL, units bigint NOT NULL,
   PRIMARY KEY (account, length, slot));
@@ -81,12 +81,7 @@ CREATE TABLE fare (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, account text NOT NULL, node bigint NOT NULL,
   recipients bigint NOT NULL);
 CREATE INDEX fare_by_account ON fare (account);
-"""
-# What a node found out of a way or an upstream; the others go by it until it says otherwise or is gone.
-_WAYS: Final = """
-CREATE TABLE closed (
-  route text NOT NULL, upstream text NOT NULL, since float8 NOT NULL, outcome text NOT NULL, next_probe float8 NOT NULL,
-  node bigint NOT NULL, PRIMARY KEY (route, upstream));
+CREATE INDEX fare_by_node ON fare (node);
 """
 
 
@@ -98,7 +93,7 @@ class Step:
     oldest: int
 
 
-_STEPS: Final = (Step(_FIRST + _PACE + _WAYS, 1),)
+_STEPS: Final = (Step(_FIRST + _PACE, 1),)
 """From nothing to the present tables; a released step is never changed, only followed by another."""
 
 VERSION: Final = len(_STEPS)

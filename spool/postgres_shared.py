@@ -16,7 +16,8 @@ from psycopg import Connection
 
 from spool import postgres_books as books
 from spool import postgres_hands as hands
-from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Steps, Tally, id_text, unheard
+from spool import postgres_pace
+from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Steps, Tally, Toll, id_text, unheard
 from spool.holding import Held, Hold, Key, Scope
 from spool.ids import first_number
 from spool.postgres_node import Identity, due_routes, holds_of, tell
@@ -46,6 +47,7 @@ class SharedSpool(Spool):
         self._hold_callbacks: list[Callable[[Hold], None]] = []
         self._to_tell: set[str] = set()
         self._tell_due = False
+        self._to_pass: dict[bool, list[int]] = {True: [], False: []}
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases = Asker(Session(options, trouble, durable=False), self._loop, "spool-leases")
         self._books = Asker(Session(options, trouble), self._loop, "spool-books")
@@ -79,6 +81,41 @@ class SharedSpool(Spool):
     async def spent(self, since: float) -> list[Spent]:
         found: list[Spent] = await self._ask(partial(books.spent, since=since))
         return found
+
+    async def admit(self, tolls: Sequence[Toll]) -> tuple[int, ...] | float:
+        wanted = True
+
+        def then(answer: tuple[int, ...] | postgres_pace.Full) -> tuple[int, ...] | float:
+            if isinstance(answer, postgres_pace.Full):
+                return answer.wait
+            if not wanted:
+                self.passed(answer, counted=False)
+            return answer
+
+        try:
+            question = partial(postgres_pace.admit, node=self._identity.node, tolls=tolls)
+            admitted: tuple[int, ...] | float = await self._books.ask(question, then)
+        except asyncio.CancelledError:
+            wanted = False
+            raise
+        return admitted
+
+    def passed(self, tickets: Sequence[int], *, counted: bool) -> None:
+        """See `Spool.passed`. What cannot be written now goes with the next sign of life."""
+        self._to_pass[counted] += tickets
+        if len(self._to_pass[True]) + len(self._to_pass[False]) == len(tickets):
+            self._loop.call_soon(self._write_passed)
+
+    def _write_passed(self) -> None:
+        for counted, numbers in self._to_pass.items():
+            if numbers:
+                mine, numbers[:] = tuple(numbers), []
+                written = self._books.ask(partial(postgres_pace.passed, numbers=mine, counted=counted), same)
+                written.add_done_callback(partial(self._keep_passed, mine, counted))
+
+    def _keep_passed(self, numbers: Sequence[int], counted: bool, written: Future[None]) -> None:
+        if not written.cancelled() and written.exception() is not None:
+            self._to_pass[counted] += numbers
 
     async def tally(self, volumes: Sequence[Volume]) -> None:
         if volumes:

@@ -22,7 +22,7 @@ from tests.fakes.smtp import FakeSmtp
 from tests.faults.spool_copy import copy_of, left_in
 
 CLIENTS = 12
-_NAME = re.compile(rb"Subject: (\S+)")
+NAME = re.compile(rb"Subject: (\S+)")
 Recipient = tuple[str, str]
 """A mail's name and one of its recipients."""
 
@@ -106,7 +106,7 @@ class Scene:
         for server in self.servers:
             taken, server.received[:] = list(server.received), []
             for mail in taken:
-                found = _NAME.search(mail.content)
+                found = NAME.search(mail.content)
                 assert found
                 self.tally.arrived.update((found[1].decode(), address) for address in mail.recipients)
 
@@ -131,7 +131,7 @@ async def _kill(scene: Scene, orders: Iterable[Awaitable[None]] = ()) -> None:
 
 
 def _name(content: bytes) -> str:
-    found = _NAME.search(content)
+    found = NAME.search(content)
     return found[1].decode() if found else ""
 
 
@@ -217,7 +217,7 @@ async def kill_rounds(folder: Path, rounds: int, seconds: float, strikes: dict[s
         relay = RelayProcess(folder, good, extra="delivery: {retry: [1s]}\n")
         scene = Scene(relay, (first, second), good, other, tally)
         await relay.start()
-        clients = [asyncio.create_task(_client(relay.port, f"c{number}", over, tally)) for number in range(CLIENTS)]
+        clients = [asyncio.create_task(client(relay.port, f"c{number}", over, tally)) for number in range(CLIENTS)]
         try:
             for _ in range(rounds):
                 if time.monotonic() > until:
@@ -258,7 +258,7 @@ def _must_not_be(event: dict[str, object]) -> bool:
     return bad or "bug" in str(event["event"])
 
 
-async def _client(port: int, name: str, over: asyncio.Event, tally: Tally) -> None:
+async def client(port: int, name: str, over: asyncio.Event, tally: Tally) -> None:
     """Sends mail after mail, a few on each connection; a connection that breaks is nothing to it."""
     number = 0
     while not over.is_set():

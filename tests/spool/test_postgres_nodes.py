@@ -206,7 +206,7 @@ def test_the_size_limit_is_for_all_nodes_together(database):
 def test_the_view_tells_who_is_there(database):
     async def test():
         async with nodes(database, 2, lease=1.0) as (one, _other):
-            one.about = ("1.2.3", "abc")
+            one.tell_about("1.2.3", "abc")
             await one.put(arrival(one, CLOCK))
             await one.lease("acme.nl", 1, CLOCK.now)
 

@@ -1,0 +1,171 @@
+"""From a SQLite file to a PostgreSQL database: every mail with its story, in the order in which it came.
+
+A part is first committed there and then deleted here, so that it can be broken off and begun again at any moment. A
+mail that is there already is left alone: relays may have sent it meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg import Connection
+
+from spool import postgres_schema, schema
+from spool.contract import SpoolUnusable, id_number
+from spool.holding import Scope
+from spool.ownership import Ownership
+from spool.postgres_filtering import part_of
+from spool.postgres_statements import columns, count
+from spool.rows import Rows
+
+_CHUNK: Final = 200
+_OCTETS: Final = 16 << 20
+_VISITOR: Final = -1
+_FRESH: Final = """
+INSERT INTO mail (id, route, sender, received_at, size, peer, helo, message_id, repairs, attempts, settled_at)
+SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[], %s::text[], %s::text[],
+ %s::text[], %s::text[], %s::int[], %s::float8[]) ON CONFLICT DO NOTHING RETURNING id"""
+_WAITING: Final = """
+INSERT INTO waiting (id, route, due_at, received_at, size, sender, domain, released_at, warned)
+SELECT * FROM unnest(%s::bigint[], %s::text[], %s::float8[], %s::float8[], %s::bigint[], %s::text[], %s::text[],
+ %s::float8[], %s::boolean[])"""
+_RECIPIENT: Final = """
+INSERT INTO recipient (mail, address, domain, part, state, doubts)
+SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::smallint[], %s::text[], %s::int[])"""
+_EVENT: Final = """
+INSERT INTO event (mail, at, text, upstream, seconds, results, told, recipient, source)
+SELECT * FROM unnest(%s::bigint[], %s::float8[], %s::text[], %s::text[], %s::float8[], %s::text[], %s::text[],
+ %s::text[], %s::text[])"""
+_CONTENT: Final = "INSERT INTO content (mail, bytes) SELECT * FROM unnest(%s::bigint[], %b::bytea[])"
+_OTHERS: Final = (
+    ("spent", ("account", "slot", "mails", "recipients")),
+    ("seal", ("mark", "until")),
+    ("volume", ("slot", "route", "customer", "mails", "recipients", "delivered", "failed")),
+    ("given_order", ("at", "who", "action", "subject", "reason", "done", "passed")),
+)
+"""Tables without mail that go as they are: a row that is there already stays."""
+
+Progress = Callable[[int, int], None]
+
+
+def move(source: Path, options: dict[str, str], progress: Progress) -> int:
+    """Move everything; returns how many mails were moved now. `progress(done, of)` is told after each part.
+
+    Raises SpoolInUse when a relay runs on the file, and SpoolUnusable.
+    """
+    ownership = Ownership(source)
+    try:
+        schema.prepare(source)
+        postgres_schema.prepare(options)
+        here = schema.connect(source)
+        try:
+            with postgres_schema.connect(options) as there:
+                return _move(here, there, progress)
+        finally:
+            here.close()
+    except psycopg.Error as error:
+        raise SpoolUnusable(f"{postgres_schema.unusable(error)}; what was moved is safe, begin again") from error
+    except sqlite3.Error as error:
+        raise SpoolUnusable(f"the spool {source} cannot be read: {error}; what was moved is safe") from error
+    finally:
+        ownership.release()
+
+
+def _move(here: sqlite3.Connection, there: Connection, progress: Progress) -> int:
+    _holds(here, there)  # first: no relay may send what is held
+    (of,) = here.execute("SELECT count(*) FROM mail").fetchone()
+    done = 0
+    progress(done, of)
+    while mails := _next(here):
+        ids = [mail[0] for mail in mails]
+        with there.transaction():
+            _keep(here, there, mails)
+        _delete(here, ids)
+        done += len(mails)
+        progress(done, of)
+    for table, names in _OTHERS:
+        _other(here, there, table, names)
+    return done
+
+
+def _next(here: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """The mails that came first, as many as fit into one part."""
+    rows = here.execute(
+        "SELECT id, route, sender, received_at, size, peer, helo, message_id, repairs, attempts, settled_at FROM mail "
+        "ORDER BY id LIMIT ?", (_CHUNK,),
+    ).fetchall()  # fmt: skip
+    octets = 0
+    for number, row in enumerate(rows):
+        octets += row[4] if row[10] is None else 0
+        if octets > _OCTETS and number:
+            return rows[:number]
+    return rows
+
+
+def _keep(here: sqlite3.Connection, there: Connection, mails: Sequence[tuple[Any, ...]]) -> None:
+    fresh = {row[0] for row in there.execute(_FRESH, columns([_clean(mail) for mail in mails]))}
+    by_id = {mail[0]: mail for mail in mails if mail[0] in fresh}
+    if not by_id:
+        return
+    waiting = _of(here, "SELECT id, route, due_at, size, released_at, warned FROM waiting WHERE id", by_id)
+    rows = []
+    for number, route, due_at, size, released_at, warned in waiting:
+        sender = by_id[number][2].lower().rstrip(".")
+        domain = sender.rpartition("@")[2]
+        rows.append((number, route, due_at, by_id[number][3], size, sender, domain, released_at, bool(warned)))
+    if rows:
+        there.execute(_WAITING, columns(rows))
+        count(there, _VISITOR, sum(row[4] for row in rows))
+    if contents := _of(here, "SELECT mail, bytes FROM content WHERE mail", by_id):
+        there.execute(_CONTENT, columns(contents))
+    people = _of(here, "SELECT mail, address, domain, state, doubts FROM recipient WHERE mail", by_id)
+    there.execute(_RECIPIENT, columns([(m, a, d, part_of(a), state, doubts) for m, a, d, state, doubts in people]))
+    query = "SELECT mail, at, text, upstream, seconds, results, told, recipient, source FROM event WHERE mail"
+    if events := [_clean(event) for event in _of(here, query, by_id)]:
+        there.execute(_EVENT, columns(events))
+
+
+def _of(here: sqlite3.Connection, query: str, ids: Sequence[int] | dict[int, Any]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for number in ids:
+        found += here.execute(f"{query} = ?", (number,)).fetchall()
+    return found
+
+
+def _delete(here: sqlite3.Connection, ids: Sequence[int]) -> None:
+    here.execute("BEGIN IMMEDIATE")
+    for table, column in (
+        ("content", "mail"),
+        ("waiting", "id"),
+        ("event", "mail"),
+        ("recipient", "mail"),
+        ("mail", "id"),
+    ):
+        Rows(f"DELETE FROM {table} WHERE {column} IN (VALUES {{rows}})", 1).write(here, [(number,) for number in ids])  # noqa: S608
+    here.execute("COMMIT")
+
+
+def _holds(here: sqlite3.Connection, there: Connection) -> None:
+    keep = """INSERT INTO hold (scope, subject, since, who, reason, mail) VALUES (%s, %s, %s, %s, %s, %s)
+    ON CONFLICT DO NOTHING"""
+    for scope, subject, *rest in here.execute("SELECT scope, subject, since, who, reason FROM hold").fetchall():
+        mail = id_number(subject) if scope == Scope.MAIL else None
+        there.execute(keep, (scope, subject, *rest, mail))
+
+
+def _other(here: sqlite3.Connection, there: Connection, table: str, names: Sequence[str]) -> None:
+    rows = here.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()  # noqa: S608 (names from this file)
+    marks = ", ".join(["%s"] * len(names))
+    with there.transaction(), there.cursor() as cursor:
+        insert = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
+        cursor.executemany(insert, [_clean(row) for row in rows])
+    here.execute(f"DELETE FROM {table}")  # noqa: S608
+
+
+def _clean(row: Sequence[Any]) -> tuple[Any, ...]:
+    """Text of clients and servers may hold what PostgreSQL does not keep."""
+    return tuple(value.replace("\0", "\\x00") if isinstance(value, str) else value for value in row)

@@ -1,0 +1,107 @@
+"""Several real relays on one PostgreSQL, clients at all of them, and a strike: what became of every mail.
+
+Counts; the caller judges. Whatever got its 250 must arrive; twice only what was under way when it struck, or what a
+node said it sent after it had lost its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from tests.fakes.relay_process import RelayProcess
+from tests.fakes.smtp import FakeSmtp
+from tests.faults.kill_rounds import NAME, Tally, client
+
+LEASE = 3
+
+
+@dataclass(slots=True)
+class Nodes:
+    """`urls` are where each relay finds the database, `direct` where the test does."""
+
+    relays: list[RelayProcess]
+    upstream: FakeSmtp
+    direct: str
+    tally: Tally = field(default_factory=Tally)
+    under_way: int = 0
+
+    def count(self) -> None:
+        taken, self.upstream.received[:] = list(self.upstream.received), []
+        for mail in taken:
+            found = NAME.search(mail.content)
+            assert found
+            self.tally.arrived.update((found[1].decode(), address) for address in mail.recipients)
+
+    def note_under_way(self) -> None:
+        """Recipients whose mail somebody has just now."""
+        query = (
+            "SELECT count(*) FROM callpro_relay.waiting JOIN callpro_relay.recipient ON mail = id "
+            "WHERE node IS NOT NULL AND state = 'waiting'"
+        )
+        with psycopg.connect(self.direct) as connection:
+            row = connection.execute(query).fetchone()
+            assert row
+            self.under_way += row[0]
+
+    @property
+    def lost_leases(self) -> int:
+        return sum(event["event"] == "spool.lease_lost" for relay in self.relays for event in relay.events)
+
+    def events(self) -> Counter[str]:
+        return Counter(str(event["event"]) for relay in self.relays for event in relay.events)
+
+
+Strike = Callable[[Nodes], Awaitable[None]]
+
+
+async def node_rounds(folder: Path, urls: list[str], strike: Strike, direct: str) -> Nodes:
+    """Load, the strike in the middle of it, load, and until the queue is empty."""
+    over = asyncio.Event()
+    async with FakeSmtp() as upstream:
+        rules = (
+            f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {upstream.port}, tls: none}}\n"
+            "routes:\n  - {from: acme.nl, via: up}\n  - {from: globex.nl, via: up}\n"
+        )
+        relays = [
+            RelayProcess(
+                folder / f"node{number}", rules, url=url, spool_options=f", lease: {LEASE}s",
+                extra="delivery: {retry: [1s]}\n",
+            )
+            for number, url in enumerate(urls)
+        ]  # fmt: skip
+        nodes = Nodes(relays, upstream, direct)
+        await relays[0].start()
+        await asyncio.gather(*(relay.start() for relay in relays[1:]))
+        clients = [
+            asyncio.create_task(client(relay.port, f"n{number}c{one}", over, nodes.tally))
+            for number, relay in enumerate(relays)
+            for one in range(3)
+        ]
+        try:
+            await asyncio.sleep(random.uniform(0.5, 1.0))
+            await strike(nodes)
+            await asyncio.sleep(1.0)
+            over.set()
+            await asyncio.gather(*clients)
+            for _ in range(600):
+                nodes.count()
+                if not nodes.tally.lost:
+                    break
+                await asyncio.sleep(0.1)
+            for relay in relays:
+                if relay.running:
+                    nodes.tally.exit_codes.add(await relay.stop())
+            nodes.count()
+        finally:
+            over.set()
+            for relay in relays:
+                if relay.running:
+                    await relay.stop(9)
+    return nodes

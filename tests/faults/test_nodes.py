@@ -1,0 +1,105 @@
+"""Three real relays on one PostgreSQL: one is killed, the database restarts, crashes, fails over or is out of reach.
+
+Nothing that got its 250 is lost, and what arrives twice was under way when it happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import psycopg
+import pytest
+
+from tests.fakes import postgres
+from tests.fakes.tcp_proxy import TcpProxy
+from tests.faults.node_rounds import LEASE, Nodes, node_rounds
+
+pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
+
+
+@pytest.fixture
+def server():
+    made = postgres.Server({"wal_keep_size": "64MB"}).start()
+    yield made
+    made.remove()
+
+
+def judge(nodes: Nodes) -> None:
+    assert len(nodes.tally.promised) > 20
+    assert not nodes.tally.lost, nodes.tally
+    assert not nodes.tally.invented
+    assert nodes.tally.duplicates <= nodes.under_way + nodes.lost_leases, (nodes.tally, nodes.under_way)
+    assert nodes.tally.exit_codes == {0}
+
+
+def test_a_node_is_killed_and_the_others_send_what_it_had(tmp_path, server):
+    async def kill(nodes: Nodes) -> None:
+        await nodes.relays[1].stop(signal.SIGKILL)
+        nodes.note_under_way()
+
+    nodes = asyncio.run(node_rounds(tmp_path, [server.url()] * 3, kill, server.url()))
+    judge(nodes)
+    assert nodes.events()["spool.node_dead"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
+def test_the_database_stops_and_comes_back(tmp_path, server, number):
+    async def restart(nodes: Nodes) -> None:
+        nodes.note_under_way()
+        await asyncio.to_thread(server.stop, number)
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(server.start)
+        for relay in nodes.relays:
+            await relay.event("spool.recovered")
+
+    nodes = asyncio.run(node_rounds(tmp_path, [server.url()] * 3, restart, server.url()))
+    judge(nodes)
+
+
+def test_the_database_fails_over_to_its_replica(tmp_path, server):
+    replica = postgres.Server(copy_of=server)
+    try:
+        replica.start()
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'replica'")
+            connection.execute("SELECT pg_reload_conf()")
+        both = f"postgresql://postgres@127.0.0.1:{server.port},127.0.0.1:{replica.port}/postgres"
+
+        async def fail_over(nodes: Nodes) -> None:
+            nodes.note_under_way()
+            await asyncio.to_thread(server.stop, signal.SIGQUIT)
+            nodes.direct = replica.url()
+            await asyncio.to_thread(replica.promote)
+            for relay in nodes.relays:
+                await relay.event("spool.recovered")
+
+        nodes = asyncio.run(node_rounds(tmp_path, [both] * 3, fail_over, server.url()))
+        judge(nodes)
+    finally:
+        replica.remove()
+
+
+def test_one_node_is_cut_off_from_the_database(tmp_path, server):
+    """Nothing it sends arrives, and nothing is answered: for longer than its lease."""
+
+    async def test() -> Nodes:
+        async with TcpProxy(server.port) as proxy:
+
+            async def cut(nodes: Nodes) -> None:
+                nodes.note_under_way()
+                proxy.freeze()
+                told = [asyncio.create_task(nodes.relays[n].event("spool.node_dead", seconds=60)) for n in (0, 1)]
+                await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+                told[0].cancel()
+                told[1].cancel()
+                await asyncio.sleep(LEASE)
+                nodes.note_under_way()
+                proxy.thaw()
+                await nodes.relays[2].event("spool.declared_dead", seconds=60)
+
+            urls = [server.url(), server.url(), server.url(port=proxy.port)]
+            return await node_rounds(tmp_path, urls, cut, server.url())
+
+    nodes = asyncio.run(test())
+    judge(nodes)

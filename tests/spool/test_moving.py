@@ -1,0 +1,147 @@
+"""From the file to the database: everything arrives, once, however often it is broken off."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spool import postgres_schema
+from spool.contract import Settlement, SpoolInUse, id_text
+from spool.holding import Hold, Scope
+from spool.moving import move
+from spool.view import Filter, GivenOrder, Spent, Volume
+from tests.spool.engines import REJECT, Postgres, Sqlite, arrival, settlement
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def fill(spool, engine) -> None:
+    for number in range(60):
+        engine.clock.now += 1
+        await spool.put(
+            arrival(
+                spool, engine.clock, sender="Info@ACME.nl", recipients=(f"r{number}@x.nl", "é@y.nl"), helo="a\0b",
+                content=b"x" * number * 100, repairs=("date",),
+            )
+        )  # fmt: skip
+    mails = await spool.lease("acme.nl", 30, engine.clock.now)
+    for mail in mails[:10]:
+        await spool.settle(settlement(mail))
+    for mail in mails[10:20]:
+        await spool.settle(settlement(mail, REJECT, engine.clock.now + 60, doubted=frozenset({"é@y.nl"})))
+    await spool.settle(Settlement(mails[20], due_at=engine.clock.now + 5, warned=True, note="één \0"))
+    await spool.hold(Hold(Scope.MAIL, id_text(mails[25].id), 1.0, "jan", "x"))
+    await spool.hold(Hold(Scope.ROUTE, "other.nl", 2.0, "jan", "x"))
+    await spool.spend([Spent("a", engine.clock.now, 3, 9)])
+    await spool.tally([Volume(engine.clock.now, "acme.nl", "acme.nl", 5, 6, 7, 8)])
+    await spool.record(GivenOrder(1.0, "jan", "drop", "route x", "", 1, 2))
+
+
+def seen(engine) -> list[object]:
+    with engine.view() as view:
+        lines = view.list(Filter(settled=None), 100)
+        stories = [view.show(line.id) for line in lines]
+        return [
+            [repr(story).replace("\\x00", "").replace("\\\\x00", "").replace("\\", "") for story in stories],
+            view.holds(),
+            view.spent(0),
+            view.volumes([0, 3e9]),
+            view.orders(9),
+            sorted(view.loads().items()),
+        ]
+
+
+def test_everything_is_moved_and_looks_the_same(tmp_path, database):
+    here, there = Sqlite(tmp_path), Postgres(database)
+    here.run(lambda spool: fill(spool, here))
+    before = seen(here)
+    told: list[tuple[int, int]] = []
+    assert move(here.file, postgres_schema.options_of(database), lambda *now: told.append(now)) == 60
+    assert (told[0], told[-1]) == ((0, 60), (60, 60))
+    assert seen(there) == before
+    there.clock.now = here.clock.now
+
+    async def send(spool):
+        assert spool.octets == sum(number * 100 for number in range(10, 60))
+        mails = await spool.lease("acme.nl", 100, there.clock.now + 100)
+        assert sorted(len(mail.content) for mail in mails) == [n * 100 for n in range(10, 60) if n != 25]
+        assert sum(mail.warned for mail in mails) == 1
+        assert {mail.sender for mail in mails} == {"Info@ACME.nl"}
+
+    there.run(send)
+    here.run(lambda spool: empty(spool))
+
+
+async def empty(spool) -> None:
+    assert await spool.backlog() == {}
+
+
+class BrokenOff(Exception):
+    pass
+
+
+def test_a_move_that_is_broken_off_again_and_again_loses_nothing_and_doubles_nothing(tmp_path, database, monkeypatch):
+    monkeypatch.setattr("spool.moving._CHUNK", 7)
+    here, there = Sqlite(tmp_path), Postgres(database)
+    here.run(lambda spool: fill(spool, here))
+    before = seen(here)
+    chance = random.Random(1)
+
+    def strike(done: int, of: int) -> None:
+        if chance.random() < 0.4:
+            raise BrokenOff
+
+    for _ in range(200):
+        try:
+            move(here.file, postgres_schema.options_of(database), strike)
+            break
+        except BrokenOff:
+            continue
+    assert seen(there) == before
+
+
+def test_a_mail_that_is_there_already_is_left_alone(tmp_path, database, monkeypatch):
+    """Broken off between the commit there and the delete here; a relay there has sent it since."""
+    here, there = Sqlite(tmp_path), Postgres(database)
+    here.run(lambda spool: fill(spool, here))
+    with monkeypatch.context() as patch:
+        patch.setattr("spool.moving._delete", lambda *_: (_ for _ in ()).throw(BrokenOff))
+        with pytest.raises(BrokenOff):
+            move(here.file, postgres_schema.options_of(database), lambda *_: None)
+    there.clock.now = here.clock.now
+
+    async def send(spool):
+        for mail in await spool.lease("acme.nl", 100, there.clock.now):
+            await spool.settle(settlement(mail))
+
+    there.run(send)
+    after = seen(there)[0]
+    move(here.file, postgres_schema.options_of(database), lambda *_: None)
+    assert seen(there)[0] == after
+
+
+def test_a_spool_that_a_relay_has_open_is_not_moved(tmp_path, database):
+    here = Sqlite(tmp_path)
+
+    async def test(spool):
+        with pytest.raises(SpoolInUse):
+            move(here.file, postgres_schema.options_of(database), lambda *_: None)
+
+    here.run(test)
+
+
+def test_the_command(tmp_path, database):
+    here = Sqlite(tmp_path)
+    here.run(lambda spool: fill(spool, here))
+    command = [sys.executable, str(ROOT / "relay.py"), "spool", "move"]
+    done = subprocess.run([*command, f"sqlite:///{here.file}", database], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "60 mails moved" in done.stdout
+    assert "60 of 60 mails" in done.stderr
+    wrong = subprocess.run([*command, database, database], capture_output=True, text=True)
+    assert wrong.returncode == 1
+    assert "moves from sqlite" in wrong.stderr
