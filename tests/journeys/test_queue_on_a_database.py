@@ -1,0 +1,58 @@
+"""The queue commands on a spool that two real relays share: given from one machine, heard by both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import smtplib
+
+from tests.fakes.relay_process import RelayProcess
+from tests.fakes.smtp import FakeSmtp
+
+
+def hand_over(port: int, count: int) -> None:
+    with smtplib.SMTP("127.0.0.1", port) as client:
+        for number in range(count):
+            client.sendmail("info@acme.nl", ["jan@example.nl"], f"Subject: {number}\r\n\r\nDag\r\n")
+
+
+def test_orders_count_for_every_relay(tmp_path, database):
+    async def test() -> None:
+        async with FakeSmtp() as upstream:
+            rules = (
+                f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {upstream.port}, tls: none}}\n"
+                "routes:\n  - {from: acme.nl, via: up}\n"
+            )
+            one, other = (RelayProcess(tmp_path / name, rules, url=database) for name in ("one", "other"))
+            await one.start()
+            await other.start()
+            code, said = await one.command("queue", "hold", "--route", "acme.nl", "--reason", "they asked")
+            assert code == 0, said
+            for relay in (one, other):
+                await asyncio.to_thread(hand_over, relay.port, 3)
+            code, said = await other.command("queue", "list", "--json")
+            assert said.count('"id"') == 6, said
+            assert "they asked" in (await other.command("queue", "holds"))[1]
+            mail = json.loads(said.splitlines()[0]) if said.startswith("{") else json.loads(said)[0]
+            code, said = await one.command("queue", "drop", mail["id"], "--yes")
+            assert (code, "1 mail is dropped" in said) == (0, True), said
+            await asyncio.sleep(0.5)
+            assert upstream.received == []
+            code, said = await other.command("queue", "release", "--route", "acme.nl")
+            assert code == 0, said
+            async with asyncio.timeout(30):
+                while len(upstream.received) < 5:
+                    await asyncio.sleep(0.05)
+            code, said = await one.command("nodes", "--json")
+            found = json.loads(said)
+            assert (code, len(found["nodes"]), found["warnings"]) == (0, 2, [])
+            other.write_routes(rules.replace("acme.nl, via", "globex.nl, via"))
+            await other.reload()
+            async with asyncio.timeout(20):
+                while "the rules differ" not in (await one.command("nodes"))[1]:
+                    await asyncio.sleep(0.2)
+            for relay in (one, other):
+                assert await relay.stop() == 0
+            assert "One relay has this spool" in (await one.command("nodes"))[1]
+
+    asyncio.run(test())
