@@ -54,6 +54,12 @@ class Nodes:
     def lost_leases(self) -> int:
         return sum(event["event"] == "spool.lease_lost" for relay in self.relays for event in relay.events)
 
+    async def heard_by_one(self, event: str, *which: int) -> None:
+        """Wait until one of these relays has logged it."""
+        async with asyncio.timeout(60):
+            while not any(one["event"] == event for number in which for one in self.relays[number].events):
+                await asyncio.sleep(0.05)
+
     def events(self) -> Counter[str]:
         return Counter(str(event["event"]) for relay in self.relays for event in relay.events)
 

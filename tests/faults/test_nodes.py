@@ -37,6 +37,7 @@ def test_a_node_is_killed_and_the_others_send_what_it_had(tmp_path, server):
     async def kill(nodes: Nodes) -> None:
         await nodes.relays[1].stop(signal.SIGKILL)
         nodes.note_under_way()
+        await nodes.heard_by_one("spool.node_dead", 0, 2)
 
     nodes = asyncio.run(node_rounds(tmp_path, [server.url()] * 3, kill, server.url()))
     judge(nodes)
@@ -89,10 +90,7 @@ def test_one_node_is_cut_off_from_the_database(tmp_path, server):
             async def cut(nodes: Nodes) -> None:
                 nodes.note_under_way()
                 proxy.freeze()
-                told = [asyncio.create_task(nodes.relays[n].event("spool.node_dead", seconds=60)) for n in (0, 1)]
-                await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
-                told[0].cancel()
-                told[1].cancel()
+                await nodes.heard_by_one("spool.node_dead", 0, 1)
                 await asyncio.sleep(LEASE)
                 nodes.note_under_way()
                 proxy.thaw()
