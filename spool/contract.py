@@ -349,7 +349,9 @@ class Spool(ABC):
 
     @abstractmethod
     async def prune(self, before: float) -> int:
-        """Forget the history of mails that were settled before that time. Returns how many."""
+        """Forget the history of mails that were settled before that time, and orders given before it. Returns how many
+        mails those were.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -16,18 +16,26 @@ class Numbers:
     """Gives numbers, each greater than the last and than `last` at the start.
 
     `clock` gives unix seconds, `chance(bits)` a random number of that many bits. When the clock stands still or steps
-    back, the numbers count on from the greatest one.
+    back, the numbers count on from the greatest one: for as long as only the lowest `run` bits change, for the bits
+    above them may be what keeps two nodes' numbers apart, and then by chance in the next millisecond.
     """
 
-    def __init__(self, clock: Callable[[], float], chance: Callable[[int], int], last: int = 0) -> None:
+    def __init__(
+        self, clock: Callable[[], float], chance: Callable[[int], int], last: int = 0, *, run: int = _LOW_BITS
+    ) -> None:
         self._clock = clock
         self._chance = chance
         self._last = last
+        self._run = run
 
     def next(self) -> int:
-        candidate = first_number(self._clock()) | self._chance(_LOW_BITS - 1)
-        self._last = max(candidate, self._last + 1)
-        return self._last
+        number = first_number(self._clock()) | self._chance(_LOW_BITS - 1)
+        if number <= self._last:
+            number = self._last + 1
+            if number >> self._run != self._last >> self._run:
+                number = next_moment(self._last) | self._chance(_LOW_BITS - 1)
+        self._last = number
+        return number
 
     def skip_to(self, last: int) -> None:
         """Never give a number up to `last` from now on."""

@@ -75,6 +75,11 @@ def orders(connection: sqlite3.Connection, limit: int) -> list[GivenOrder]:
     return [GivenOrder(*row) for row in rows]
 
 
+def forget_orders(connection: sqlite3.Connection, before: float) -> None:
+    """Orders name people, so they are kept no longer than the history of mail."""
+    connection.execute("DELETE FROM given_order WHERE at < ?", (before,))
+
+
 def slowest(connection: sqlite3.Connection, since: float, limit: int) -> list[SlowMail]:
     """See `SpoolView.slowest`: from an index that only mail of more than a minute is in."""
     return [SlowMail(*row) for row in connection.execute(SLOWEST, (since, limit))]

@@ -71,7 +71,7 @@ class PostgresSpool(SharedSpool):
         self._at_hand = AtHand(memory)
         self._settling: set[int] = set()
         self._others = self._incoming = 0
-        self._numbers = Numbers(clock, self._chance)
+        self._numbers = Numbers(clock, self._chance, run=_SLOT_BITS)
         self._flush_due = self._skewed = False
         self._random = random.SystemRandom()
         self._about = ("", "")

@@ -135,6 +135,11 @@ def orders(connection: Connection, limit: int) -> list[GivenOrder]:
     return [GivenOrder(*row) for row in connection.execute(query, (limit,)).fetchall()]
 
 
+def forget_orders(connection: Connection, before: float) -> None:
+    """Orders name people, so they are kept no longer than the history of mail."""
+    connection.execute("DELETE FROM given_order WHERE at < %s", (before,))
+
+
 def slowest(connection: Connection, since: float, limit: int) -> list[SlowMail]:
     """See `SpoolView.slowest`."""
     return [SlowMail(*row) for row in connection.execute(_SLOWEST, (since, limit)).fetchall()]

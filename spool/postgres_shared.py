@@ -171,6 +171,7 @@ class SharedSpool(Spool):
         return tally
 
     async def prune(self, before: float) -> int:
+        await self._order(partial(books.forget_orders, before=before))
         total = 0
         values = first_number(before), before
         while forgotten := await self._order(lambda connection: connection.execute(_FORGET, values).rowcount):

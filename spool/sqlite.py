@@ -247,6 +247,7 @@ class SqliteSpool(Spool):
         return await self._by_hand.drop(which, note, now, told)
 
     async def prune(self, before: float) -> int:
+        await self._ask(partial(ledger.forget_orders, before=before), _same)
         question = partial(statements.forget, first_kept=first_number(before), before=before, limit=_CHUNK)
         total = 0
         while forgotten := await self._ask(question, _same):

@@ -70,6 +70,19 @@ def test_orders_are_kept_the_newest_first(engine):
         assert len(view.orders(10)) == 3
 
 
+def test_orders_are_forgotten_with_the_history(engine):
+    given = [GivenOrder(START + n, "jan", "drop", f"mail {n}", "", 1, 0) for n in range(3)]
+
+    async def test(spool):
+        for order in given:
+            await spool.record(order)
+        assert await spool.prune(START + 1) == 0
+
+    engine.run(test)
+    with engine.view() as view:
+        assert list(view.orders(10)) == [given[2], given[1]]
+
+
 def test_the_slowest_mail_is_found_and_quick_mail_is_not(engine):
     async def test(spool):
         took = {}

@@ -29,3 +29,13 @@ def test_a_number_says_when_its_mail_came():
     clock = Clock(1_700_000_000.25)
     number = Numbers(clock, lambda bits: (1 << bits) - 1).next()
     assert first_number(clock.now) <= number < first_number(clock.now + 0.001)
+
+
+def test_numbers_never_count_on_into_the_part_of_another_node():
+    """With the clock standing still at the very end of a node's part, the next number is in its part all the same."""
+    part = 14
+    slot = 5
+    numbers = Numbers(lambda: 1_700_000_000.25, lambda bits: (slot << part) | ((1 << part) - 2), run=part)
+    given = [numbers.next() for _ in range(100)]
+    assert given == sorted(set(given))
+    assert {number >> part & 63 for number in given} == {slot}
