@@ -23,7 +23,7 @@ class Clinic:
         self.environment = {"PATH": os.environ["PATH"], "SSL_CERT_FILE": os.environ.get("SSL_CERT_FILE", "")}
         self.environment = {name: value for name, value in self.environment.items() if value} | (environment or {})
         (folder / "relay.yaml").write_text(
-            f"hostname: relay.test\nspool: {{url: 'sqlite:///{folder}/spool.db'}}\n{dns}{US}"
+            f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:1'}}]\nspool: {{url: 'sqlite:///{folder}/spool.db'}}\n{dns}{US}"
         )
         self.write(routes)
 
@@ -40,9 +40,9 @@ class Clinic:
         return process.returncode or 0, output.decode()
 
     async def doctor(self, *arguments: str) -> dict[str, str]:
-        """The worst grade of each check, and the exit code as `exit`."""
+        """The worst grade of each check of the routes; the listeners are left out, for no relay runs here."""
         code, output = await self.run("doctor", "--json", *arguments)
-        verdicts = json.loads(output)
+        verdicts = [one for one in json.loads(output) if one["check"] != "open relay"]
         self.verdicts = verdicts
         worst = {}
         for verdict in sorted(verdicts, key=lambda one: ("good", "warning", "problem").index(one["grade"])):
