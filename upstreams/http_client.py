@@ -1,15 +1,15 @@
 """The one border between the relay and httpx: a request goes in, a `Reply` or an `Outcome` comes out, no exception.
 
 Must never repeat a request, follow a redirect, take a proxy or a password from the environment, keep a cookie, or
-log a URL or a header. So it uses httpx's transport alone, without the client around it. httpx is imported at the first
-use: a relay whose routes are all SMTP does not pay for it.
+log a URL or a header. So httpx makes the request, and goes to httpcore, the pool that httpx itself stands on, without
+the client around it. Both are imported at the first use: a relay whose routes are all SMTP does not pay for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,7 @@ from routing.outcome import Hint, Outcome, Stage, Who, Word
 from upstreams.tls import Trust
 
 if TYPE_CHECKING:
-    import httpx
+    import httpcore
 
 CONNECT_SECONDS: Final = 15.0
 IDLE_SECONDS: Final = 15.0
@@ -53,9 +53,10 @@ class HttpClient:
 
     def __init__(self, timeout: float, connections: int, trust: Trust | None = None) -> None:
         self._timeout = timeout
+        self._timeouts = dict.fromkeys(("read", "write", "pool"), timeout) | {"connect": min(timeout, CONNECT_SECONDS)}
         self._connections = connections
         self._trust = trust or Trust()
-        self._transport: httpx.AsyncHTTPTransport | None = None
+        self._pool: httpcore.AsyncConnectionPool | None = None
 
     async def exchange(
         self,
@@ -72,51 +73,44 @@ class HttpClient:
         An Outcome means that there was no reply: RETRY or CONFIG when the mail cannot have arrived, UNKNOWN when the
         body had begun (RETRY when the request is `repeatable`, as a probe is). Raises ValueError for what is no URL.
         """
-        import httpx
-
-        progress = _Progress(not content)
-        request = _request(method, url, headers, content, progress)
-        request.extensions["timeout"] = httpx.Timeout(
-            self._timeout, connect=min(self._timeout, CONNECT_SECONDS)
-        ).as_dict()
+        progress = _Progress(not content, self._trust)
+        request = _request(method, url, headers, content)
+        request.extensions = {"trace": progress.note, "timeout": self._timeouts}
         try:
             return await self._ask(request, reply_limit)
-        except (TimeoutError, httpx.TransportError) as error:
+        except _transport_errors() as error:
             return _no_reply(error, progress, repeatable)
         finally:
             await progress.give_up()
 
     async def close(self) -> None:
         """Close every connection. The client may be used again afterwards, with new ones."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            await transport.aclose()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
 
-    async def _ask(self, request: httpx.Request, reply_limit: int) -> Reply:
+    async def _ask(self, request: httpcore.Request, reply_limit: int) -> Reply:
         async with asyncio.timeout(self._timeout):
-            transport = await self._opened()
-            response = await transport.handle_async_request(request)
-        stream = response.extensions.get("network_stream")
-        tls = stream.get_extra_info("ssl_object") if stream is not None else None
-        self._trust.saw(f"{request.url.host}:{request.url.port or 443}", tls)
+            pool = await self._opened()
+            response = await pool.handle_async_request(request)
         try:
             body, whole = await _body(response, reply_limit)
         finally:
             await response.aclose()
-        return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body, whole)
+        return Reply(response.status, _named(response.headers), body, whole)
 
-    async def _opened(self) -> httpx.AsyncHTTPTransport:
-        if self._transport is None:
-            import httpx
+    async def _opened(self) -> httpcore.AsyncConnectionPool:
+        if self._pool is None:
+            import httpcore
 
-            verify = await asyncio.to_thread(self._trust.for_http)
-            limits = httpx.Limits(
+            context = await asyncio.to_thread(self._trust.for_http)
+            self._pool = self._pool or httpcore.AsyncConnectionPool(
+                ssl_context=context,
                 max_connections=self._connections,
                 max_keepalive_connections=self._connections,
                 keepalive_expiry=IDLE_SECONDS,
             )
-            self._transport = self._transport or httpx.AsyncHTTPTransport(verify, trust_env=False, limits=limits)
-        return self._transport
+        return self._pool
 
 
 def place_of(url: str) -> str:
@@ -159,23 +153,29 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 class _Progress:
     """How far one request came, told by httpcore's trace events. One without a body is whole with its headers.
 
-    It holds the connection until TLS is up: httpcore forgets it, still open, when it is cancelled there.
+    It holds the connection until TLS is up: httpcore forgets it, still open, when it is cancelled there. A certificate
+    is told to `trust` once for each connection.
     """
 
-    __slots__ = ("_bodiless", "_connection", "body_begun", "stage")
+    __slots__ = ("_bodiless", "_connection", "_place", "_trust", "body_begun", "stage")
 
-    def __init__(self, bodiless: bool) -> None:
+    def __init__(self, bodiless: bool, trust: Trust) -> None:
         self.stage = Stage.CONNECT
         self.body_begun = False
         self._bodiless = bodiless
         self._connection: Any = None
+        self._trust = trust
+        self._place = ""
 
     async def note(self, event: str, info: Mapping[str, Any]) -> None:
         match event:
+            case "connection.connect_tcp.started":
+                self._place = f"{info['host']}:{info['port']}"
             case "connection.connect_tcp.complete":
                 self._connection = info["return_value"]
             case "connection.start_tls.complete":
                 self._connection = None
+                self._trust.saw(self._place, info["return_value"].get_extra_info("ssl_object"))
             case "connection.start_tls.started":
                 self.stage = Stage.TLS
             case "http11.send_request_headers.started":
@@ -192,31 +192,52 @@ class _Progress:
             await connection.aclose()
 
 
-def _request(method: str, url: str, headers: Mapping[str, str], content: bytes, progress: _Progress) -> httpx.Request:
+def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) -> httpcore.Request:
+    """httpx checks the URL and the headers, and adds Host and Content-Length."""
+    import httpcore
     import httpx
 
     try:
-        return httpx.Request(
-            method, url, headers={**_HEADERS, **headers}, content=content, extensions={"trace": progress.note}
-        )
+        made = httpx.Request(method, url, headers={**_HEADERS, **headers}, content=content)
     except httpx.InvalidURL:
         raise ValueError("not a URL") from None
+    to = made.url
+    place = httpcore.URL(scheme=to.raw_scheme, host=to.raw_host, port=to.port, target=to.raw_path)
+    return httpcore.Request(made.method, place, headers=made.headers.raw, content=content)
 
 
-async def _body(response: httpx.Response, limit: int) -> tuple[bytes, bool]:
+def _named(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By name in lower case; what was said twice is joined by a comma, and octets beyond ASCII are made out."""
+    import httpx
+
+    return dict(httpx.Headers(headers).items())
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """All that can go wrong between here and the other side."""
+    import httpcore
+
+    return (
+        TimeoutError,
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.UnsupportedProtocol,
+    )
+
+
+async def _body(response: httpcore.Response, limit: int) -> tuple[bytes, bool]:
     """The reply's body as far as it came, and whether that was all that was wanted: once the status is known, a cut
     after it changes nothing.
     """
-    import httpx
-
     body, whole = bytearray(), True
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in response.aiter_raw():
+            async for chunk in response.aiter_stream():
                 body += chunk
                 if len(body) >= limit:
                     break
-    except (httpx.TransportError, TimeoutError):
+    except _transport_errors():
         whole = False
     return bytes(body[:limit]), whole
 
@@ -251,9 +272,9 @@ def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationEr
 
 def _sentence(error: Exception, progress: _Progress) -> str:
     """What happened, without the URL: it may hold more than a log should."""
-    import httpx
+    import httpcore
 
-    late = isinstance(error, TimeoutError | httpx.TimeoutException)
+    late = isinstance(error, TimeoutError | httpcore.TimeoutException)
     if progress.stage is not Stage.REQUEST:
         return "timed out while connecting" if late else f"cannot connect: {error}"
     where = "after the request was sent" if progress.body_begun else "before the request was sent"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from routing.outcome import Outcome, Stage, Word
 from tests.fakes.authority import Authority
 from tests.fakes.http_server import BeforeBody, Fault, HttpServer, Response
 from upstreams.http_client import HttpClient, Reply, is_base_url, retry_after
+from upstreams.tls import Trust
 
 
 def asked(handler, *, timeout=5.0, tls=None, before=BeforeBody.READ, path="/x", **kwargs):
@@ -154,6 +156,36 @@ def test_connections_are_kept_and_a_proxy_in_the_environment_is_not_used(monkeyp
             return [request.connection for request in server.requests]
 
     assert asyncio.run(run()) == [1, 1, 1]
+
+
+def test_a_request_on_a_kept_connection_searches_no_module_and_reads_no_certificate(authority, monkeypatch):
+    """Both were most of what a request cost: httpcore looks for sniffio at every lock, and a miss is a disk search."""
+    searched: list[str] = []
+    shown: list[str] = []
+
+    class Watch:
+        def find_spec(self, name, *_more):
+            searched.append(name)
+
+    class Told(Trust):
+        def saw(self, place, tls):
+            shown.append(place)
+            super().saw(place, tls)
+
+    async def run():
+        async with HttpServer(always(Response(202)), authority.server_context()) as server:
+            client = HttpClient(5, 2, trust := Told())
+            assert (await client.exchange("POST", server.url + "/", {}, b"x")).status == 202
+            monkeypatch.setattr("sys.meta_path", [Watch(), *sys.meta_path])
+            for _ in range(3):
+                assert (await client.exchange("POST", server.url + "/", {}, b"x")).status == 202
+            await client.close()
+            return server, trust
+
+    server, trust = asyncio.run(run())
+    assert searched == []
+    assert {request.connection for request in server.requests} == {1}
+    assert shown == list(trust.seen) == [f"localhost:{server.port}"]
 
 
 def test_no_cookie_goes_along_with_the_next_request():
