@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from config.loading import load_relay
+from ops.progress import Progress
 from ops.queue_options import spool_password
 from spool.contract import SpoolUnusable
 from spool.opening import is_shared
@@ -20,8 +18,6 @@ from spool.schema import path_of
 
 if TYPE_CHECKING:
     from ops.queue_options import Add, Commands
-
-_WIDTH = 30
 
 
 def add_spool(commands: Commands, add: Add) -> None:
@@ -48,7 +44,13 @@ def move_spool(asked: argparse.Namespace) -> int:
 
     settings = load_relay(asked.config).spool if asked.config.exists() else None
     password = spool_password(settings) if settings and settings.url == asked.target else None
-    moved = move(source, postgres_schema.options_of(asked.target, password), progress(time.monotonic))
+    with Progress("mails moved") as progress:
+
+        def tell(done: int, of: int) -> None:
+            progress.total = of
+            progress.to(done)
+
+        moved = move(source, postgres_schema.options_of(asked.target, password), tell)
     if asked.json:
         print(json.dumps({"moved": moved}))
         return 0
@@ -56,22 +58,3 @@ def move_spool(asked: argparse.Namespace) -> int:
         f"{moved} mails moved; {source} is empty. Write `url: {postgres_schema.shown(asked.target)}` into relay.yaml."
     )
     return 0
-
-
-def progress(clock: Callable[[], float]) -> Callable[[int, int], None]:
-    """A bar on a terminal, a line now and then elsewhere; on standard error."""
-    started, said = clock(), [-10.0]
-
-    def tell(done: int, of: int) -> None:
-        now = clock() - started
-        if done < of and now - said[0] < (0.1 if sys.stderr.isatty() else 10.0):
-            return
-        said[0] = now
-        part = done / of if of else 1.0
-        left = f", {now / part - now:.0f} s left" if 0 < part < 1 else ""
-        bar = "#" * int(part * _WIDTH)
-        line = f"[{bar:{_WIDTH}}] {done} of {of} mails{left}"
-        end = "\n" if done >= of or not sys.stderr.isatty() else ""
-        print(f"\r{line:70}" if sys.stderr.isatty() else line, end=end, file=sys.stderr, flush=True)
-
-    return tell
