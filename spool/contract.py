@@ -230,6 +230,13 @@ class Spool(ABC):
     def octets(self) -> int:
         """Octets of content that wait, of those that `limits.spool_size` allows."""
 
+    @property
+    def damaged(self) -> bool:
+        """True once this process met damage in its file: new mail is refused, what can be read leaves. A database
+        looks after its own.
+        """
+        return False
+
     @abstractmethod
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """Up to `limit` mails of the route that are due, the longest due first. Never one that people hold."""

@@ -141,6 +141,10 @@ class SqliteSpool(Spool):
     def octets(self) -> int:
         return self._shelves.octets
 
+    @property
+    def damaged(self) -> bool:
+        return self._writer.damaged
+
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """See `Spool.lease`. Raises SpoolUnavailable when mail on disk cannot be read just now."""
         if self.held.route(route):

@@ -101,6 +101,11 @@ class Writer:
         self._file = os.stat(path)
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
 
+    @property
+    def damaged(self) -> bool:
+        """See `Spool.damaged`. For any thread."""
+        return self._damaged is not None
+
     def start(self) -> None:
         self._thread.start()
 

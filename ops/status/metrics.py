@@ -122,6 +122,7 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     words = "When a certificate, secret or key ends (unix seconds)."
     yield _gauge("expires_timestamp_seconds", words, ("what", "name"), list(ends.items()))
     yield _gauge("spool_bytes", "Content that waits.", (), _one(facts.spool.octets))
+    yield _gauge("spool_damaged", "1 once damage was met in the spool's file.", (), _one(facts.spool.damaged))
     yield _gauge("spool_limit_bytes", "limits.spool_size.", (), _one(facts.relay.limits.spool_size))
 
 

@@ -16,8 +16,12 @@ import yaml
 
 from tests.fakes.relay_process import ROOT, RelayProcess
 from tests.journeys.clients import program
+from tests.spool.engines import Sqlite, arrival, put_all
 
 FOLDER = ROOT / "monitoring"
+PAGE = 4096
+LEAF = b"\x0d"
+"""How a page of rows begins in SQLite's file."""
 ROUTES = """\
 upstreams:
   up: {type: maildir, path: %s, pace: {per_day: 100}}
@@ -46,6 +50,33 @@ def scraped(tmp_path_factory) -> str:
                 return (await browser.get(f"http://{where}/metrics")).text
 
     return asyncio.run(ask())
+
+
+def test_damage_in_the_spool_is_a_number(tmp_path):
+    """A page of content that is garbage: met when the mail in it is to leave."""
+    box = tmp_path / "r" / "spool.db"
+    box.parent.mkdir()
+    engine = Sqlite(box.parent)
+    engine.run(lambda spool: put_all(spool, [arrival(spool, engine.clock, content=b"x" * 3000) for _ in range(20)]))
+    octets = box.read_bytes()
+    pages = [octets[at : at + PAGE] for at in range(0, len(octets), PAGE)]
+    spoilt = [b"\xff" * PAGE if page[:1] == LEAF and b"x" * 2000 in page else page for page in pages]
+    assert spoilt != pages
+    box.write_bytes(b"".join(spoilt))
+
+    async def ask() -> str:
+        extra = "status: {address: '127.0.0.1:0'}\n"
+        async with RelayProcess(box.parent, ROUTES % (tmp_path / "maildir"), extra=extra, spool=box) as relay:
+            where = (await relay.event("status_listening"))["address"]
+            await relay.event("spool.damaged")
+            async with httpx.AsyncClient() as browser:
+                return (await browser.get(f"http://{where}/metrics")).text
+
+    assert "\ncallpro_relay_spool_damaged 1.0\n" in asyncio.run(ask())
+
+
+def test_a_sound_spool_is_a_number_too(scraped):
+    assert "\ncallpro_relay_spool_damaged 0.0\n" in scraped
 
 
 def names_in(text: str) -> set[str]:
