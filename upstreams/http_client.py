@@ -103,12 +103,15 @@ class HttpClient:
         if self._pool is None:
             import httpcore
 
+            from upstreams.http_streams import Backend
+
             context = await asyncio.to_thread(self._trust.for_http)
             self._pool = self._pool or httpcore.AsyncConnectionPool(
                 ssl_context=context,
                 max_connections=self._connections,
                 max_keepalive_connections=self._connections,
                 keepalive_expiry=IDLE_SECONDS,
+                network_backend=Backend(),
             )
         return self._pool
 

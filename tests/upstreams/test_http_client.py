@@ -188,6 +188,33 @@ def test_a_request_on_a_kept_connection_searches_no_module_and_reads_no_certific
     assert shown == list(trust.seen) == [f"localhost:{server.port}"]
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_connection_that_was_ended_while_idle_is_not_used_again(tls, authority):
+    """Written to it, the mail would be in doubt: nobody could say whether it was taken."""
+    ends: list[asyncio.StreamWriter] = []
+
+    async def once(reader, writer):
+        ends.append(writer)
+        await reader.readuntil(b"\r\n\r\nx")
+        writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+
+    async def run():
+        server = await asyncio.start_server(once, "127.0.0.1", 0, ssl=authority.server_context() if tls else None)
+        async with server:
+            url = f"{'https' if tls else 'http'}://localhost:{server.sockets[0].getsockname()[1]}/"
+            client = HttpClient(5, 2)
+            words = []
+            for _ in range(3):
+                words.append(await client.exchange("POST", url, {}, b"x"))
+                ends[-1].close()
+                await asyncio.sleep(0.1)
+            await client.close()
+            return words
+
+    assert [getattr(one, "status", one) for one in asyncio.run(run())] == [202, 202, 202]
+    assert len(ends) == 3
+
+
 def test_no_cookie_goes_along_with_the_next_request():
     async def run():
         async with HttpServer(always(Response(202, {"Set-Cookie": "who=me; Path=/"}))) as server:
