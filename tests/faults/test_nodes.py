@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import smtplib
 
 import psycopg
 import pytest
 
 from tests.fakes import postgres
+from tests.fakes.relay_process import RelayProcess
+from tests.fakes.smtp import FakeSmtp
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.faults.node_rounds import LEASE, Nodes, node_rounds
 
@@ -101,3 +104,48 @@ def test_one_node_is_cut_off_from_the_database(tmp_path, server):
 
     nodes = asyncio.run(test())
     judge(nodes)
+
+
+def hand_over(port: int) -> tuple[int, bytes]:
+    """The last reply to one mail, from a client of its own."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=60) as sender:
+        sender.ehlo("callpro")
+        for command in ("MAIL FROM:<info@acme.nl>", "RCPT TO:<jan@example.nl>"):
+            reply = sender.docmd(command)
+            if reply[0] != 250:
+                return reply
+        try:
+            return sender.data(b"Subject: one\r\n\r\nDag\r\n")
+        except smtplib.SMTPDataError as error:
+            return error.smtp_code, error.smtp_error
+
+
+def test_a_client_hears_451_while_the_database_is_away_and_250_after(tmp_path, server):
+    """By the same process: nobody has to start the relay again."""
+
+    async def test() -> None:
+        async with FakeSmtp() as upstream:
+            rules = (
+                f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {upstream.port}, tls: none}}\n"
+                "routes:\n  - {from: acme.nl, via: up}\n"
+            )
+            async with RelayProcess(
+                tmp_path / "r", rules, url=server.url(), spool_options=f", lease: {LEASE}s"
+            ) as relay:
+                assert (await asyncio.to_thread(hand_over, relay.port))[0] == 250
+                await asyncio.to_thread(server.stop)
+                for _ in range(2):
+                    code, said = await asyncio.to_thread(hand_over, relay.port)
+                    assert (code, said[:6]) == (451, b"4.3.0 ")
+                    assert b"postgres" not in said, "where the database is, is nothing for clients"
+                await relay.event("spool.trouble")
+                await asyncio.to_thread(server.start)
+                await relay.event("spool.recovered")
+                assert (await asyncio.to_thread(hand_over, relay.port))[0] == 250
+                async with asyncio.timeout(30):
+                    while len(upstream.received) < 2:
+                        await asyncio.sleep(0.05)
+                assert len(upstream.received) == 2, "what heard 451 is the client's to send again"
+                assert await relay.stop() == 0
+
+    asyncio.run(test())
