@@ -136,8 +136,7 @@ def test_a_client_hears_451_while_the_database_is_away_and_250_after(tmp_path, s
                 await asyncio.to_thread(server.stop)
                 for _ in range(2):
                     code, said = await asyncio.to_thread(hand_over, relay.port)
-                    assert (code, said[:6]) == (451, b"4.3.0 ")
-                    assert b"postgres" not in said, "where the database is, is nothing for clients"
+                    assert (code, said) == (451, b"4.3.0 Mail cannot be stored just now; try again later")
                 await relay.event("spool.trouble")
                 await asyncio.to_thread(server.start)
                 await relay.event("spool.recovered")
