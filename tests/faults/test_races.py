@@ -17,7 +17,7 @@ MAILS = 200
 
 def test_what_a_drop_says_it_dropped_never_arrives_and_the_rest_does(tmp_path):
     async def journey() -> None:
-        later = {"RCPT": ["451 4.2.0 later"] * MAILS}
+        later = {"RCPT": ["451 4.2.0 later", "250 2.1.5 taken"] * (MAILS // 2)}  # so that some leave before a drop
         async with (
             FakeSmtp(replies=later) as server,
             RelayProcess(tmp_path, rules(server), extra="delivery: {retry: [1s]}\n") as relay,
