@@ -18,12 +18,15 @@ import httpcore
 
 
 class Stream(httpcore.AsyncNetworkStream):
-    """A stream of httpcore's, `inner`; the socket is looked up once. Without `poll` (Windows) httpcore answers."""
+    """A stream of httpcore's, `inner`; the socket is looked up once. Without `poll` (Windows) httpcore answers.
+
+    Not before it is asked for: of a connection that is broken as soon as it is made there is no socket to be had.
+    """
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
         self._poll: select.poll | None = None
-        self._socket: socket.socket | None = inner.get_extra_info("socket") if hasattr(select, "poll") else None
+        self._socket: socket.socket | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return await self._inner.read(max_bytes, timeout)
@@ -41,8 +44,9 @@ class Stream(httpcore.AsyncNetworkStream):
         return Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and self._socket is not None:
-            return self._readable(self._socket)
+        if info == "is_readable" and hasattr(select, "poll"):
+            self._socket = self._socket or self._inner.get_extra_info("socket")
+            return self._socket is None or self._readable(self._socket)
         return self._inner.get_extra_info(info)
 
     def _readable(self, behind: socket.socket) -> bool:
