@@ -24,6 +24,8 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from ops.progress import Progress
+from ops.terminal import is_terminal
 from tests.fakes.authority import Authority
 from tests.fakes.campaign_monitor import FakeCampaignMonitor
 from tests.fakes.entra import FakeEntra
@@ -222,7 +224,8 @@ def show(event: Event) -> None:
     """A line of the relay's log as the terminal shows it."""
     words = {key: value for key, value in event.items() if key not in ("time", "level", "room", "event")}
     line = " ".join(f"{key}={value}" for key, value in words.items())
-    print(f"   relay | {event['event']:<10} {line}"[:220], flush=True)
+    over = "\r\x1b[K" if is_terminal(sys.stdout) else ""  # the bar may stand on this line
+    print(over + f"   relay | {event['event']:<10} {line}"[:220], flush=True)
 
 
 async def demo(once: bool) -> int:
@@ -253,14 +256,18 @@ async def demo(once: bool) -> int:
 async def send_all(port: int, ways: tuple[Way, ...]) -> bool:
     """One mail by every way; prints where each arrived. True when all did."""
     print("One mail by every route, sent with an ordinary SMTP client:", flush=True)
-    sent = []
-    for number, way in enumerate(ways):
-        recipients = (f"jan{number}@example.org", f"stil{number}@example.org")
-        await asyncio.to_thread(send, port, way, recipients)
-        sent.append((way, recipients))
+    sent: list[tuple[Way, tuple[str, ...]]] = []
     deadline = time.monotonic() + 30
-    while not all(has(way, recipients) for way, recipients in sent) and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
+    with Progress("mails arrived", len(ways)) as progress:
+        while (done := sum(has(way, to) for way, to in sent)) < len(ways) and time.monotonic() < deadline:
+            progress.to(done)
+            if len(sent) == len(ways):
+                await asyncio.sleep(0.05)
+                continue
+            way, number = ways[len(sent)], len(sent)
+            recipients = (f"jan{number}@example.org", f"stil{number}@example.org")
+            await asyncio.to_thread(send, port, way, recipients)
+            sent.append((way, recipients))
     print("\nWhere each arrived:")
     for way, recipients in sent:
         mark = "arrived    " if has(way, recipients) else "NOT ARRIVED"
