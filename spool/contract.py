@@ -142,6 +142,16 @@ class Settlement:
     warned: bool = False
 
 
+def require_whole(settlement: Settlement) -> None:
+    """Raises ValueError when it names recipients that its mail does not wait for, or contradicts itself."""
+    number = settlement.mail.id
+    pending = {recipient.address for recipient in settlement.mail.recipients}
+    if not settlement.done.keys() <= pending or not settlement.doubted <= pending:
+        raise ValueError(f"mail {number} does not wait for all of these recipients")
+    if (len(settlement.done) == len(pending)) != (settlement.due_at is None):
+        raise ValueError(f"mail {number}: due_at is None exactly when every recipient is done")
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits on a route: mails not leased, when the oldest came, when the first is due (`inf`: all are on hold)."""

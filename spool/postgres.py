@@ -29,6 +29,7 @@ from spool.contract import (
     SpoolUnavailable,
     SpoolUnusable,
     id_text,
+    require_whole,
 )
 from spool.holding import Held
 from spool.ids import Numbers, next_moment
@@ -277,10 +278,6 @@ class PostgresSpool(SharedSpool):
 
     def _check(self, settlement: Settlement) -> None:
         number = settlement.mail.id
-        pending = {recipient.address for recipient in settlement.mail.recipients}
         if number in self._settling or (number not in self._leased and number not in self._lost):
             raise ValueError(f"mail {number} is not leased")
-        if not settlement.done.keys() <= pending or not settlement.doubted <= pending:
-            raise ValueError(f"mail {number} does not wait for all of these recipients")
-        if (len(settlement.done) == len(pending)) != (settlement.due_at is None):
-            raise ValueError(f"mail {number}: due_at is None exactly when every recipient is done")
+        require_whole(settlement)

@@ -34,6 +34,7 @@ from spool.contract import (
     Steps,
     Tally,
     id_text,
+    require_whole,
     unheard,
 )
 from spool.holding import Held, Hold, Key
@@ -331,13 +332,9 @@ class SqliteSpool(Spool):
 
     def _check(self, settlement: Settlement) -> None:
         number = settlement.mail.id
-        pending = {recipient.address for recipient in settlement.mail.recipients}
         if number not in self._shelves.leased or number in self._settling:
             raise ValueError(f"mail {number} is not leased")
-        if not settlement.done.keys() <= pending or not settlement.doubted <= pending:
-            raise ValueError(f"mail {number} does not wait for all of these recipients")
-        if (len(settlement.done) == len(pending)) != (settlement.due_at is None):
-            raise ValueError(f"mail {number}: due_at is None exactly when every recipient is done")
+        require_whole(settlement)
 
     def _learn_due(self, route: str, rows: Sequence[tuple[int, float]]) -> float:
         shelf = self._shelves.of(route)
