@@ -1,11 +1,12 @@
 """The control socket: how a command reaches the running relay. One line of JSON each way, one order a connection.
 
-It lies beside the spool, for root and the relay's own user only. Whoever reaches it can drop mail, so nobody else must.
+It is for root and the relay's own user only. Whoever reaches it can drop mail, so nobody else must.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -17,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.orders import Answer, Hands, Order, OrderRefused, answer_text, order_text, read_answer, read_order
+from ops.own_files import own_file
 from routing.events import emit
 from spool.contract import SpoolFull, SpoolUnavailable, Steps, unheard
-from spool.schema import path_of
 
 _log = logging.getLogger("relay.control")
 _LONGEST: Final = 1 << 20
@@ -38,10 +39,9 @@ class NotRunning(Exception):
     """Nobody listens at the socket."""
 
 
-def control_path(url: str) -> Path:
-    """Where the relay on this spool listens."""
-    path = path_of(url)
-    return path.with_name(path.name + ".control")
+def control_path(url: str, config: Path) -> Path:
+    """Where the relay with this spool and this relay.yaml listens."""
+    return own_file(url, config, ".control")
 
 
 class Control:
@@ -55,7 +55,9 @@ class Control:
         self._answering: set[Task[None]] = set()
 
     def start(self) -> None:
-        """Listen, in the place of a socket that an earlier relay left: the spool is ours alone."""
+        """Listen, in the place of a socket that an earlier relay left, but never in that of one that runs."""
+        if _somebody_listens(self._path):
+            raise OSError(errno.EADDRINUSE, "another relay with the same config listens there", str(self._path))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         try:
             self._path.unlink(missing_ok=True)
@@ -76,9 +78,9 @@ class Control:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._listener.close()
         with suppress(OSError):
-            self._path.unlink()
+            self._path.unlink()  # before it is closed: afterwards it may be another relay's
+        self._listener.close()
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -144,6 +146,18 @@ def ask(path: Path, order: Order, patience: float = _WORK, told: Steps = unheard
     if "error" in found:
         raise OrderRefused(found["error"])
     return read_answer(found)
+
+
+def _somebody_listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True  # so many connect just now that we would have to wait
+        except OSError:
+            return False
+        return True
 
 
 def _teller(client: socket.socket) -> Steps:

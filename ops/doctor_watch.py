@@ -1,6 +1,6 @@
 """The daily look at every route inside `serve`: one child process after another, and an alert for each *new* problem.
 
-What is open is kept beside the spool, so that a restart tells nothing twice. The look runs in a child because what it
+What is open is kept in a file, so that a restart tells nothing twice. The look runs in a child because what it
 loads would stay in the relay's memory for ever. Must never hold up mail, nor end the relay.
 """
 
@@ -19,8 +19,6 @@ from random import Random
 from typing import Any, Final
 
 from routing.events import emit
-from spool.opening import is_shared
-from spool.schema import path_of
 
 _log = logging.getLogger("relay.doctor")
 FIRST_LOOK: Final = 1200.0
@@ -29,9 +27,6 @@ FIRST_LOOK: Final = 1200.0
 _PATIENCE: Final = 900.0
 """Seconds that a look may take."""
 _ROOT: Final = Path(__file__).resolve().parent.parent
-
-_STATE: Final = "/var/lib/callpro-relay"
-"""The folder that our unit has for state, where systemd does not name another."""
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """Handed the event `doctor_problem` or `doctor_mended`, and the fields of the verdict."""
@@ -42,14 +37,6 @@ def tell_log(event: str, verdict: Mapping[str, Any]) -> None:
     level = logging.ERROR if event == "doctor_problem" else logging.INFO
     fields = {name: verdict.get(name) or None for name in ("route", "check", "where", "what", "mend")}
     emit(_log, event, level, **fields)
-
-
-def memory_path(url: str) -> Path:
-    """Where a relay remembers what it found: beside its spool file; with a database, in this machine's state folder."""
-    if is_shared(url):
-        return Path(os.environ.get("STATE_DIRECTORY", _STATE).partition(":")[0]) / "spool.doctor"
-    file = path_of(url)
-    return file.with_name(file.name + ".doctor")
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from config.loading import load_relay
 from ops.control import NotRunning, ask, control_path
 from ops.expiry import Expiry, calendar, calendar_json, calendar_text, step_of
 from ops.orders import Action, Order, OrderRefused
-from spool.opening import is_shared
+from ops.own_files import where_nobody_answers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +39,14 @@ def expiry(asked: argparse.Namespace) -> int:
 
 def _found(config: Path) -> tuple[Expiry, ...]:
     relay = load_relay(config)
-    if not is_shared(relay.spool.url):
-        try:
-            return ask(control_path(relay.spool.url), Order(Action.EXPIRY)).expiries
-        except NotRunning:
-            print("No relay runs: without the certificates that upstreams show, by the files alone.", file=sys.stderr)
-        except (OrderRefused, OSError) as error:
-            print(f"By the files alone, as the relay could not be asked: {error}", file=sys.stderr)
+    path = control_path(relay.spool.url, config)
+    try:
+        return ask(path, Order(Action.EXPIRY)).expiries
+    except NotRunning:
+        nobody = where_nobody_answers(path, relay.spool.url)
+        print(f"By the files alone, without the certificates that upstreams show: {nobody}.", file=sys.stderr)
+    except (OrderRefused, OSError) as error:
+        print(f"By the files alone, as the relay could not be asked: {error}", file=sys.stderr)
     from config.loading import load_rules
     from upstreams import KINDS
 

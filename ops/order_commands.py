@@ -129,19 +129,22 @@ def show_holds(asked: argparse.Namespace) -> int:
 
 
 def give(config: Path, order: Order) -> Answer:
-    """Have an order carried out: by the relay, or on its spool where none runs or several do, who hear of it there.
+    """Have an order carried out: by the relay that runs here, or on its spool where none does. Of a spool that several
+    share they all hear of it there.
 
     Raises OrderRefused, SpoolUnusable.
     """
     settings = load_relay(config).spool
     with _progress(config, order) as progress:
         asked = replace(order, progress=progress.shown)
-        if is_shared(settings.url):
-            return asyncio.run(_alone(config, settings, asked, progress.to))
         try:
-            return ask(control_path(settings.url), asked, told=progress.to)
+            return ask(control_path(settings.url, config), asked, told=progress.to)
         except NotRunning:
             return asyncio.run(_alone(config, settings, asked, progress.to))
+        except PermissionError:
+            if not is_shared(settings.url):
+                raise
+            return asyncio.run(_alone(config, settings, asked, progress.to))  # the database knows who may
 
 
 def _progress(config: Path, order: Order) -> Progress:
@@ -160,9 +163,7 @@ def holds_now(config: Path, patience: float = 5.0) -> Answer:
     """What is on hold: as the relay knows it, or as it stands in the spool where none answers."""
     url = load_relay(config).spool.url
     try:
-        if is_shared(url):
-            return give(config, Order(Action.HOLDS))
-        return ask(control_path(url), Order(Action.HOLDS), patience)
+        return ask(control_path(url, config), Order(Action.HOLDS), patience)
     except (NotRunning, OrderRefused, OSError):
         view = open_view(config)
         try:
@@ -179,7 +180,7 @@ async def _alone(config: Path, settings: SpoolSettings, order: Order, told: Step
     try:
         spool = await open_for_orders(url, spool_password(settings))
     except SpoolInUse as error:
-        where = control_path(url)
+        where = control_path(url, config)
         raise OrderRefused(
             f"a relay has the spool open but nobody answers at {where}: it starts or stops just now (try again), "
             "or could not make that socket (its log says why)"

@@ -1,4 +1,4 @@
-"""`callpro-relay check --diff`: asks the running relay what a reload would change, before anybody reloads.
+"""`callpro-relay check --diff`: asks the relay that runs here what a reload would change, before anybody reloads.
 
 The relay compares, for it alone has the secrets that are in force. Exit 0 good, 1 it would be refused or none runs.
 """
@@ -13,20 +13,19 @@ from dataclasses import asdict
 from config.loading import load_relay
 from ops.control import NotRunning, ask, control_path
 from ops.orders import Action, Order, OrderRefused
+from ops.own_files import where_nobody_answers
 from ops.rules_diff import changes_text
-from spool.opening import is_shared
 
 
 def check_diff(asked: argparse.Namespace) -> int:
     """Prints what the relay answers. Raises OSError when it cannot be reached."""
     url = load_relay(asked.config).spool.url
-    if is_shared(url):
-        print("callpro-relay: several relays may run on this spool, each with rules of its own", file=sys.stderr)
-        return 1
+    path = control_path(url, asked.config)
     try:
-        answer = ask(control_path(url), Order(Action.DIFF))
+        answer = ask(path, Order(Action.DIFF))
     except NotRunning:
-        print("callpro-relay: no relay runs on this spool, so there is nothing to compare with", file=sys.stderr)
+        nobody = where_nobody_answers(path, url)
+        print(f"callpro-relay: there is nothing to compare with: {nobody}", file=sys.stderr)
         return 1
     except OrderRefused as refused:
         print(f"callpro-relay: {refused}", file=sys.stderr)

@@ -35,15 +35,17 @@ from ops.check import Checked, check
 from ops.control import Control, control_path
 from ops.descriptors import raise_limit
 from ops.expiry import Expiry, calendar
-from ops.expiry_watch import Told, watch_expiry
+from ops.expiry_watch import watch_expiry
 from ops.nodes_command import rules_hash
+from ops.once import first
 from ops.orders import Hands
+from ops.own_files import own_file
 from ops.reload import Reloader, tell_problem
 from ops.rules_watch import Look, look, watch
 from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
-from spool.opening import is_shared, open_spool
+from spool.opening import open_spool
 from upstreams.base import Host, Kind
 from upstreams.tls import require_trust
 
@@ -137,7 +139,7 @@ class Service:
             chores = [asyncio.create_task(self._housekeeping(rooms)), asyncio.create_task(self._watch_clock(rooms))]
             more = (self._alerts(rooms), self._watchdog(rooms), self._doctor(rooms), self._watch_rules(rooms))
             chores += [task for task in more if task]
-            chores += [asyncio.create_task(watch_expiry(hands.expiries, Told(_beside(rooms, ".expiry"))))]
+            chores += [asyncio.create_task(watch_expiry(hands.expiries, partial(first, rooms.spool)))]
             try:
                 await self._until_stopped(rooms, intake, reloader)
             finally:
@@ -224,15 +226,13 @@ class Service:
 
     def _control(self, rooms: _Rooms, hands: Hands) -> Control | None:
         """Where orders come in. A relay that nobody can give orders to still carries mail."""
-        url = rooms.relay.spool.url
-        if is_shared(url):
-            rooms.spool.on_hold(rooms.scheduler.recall)
-            return None  # orders are given in the database, where every relay hears of them
-        control = Control(control_path(url), hands)
+        rooms.spool.on_hold(rooms.scheduler.recall)
+        path = control_path(rooms.relay.spool.url, self._config)
+        control = Control(path, hands)
         try:
             control.start()
         except OSError as error:
-            emit(_log, "control_unavailable", logging.ERROR, socket=str(control_path(url)), error=str(error))
+            emit(_log, "control_unavailable", logging.ERROR, socket=str(path), error=str(error))
             return None
         return control
 
@@ -253,9 +253,9 @@ class Service:
         every = rooms.relay.doctor.every
         if not every:
             return None
-        from ops.doctor_watch import DoctorWatch, Memory, memory_path, tell_log
+        from ops.doctor_watch import DoctorWatch, Memory, tell_log
 
-        memory = Memory(memory_path(rooms.relay.spool.url))
+        memory = Memory(own_file(rooms.relay.spool.url, self._config, ".doctor"))
         watch = DoctorWatch(self._config, memory, every, lambda: rooms.plan.routes, tell_log, Random())  # noqa: S311
         return asyncio.create_task(watch.run())
 
@@ -308,12 +308,6 @@ def _spare_the_collector() -> None:
 
 def _expiries(rooms: _Rooms) -> tuple[Expiry, ...]:
     return calendar(rooms.relay, rooms.plan.routes.values(), rooms.plan.rules, rooms.host.trust.seen)
-
-
-def _beside(rooms: _Rooms, suffix: str) -> Path | None:
-    """A file beside the spool; none where the spool is a database server's."""
-    url = rooms.relay.spool.url
-    return None if is_shared(url) else control_path(url).with_suffix(suffix)
 
 
 def _addresses(intake: Intake) -> list[str]:

@@ -75,7 +75,7 @@ class RelayProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, str(ROOT / "relay.py"), "serve", "--config", str(self.config), "--log-format", "json",
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._environment}, limit=1 << 20,
+            env=self._surroundings(), limit=1 << 20,
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read())
         started = await self.event("started", after=seen)
@@ -145,7 +145,7 @@ class RelayProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(ROOT / "relay.py"), *arguments, "--config", str(self.config),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **self._environment},
+            env=self._surroundings(),
         )  # fmt: skip
         output, _ = await process.communicate()
         return process.returncode or 0, output.decode()
@@ -160,6 +160,10 @@ class RelayProcess:
             f"spool: {{url: '{self.url}'{self._spool_options}}}\n{self._extra}",
             "utf-8",
         )
+
+    def _surroundings(self) -> dict[str, str]:
+        """Its folder is its unit's state folder too."""
+        return {**os.environ, "STATE_DIRECTORY": str(self.folder), **self._environment}
 
     def _ended(self) -> bool:
         return self._reader is not None and self._reader.done()

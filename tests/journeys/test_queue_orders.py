@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.control import control_path
 from spool.contract import Arrival
 from spool.holding import Hold, Scope
 from spool.sqlite import SqliteSpool
@@ -48,11 +49,13 @@ async def listed(relay: RelayProcess, *options: str) -> list[dict[str, object]]:
     return found
 
 
-def test_a_held_route_keeps_its_mail_over_a_restart_until_it_is_released(authority: Authority, tmp_path: Path) -> None:
+def test_a_held_route_keeps_its_mail_over_a_restart_until_it_is_released(
+    authority: Authority, tmp_path: Path, url: str | None
+) -> None:
     async def journey() -> None:
         async with (
             FakeSmtp(starttls=authority.server_context()) as server,
-            RelayProcess(tmp_path / "r", routes(server)) as relay,
+            RelayProcess(tmp_path / "r", routes(server), url=url) as relay,
         ):
             code, text = await relay.command("queue", "hold", "--route", "acme.nl", "--reason", "verkeerde bijlage")
             assert (code, "queue release --route acme.nl" in text) == (0, True), text
@@ -80,11 +83,13 @@ def test_a_held_route_keeps_its_mail_over_a_restart_until_it_is_released(authori
     asyncio.run(journey())
 
 
-def test_a_held_customer_and_a_held_mail_wait_for_their_own_release(authority: Authority, tmp_path: Path) -> None:
+def test_a_held_customer_and_a_held_mail_wait_for_their_own_release(
+    authority: Authority, tmp_path: Path, url: str | None
+) -> None:
     async def journey() -> None:
         async with (
             FakeSmtp(starttls=authority.server_context()) as server,
-            RelayProcess(tmp_path / "r", routes(server)) as relay,
+            RelayProcess(tmp_path / "r", routes(server), url=url) as relay,
         ):
             assert (await relay.command("queue", "hold", "--sender", "@Acme.NL"))[0] == 0
             one, other = await send(relay), await send(relay)
@@ -106,12 +111,12 @@ def test_a_held_customer_and_a_held_mail_wait_for_their_own_release(authority: A
     asyncio.run(journey())
 
 
-def test_retry_now_and_drop_and_find_and_failures(authority: Authority, tmp_path: Path) -> None:
+def test_retry_now_and_drop_and_find_and_failures(authority: Authority, tmp_path: Path, url: str | None) -> None:
     async def journey() -> None:
         replies = {"RCPT jan@example.nl": "451 4.3.0 later", "RCPT weg@example.nl": "550 5.1.1 no such user"}
         async with (
             FakeSmtp(starttls=authority.server_context(), replies=replies) as server,
-            RelayProcess(tmp_path / "r", routes(server), extra="delivery: {retry: [1h]}\n") as relay,
+            RelayProcess(tmp_path / "r", routes(server), url=url, extra="delivery: {retry: [1h]}\n") as relay,
         ):
             one, other = await send(relay), await send(relay)
             await relay.event("deferred", mail=one)
@@ -143,11 +148,11 @@ def test_retry_now_and_drop_and_find_and_failures(authority: Authority, tmp_path
     asyncio.run(journey())
 
 
-def test_a_hold_that_the_relay_made_is_seen_and_released(authority: Authority, tmp_path: Path) -> None:
+def test_a_hold_that_the_relay_made_is_seen_and_released(authority: Authority, tmp_path: Path, url: str | None) -> None:
     async def journey() -> None:
         async with (
             FakeSmtp(starttls=authority.server_context(), replies={"MAIL": ["530 5.7.0 login first"]}) as server,
-            RelayProcess(tmp_path / "r", routes(server)) as relay,
+            RelayProcess(tmp_path / "r", routes(server), url=url) as relay,
         ):
             number = await send(relay)
             await relay.event("held", route="acme.nl")
@@ -165,10 +170,10 @@ def test_a_hold_that_the_relay_made_is_seen_and_released(authority: Authority, t
     asyncio.run(journey())
 
 
-def test_without_a_relay_orders_go_to_the_spool_itself(authority: Authority, tmp_path: Path) -> None:
+def test_without_a_relay_orders_go_to_the_spool_itself(authority: Authority, tmp_path: Path, url: str | None) -> None:
     async def journey() -> None:
         async with FakeSmtp(starttls=authority.server_context()) as server:
-            relay = RelayProcess(tmp_path / "r", routes(server))
+            relay = RelayProcess(tmp_path / "r", routes(server), url=url)
             async with relay:
                 assert (await relay.command("queue", "hold", "--route", "acme.nl"))[0] == 0
                 one, other = await send(relay), await send(relay)
@@ -200,9 +205,13 @@ except Exception as error:
 """
 
 
-def test_another_user_gives_no_orders(authority: Authority, tmp_path: Path) -> None:
+def test_another_user_gives_no_orders(
+    authority: Authority, tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if os.getuid():
         pytest.skip("only root can become somebody else")
+
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "r"))
 
     def asked_by_nobody(socket: Path) -> str:
         done = subprocess.run(
@@ -213,9 +222,10 @@ def test_another_user_gives_no_orders(authority: Authority, tmp_path: Path) -> N
     async def journey() -> None:
         async with (
             FakeSmtp(starttls=authority.server_context()) as server,
-            RelayProcess(tmp_path / "r", routes(server)) as relay,
+            RelayProcess(tmp_path / "r", routes(server), url=url) as relay,
         ):
-            socket = tmp_path / "r" / "spool.db.control"
+            socket = control_path(relay.url, relay.config)
+            assert socket.parent == tmp_path / "r"
             assert socket.stat().st_mode & 0o777 == 0o600
             for folder in list(socket.parents)[:-2]:
                 folder.chmod(folder.stat().st_mode | 0o055)

@@ -76,14 +76,16 @@ def test_mail_and_connections_do_not_notice_reloads(authority: Authority, tmp_pa
     asyncio.run(journey())
 
 
-def test_what_would_change_is_told_before_and_what_is_refused_after(authority: Authority, tmp_path: Path) -> None:
+def test_what_would_change_is_told_before_and_what_is_refused_after(
+    authority: Authority, tmp_path: Path, url: str | None
+) -> None:
     async def journey() -> None:
         notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notices.bind(str(tmp_path / "notify"))
         notices.setblocking(False)
         environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
         async with FakeSmtp(starttls=authority.server_context()) as server:
-            relay = RelayProcess(tmp_path / "r", rules(server.port), environment=environment)
+            relay = RelayProcess(tmp_path / "r", rules(server.port), url=url, environment=environment)
             assert (await relay.command("check", "--diff"))[0] in (1, 2)
             async with relay:
                 assert await told(relay) == (0, {"good": True, "refused": None, "changes": []})

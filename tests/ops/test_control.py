@@ -23,7 +23,7 @@ def serving(folder: Path, test: Callable[[Path], Awaitable[None]]) -> None:
 
     async def run() -> None:
         spool = await SqliteSpool.open(str(folder / "s.db"), size_limit=1 << 20)
-        path = control_path(str(folder / "s.db"))
+        path = control_path(str(folder / "s.db"), folder / "relay.yaml")
         control = Control(path, Hands(spool, None, lambda: ("acme.nl",), time.time))
         control.start()
         try:
@@ -83,7 +83,7 @@ def test_a_client_that_says_nothing_does_not_hold_up_the_others_nor_the_stop(tmp
 
 
 def test_a_socket_that_an_earlier_relay_left_is_replaced(tmp_path):
-    path = control_path(str(tmp_path / "s.db"))
+    path = control_path(str(tmp_path / "s.db"), tmp_path / "relay.yaml")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with pytest.raises(NotRunning):
@@ -95,6 +95,17 @@ def test_a_socket_that_an_earlier_relay_left_is_replaced(tmp_path):
     serving(tmp_path, test)
     with pytest.raises(NotRunning):
         ask(path, Order(Action.HOLDS))
+
+
+def test_the_socket_of_a_relay_that_runs_is_never_taken_from_it(tmp_path):
+    async def test(path):
+        other = Control(path, Hands(None, None, lambda: (), time.time))
+        with pytest.raises(OSError, match="another relay with the same config"):
+            other.start()
+        await other.stop()
+        await asyncio.to_thread(ask, path, Order(Action.HOLDS))
+
+    serving(tmp_path, test)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pytest
-
-from ops.doctor_watch import DoctorWatch, Memory, memory_path
+from ops.doctor_watch import DoctorWatch, Memory
 from tests.fakes.authority import Authority
 from tests.fakes.dns import FakeDns
 from tests.fakes.relay_process import RelayProcess
@@ -38,12 +36,6 @@ def test_only_what_is_new_is_told(tmp_path: Path) -> None:
     assert [event for event, _ in memory.compare("a.nl", [verdict("SPF", "problem")], 6.0)] == ["doctor_problem"]
     ((event, one),) = memory.compare("a.nl", [], 7.0)
     assert (event, one["route"], one["what"]) == ("doctor_mended", "a.nl", "is there no more")
-
-
-def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert memory_path("sqlite:////var/lib/x/spool.db") == Path("/var/lib/x/spool.db.doctor")
-    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/ours:/var/lib/more")
-    assert memory_path("postgresql://relay@db.example/relay") == Path("/var/lib/ours/spool.doctor")
 
 
 def test_a_damaged_memory_is_an_empty_one(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,11 @@ import pytest
 from config.loading import load_rules
 from config.problems import ConfigInvalid
 from ops.expiry import DAY, Expiry, calendar, calendar_json, calendar_text, certificate_end, step_of
-from ops.expiry_watch import Told
+from ops.expiry_watch import News
+from ops.once import first
+from spool.contract import SpoolUnavailable
 from tests.fakes.authority import Authority
+from tests.spool.engines import ENGINES, Postgres, Sqlite
 from upstreams import KINDS
 
 NOW = 1_700_000_000.0
@@ -32,23 +37,43 @@ def test_the_step_that_something_has_come_to(days, step):
     assert step_of(Expiry("DKIM key", "x", (), None, ""), NOW) is None
 
 
-def test_each_step_is_told_once_also_after_a_restart(tmp_path):
-    file = tmp_path / "told"
-    told: list[int] = []
-    clock, memory, one = NOW, Told(file), ends(40)
-    for day in range(45):
-        clock = NOW + day * DAY
-        memory = Told(file) if day % 5 == 0 else memory
-        told += [day for _ in memory.news([one], clock)]
-    assert told == [10, 26, 33, 39, 40]
-    renewed = ends(400)
-    assert memory.news([renewed], clock) == []
-    assert memory.news([renewed], NOW + 371 * DAY) == [renewed]
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_step_is_told_once_by_all_relays_together_also_after_restarts(engine, tmp_path, request):
+    store = Sqlite(tmp_path) if engine == "sqlite" else Postgres(request.getfixturevalue("database"))
+
+    async def days() -> None:
+        told: list[int] = []
+        one, renewed = ends(40), ends(400)
+        for day in range(45):
+            store.clock.now = NOW + day * DAY
+            async with store.spool() as spool:
+                relays = [News(partial(first, spool)), News(partial(first, spool))]
+                told += [day for relay in (*relays, *relays) if await relay.has(one, store.clock.now)]
+                assert not await relays[0].has(renewed, store.clock.now)
+        assert told == [10, 26, 33, 39, 40]
+        async with store.spool() as spool:
+            assert await News(partial(first, spool)).has(renewed, NOW + 371 * DAY)
+
+    asyncio.run(days())
 
 
-def test_a_memory_that_cannot_be_read_tells_again_and_goes_on(tmp_path):
-    (tmp_path / "told").write_text("{not json", "utf-8")
-    assert len(Told(tmp_path / "told").news([ends(5)], NOW)) == 1
+def test_a_step_that_the_spool_does_not_keep_is_news_at_the_next_look():
+    answers: list[bool | Exception] = [SpoolUnavailable("away"), True]
+
+    async def asked(mark: str, until: float) -> bool:
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def look() -> None:
+        news = News(asked)
+        with pytest.raises(SpoolUnavailable):
+            await news.has(ends(5), NOW)
+        assert await news.has(ends(5), NOW)
+        assert not await news.has(ends(5), NOW), "and it need not be asked again"
+
+    asyncio.run(look())
 
 
 def test_certificates_are_read_and_days_are_stated_and_hosts_were_seen(tmp_path, authority: Authority, monkeypatch):

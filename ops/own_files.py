@@ -1,0 +1,38 @@
+"""Where a relay keeps what is its own on this machine: the socket for orders, and what it remembers between starts.
+
+Beside the spool's file. A database may be everybody's, so there it is the state folder of the unit, under names that
+hang on the config's path: no two relays of one machine may ever meet in the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+from spool.opening import is_shared
+from spool.schema import path_of
+
+STATE: Final = "/var/lib/callpro-relay"
+"""The state folder of our unit. systemd tells the relay, but not the commands beside it."""
+
+
+def own_file(url: str, config: Path, suffix: str) -> Path:
+    """The file with this suffix of the relay with that spool and that relay.yaml, the same for it and for commands.
+
+    `config` is taken as it was written, made whole but with its links left alone: a folder of rules may be changed by
+    turning a link to another one.
+    """
+    if is_shared(url):
+        folder = Path(os.environ.get("STATE_DIRECTORY", STATE).partition(":")[0])
+        mark = hashlib.sha256(os.fsencode(config.absolute())).hexdigest()[:8]
+        return folder / f"relay-{mark}{suffix}"
+    file = path_of(url)
+    return file.with_name(file.name + suffix)
+
+
+def where_nobody_answers(path: Path, url: str) -> str:
+    """Words for people: no relay answers at the socket `path`."""
+    elsewhere = "; one whose unit has another StateDirectory is asked with STATE_DIRECTORY set to it"
+    return f"no relay of this config answers at {path}" + (elsewhere if is_shared(url) else "")
