@@ -33,6 +33,18 @@ def spool_url(url: str) -> str:
     return url
 
 
+def buffer_url(text: str) -> str:
+    """`sqlite`, for a file in the state folder, or the file itself."""
+    if text != "sqlite":
+        try:
+            sqlite_path(text)
+        except Mistake as mistake:
+            raise Mistake(
+                "is neither `sqlite` nor a file's url", "write sqlite, or sqlite:////path/buffer.db"
+            ) from mistake
+    return text
+
+
 def sqlite_path(url: str) -> Path:
     """`sqlite:////var/lib/x.db` -> /var/lib/x.db: the path is absolute, so there are four slashes."""
     scheme, _, path = url.partition("://")
@@ -129,7 +141,19 @@ class SpoolSettings(Settings):
         minimum=2,
         maximum=600,
     )
+    buffer: str | None = setting(
+        default=None,
+        doc="PostgreSQL: where new mail is kept on this machine while the database takes none: `sqlite` for a file in "
+        "the state folder, or sqlite:////path/buffer.db; left out: it is answered 451.",
+        example="sqlite",
+        check=buffer_url,
+    )
     history: Duration = setting(default=Duration(30 * 86400), doc="How long what happened to a mail is kept.")
+
+    def faults(self) -> Iterator[Fault]:
+        if self.buffer is not None and not self.url.startswith("postgres"):
+            wrong = "stands in front of a database only, and `url` is a file of this machine already"
+            yield Fault("buffer", wrong, "leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

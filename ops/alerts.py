@@ -39,6 +39,9 @@ SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
         "expiry_near": Sort("{what} of {where} ends in {days} days", ("what", "where", "days")),
         "reload_refused": Sort("New rules were refused: {why}", (), "reloaded"),
         "spool.trouble": Sort("The spool cannot write: {error}", (), "spool.recovered"),
+        "spool.buffering": Sort(
+            "The database takes no mail, so it is kept on this machine and not sent: {why}", (), "spool.buffer_drained"
+        ),
         "spool.mail_unreadable": Sort("Mail {mail} cannot be read back: {error}", ("mail",)),
         "doctor_problem": Sort("{route}: {check} {where}: {what}", ("route", "check", "where"), "doctor_mended"),
     }

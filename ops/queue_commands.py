@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
+from config.loading import load_relay
+from ops.buffer_view import in_buffer, story_in_buffer
 from ops.order_commands import add_orders, holds_now
 from ops.queue_options import add_filters, filter_of, length_of_time, mail_id, open_view
-from spool.contract import id_text
+from spool.contract import SpoolUnusable, id_text
 from spool.view import Filter, MailLine
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     from delivery.holds import HeldWay
     from ops.queue_options import Add, Commands
+
+_IN_BUFFER: Final = "It waits in the buffer of this machine until the database takes mail again.\n"
 
 
 def add_queue(commands: Commands, add: Add) -> None:
@@ -57,7 +62,13 @@ def list_mails(asked: argparse.Namespace) -> int:
     from ops.holds_view import holds_text
     from ops.queue_view import list_json, list_text
 
-    view = open_view(asked.config)
+    here = in_buffer(load_relay(asked.config).spool)
+    waits_here = here.text(time.time()) if here else ""
+    try:
+        view = open_view(asked.config)
+    except SpoolUnusable:
+        print(waits_here, end="")
+        raise
     try:
         lines = view.list(filter_of(asked, asked.settled), asked.limit)
     finally:
@@ -68,6 +79,7 @@ def list_mails(asked: argparse.Namespace) -> int:
         return 0
     print(list_text(lines, time.time(), closed), end="")
     print(holds_text((), closed, time.time()), end="")
+    print(waits_here, end="")
     return 0
 
 
@@ -96,11 +108,17 @@ def show_mail(asked: argparse.Namespace) -> int:
     """`queue show`: the story of one mail."""
     from ops.queue_view import story_json, story_text
 
-    view = open_view(asked.config)
+    here = story_in_buffer(load_relay(asked.config).spool, asked.id)
     try:
-        story = view.show(asked.id)
-    finally:
-        view.close()
+        with closing(open_view(asked.config)) as view:
+            story = view.show(asked.id)
+    except SpoolUnusable:
+        if here is None:
+            raise
+        story = None
+    if story is None and here is not None:
+        print(story_json(here) if asked.json else f"{story_text(here, time.time())}{_IN_BUFFER}", end="")
+        return 0
     if story is None:
         print(f"callpro-relay: no mail {id_text(asked.id)}; its history may be over (spool.history)", file=sys.stderr)
         return 1

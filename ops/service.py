@@ -31,6 +31,7 @@ from delivery.scheduler import Scheduler
 from intake.server import Intake
 from ops import notify
 from ops.activation import inherited
+from ops.buffer_view import tell_left
 from ops.check import Checked, check
 from ops.control import Control, control_path
 from ops.descriptors import raise_limit
@@ -106,8 +107,13 @@ class Service:
         plan = build_plan(checked.rules, self._kinds, host, None)
         password = relay.spool.password.reveal() if relay.spool.password else None
         spool = await open_spool(
-            relay.spool.url, size_limit=relay.limits.spool_size, password=password, lease=relay.spool.lease
+            relay.spool.url,
+            size_limit=relay.limits.spool_size,
+            password=password,
+            lease=relay.spool.lease,
+            buffer=relay.spool.buffer,
         )
+        tell_left(relay.spool)
         spool.tell_about(metadata.version("callpro-relay"), rules_hash(checked.rules))
         webhooks = self._webhooks(relay, spool, checked.rules)
         rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan, webhooks)

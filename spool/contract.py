@@ -209,6 +209,17 @@ class Noted:
     new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Buffered:
+    """So many `mails` lie on this machine, because the database could not take them. `since` when (unix seconds) new
+    mail goes there too, and `why`; None while the database takes it.
+    """
+
+    mails: int
+    since: float | None = None
+    why: str = ""
+
+
 Steps = Callable[[int], None]
 """Hears how many mails an order is through with so far."""
 
@@ -246,6 +257,11 @@ class Spool(ABC):
         looks after its own.
         """
         return False
+
+    @property
+    def buffered(self) -> Buffered | None:
+        """What a local buffer in front of a database holds; None where there is none."""
+        return None
 
     @abstractmethod
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:

@@ -35,7 +35,7 @@ from spool.holding import Held
 from spool.ids import Numbers, next_moment
 from spool.postgres_node import Beat, Pulse, holds_of, this_process
 from spool.postgres_shared import SharedSpool, same
-from spool.postgres_worker import Session, Trouble, Writer
+from spool.postgres_worker import Again, Session, Trouble, Writer
 from spool.writer import Put, Settle
 
 _LOG = logging.getLogger("relay.spool")
@@ -127,12 +127,18 @@ class PostgresSpool(SharedSpool):
         return (slot << _SLOT_BITS | self._random.getrandbits(_SLOT_BITS)) & ((1 << bits) - 1)
 
     async def put(self, arrival: Arrival) -> None:
-        size = len(arrival.content)
+        await self._put(Put(arrival, self._loop.create_future()))
+
+    async def put_again(self, arrival: Arrival) -> None:
+        """As `put`, of a mail that may be here already: then it stays as it is. Raises NumberTaken too."""
+        await self._put(Again(arrival, self._loop.create_future()))
+
+    async def _put(self, put: Put) -> None:
+        size = len(put.arrival.content)
         self._require_room(size)
         self._incoming += size
-        future: Future[None] = self._loop.create_future()
-        self._writer.put(Put(arrival, future))
-        await future
+        self._writer.put(put)
+        await put.future
 
     async def probe(self) -> None:
         self._require_room(_SMALL_MAIL)

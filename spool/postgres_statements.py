@@ -85,6 +85,10 @@ INSERT INTO tally VALUES (%(slot)s, %(octets)s) ON CONFLICT (slot) DO UPDATE SET
 RETURNING octets"""
 
 
+class NumberTaken(Exception):
+    """A mail's number is another mail's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settles:
     """What came of a batch of settlements. `routes` has the route of each mail that waits again; `late` are those
@@ -117,6 +121,21 @@ def insert(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     ]
     if rows:
         connection.execute(_KEEP_RECIPIENT, columns(rows))
+
+
+def unknown(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Those of the mails that are not here yet. Raises NumberTaken when one's number is another mail's."""
+    query = "SELECT id, sender, received_at, size, peer FROM mail WHERE id = ANY(%s)"
+    known = {row[0]: row[1:] for row in connection.execute(query, ([a.id for a in arrivals],))}
+    for arrival in arrivals:
+        if known.get(arrival.id, same := _traits(arrival)) != same:
+            raise NumberTaken(f"number {arrival.id} is another mail's")
+    return [arrival for arrival in arrivals if arrival.id not in known]
+
+
+def _traits(arrival: Arrival) -> tuple[object, ...]:
+    """What tells two mails of one number apart."""
+    return arrival.sender, arrival.received_at, len(arrival.content), arrival.peer
 
 
 def apply(connection: Connection, settlements: Sequence[Settlement], node: int, now: float, again: bool) -> Settles:

@@ -29,8 +29,18 @@ _LOG = logging.getLogger("relay.spool")
 _BATCH_OCTETS: Final = 16 << 20
 _BATCH_MAILS: Final = 500
 _REPEAT: Final = 5
+_WITHDRAW: Final = """
+DELETE FROM waiting USING unnest(%s::bigint[], %s::float8[], %s::bigint[]) AS doubtful (id, received_at, size)
+WHERE waiting.id = doubtful.id AND waiting.received_at = doubtful.received_at AND waiting.size = doubtful.size
+ AND node IS NULL RETURNING waiting.id, waiting.size"""
 
 Question = Callable[[Connection], Any]
+
+
+class Again(Put):
+    """A mail that lies somewhere else too until this one has said that it is kept: it may be here already."""
+
+    __slots__ = ()
 
 
 class Trouble:
@@ -174,7 +184,7 @@ class Writer:
         self._inbox: SimpleQueue[Put | bool] = SimpleQueue()
         self._settles: deque[Settle] = deque()
         self._unwritten: list[Settle] = []
-        self._doubtful: list[int] = []
+        self._doubtful: list[tuple[int, float, int]] = []
         """Mails that were refused because nobody knows whether their commit was made."""
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
@@ -248,8 +258,10 @@ class Writer:
     def _batch(self, connection: Connection, puts: list[Put], settles: list[Settle], again: bool) -> statements.Settles:
         octets = self._withdraw(connection) if self._doubtful else 0
         done = _NOTHING
-        if puts:
-            arrivals = [put.arrival for put in puts]
+        arrivals = [put.arrival for put in puts if not isinstance(put, Again)]
+        if again_too := [put.arrival for put in puts if isinstance(put, Again)]:
+            arrivals += statements.unknown(connection, again_too)
+        if arrivals:
             statements.insert(connection, arrivals)
             octets += sum(len(arrival.content) for arrival in arrivals)
         if settles:
@@ -262,8 +274,7 @@ class Writer:
 
         Another node may have it under way; then both go.
         """
-        query = "DELETE FROM waiting WHERE id = ANY(%s) AND node IS NULL RETURNING id, size"
-        rows = connection.execute(query, (self._doubtful,)).fetchall()
+        rows = connection.execute(_WITHDRAW, statements.columns(self._doubtful)).fetchall()
         ids = [row[0] for row in rows]
         for table, column in (("content", "mail"), ("recipient", "mail"), ("mail", "id")):
             connection.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", (ids,))
@@ -271,7 +282,8 @@ class Writer:
 
     def _failed(self, puts: list[Put], settles: list[Settle], error: Exception) -> None:
         if puts:
-            self._doubtful += [put.arrival.id for put in puts]
+            refused = [put.arrival for put in puts if not isinstance(put, Again)]
+            self._doubtful += [(mail.id, mail.received_at, len(mail.content)) for mail in refused]
             del self._doubtful[:-10_000]
             self._tell(self._listener.refused, puts, error)
         if settles:

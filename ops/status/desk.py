@@ -77,7 +77,7 @@ class Desk:
         except BodyTooLarge:
             return Response(413)
         except SpoolUnusable as error:
-            return self._message(reader, 503, "The spool cannot be read just now", str(error))
+            return self._message(reader, 503, "The spool cannot be read just now", self._why(reader, error))
         except h11.RemoteProtocolError:
             raise
         except Exception:
@@ -92,6 +92,12 @@ class Desk:
         if session is not None and request.method == "GET":
             told, session.told = session.told, ""
         return Reader(language, path, session, self._sessions.possible, told)
+
+    def _why(self, reader: Reader, error: SpoolUnusable) -> str:
+        """What is wrong, and what becomes of new mail meanwhile."""
+        facts = self._site.facts
+        here = pages.buffer_text(facts.spool.buffered, facts.clock(), say_in(reader.language))
+        return f"{error}. {here}" if here else str(error)
 
     # ---- looking -----------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from delivery.lanes import RouteNumbers
 from ops.expiry import Expiry
 from ops.status.facts import Facts
 from routing.counting import Spread
-from spool.contract import Backlog
+from spool.contract import Backlog, Buffered
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 GONE: Final = "none"
@@ -123,6 +123,12 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     yield _gauge("expires_timestamp_seconds", words, ("what", "name"), list(ends.items()))
     yield _gauge("spool_bytes", "Content that waits.", (), _one(facts.spool.octets))
     yield _gauge("spool_damaged", "1 once damage was met in the spool's file.", (), _one(facts.spool.damaged))
+    buffered = facts.spool.buffered or Buffered(0)
+    words = "1 while new mail goes into the local buffer, for the database takes none."
+    yield _gauge("buffering", words, (), _one(buffered.since is not None))
+    yield _gauge(
+        "buffer_mails", "Mails in the local buffer; none of them is sent from there.", (), _one(buffered.mails)
+    )
     yield _gauge("spool_limit_bytes", "limits.spool_size.", (), _one(facts.relay.limits.spool_size))
 
 

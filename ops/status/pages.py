@@ -28,9 +28,9 @@ from ops.status.charts import PERIODS, Period, chart, edges, spark
 from ops.status.looks import clock_text, hint_text, mail_row, timeline
 from ops.status.sessions import Session
 from ops.status.snapshot import Snapshot
-from ops.status.words import Language, say_in, who_text
+from ops.status.words import Language, Say, say_in, who_text
 from routing.counting import OTHERS
-from spool.contract import SPENT_SLOT, id_text
+from spool.contract import SPENT_SLOT, Buffered, id_text
 from spool.holding import Scope
 from spool.view import Filter, Load, SpoolView, Volume
 
@@ -102,9 +102,21 @@ def overview(view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:
         "old": [mail_row(line, now, reader.language, say) for line in view.list(Filter(), _FEW)],
         "slow": view.slowest(now - _DAY, _FEW),
         "orders": view.orders(_FEW),
+        "buffer": buffer_text(snapshot.buffered, now, say),
         "ending": [one for one in snapshot.expiries() if step_of(one, now) is not None],
     }
     return render("overview", reader, now, **values)
+
+
+def buffer_text(buffered: Buffered | None, now: float, say: Say) -> str:
+    """A sentence about the local buffer; "" when it is empty and the database takes mail."""
+    if buffered is None:
+        return ""
+    if buffered.since is not None:
+        words = "The database takes no mail since {time}. New mail is kept on this machine ({count}); nothing is sent."
+        return f"{say(words, time=age_text(now - buffered.since), count=buffered.mails)} ({buffered.why})"
+    words = "{count} mails are on their way from this machine's buffer to the database."
+    return say(words, count=buffered.mails) if buffered.mails else ""
 
 
 def _attention(snapshot: Snapshot, reader: Reader) -> Values:

@@ -15,7 +15,7 @@ from ops.expiry import Expiry
 from ops.reload import LastReload
 from ops.status.facts import Facts
 from ops.status.health import Report
-from spool.contract import Backlog
+from spool.contract import Backlog, Buffered
 from spool.holding import Hold
 
 
@@ -43,6 +43,7 @@ class Snapshot:
     closed: tuple[ClosedWay, ...]
     holds: tuple[Hold, ...]
     unreachable: Mapping[str, float]
+    buffered: Buffered | None
     expiries: Callable[[], tuple[Expiry, ...]]
 
 
@@ -61,5 +62,6 @@ def take(facts: Facts, report: Report, backlog: Mapping[str, Backlog] | None) ->
         closed=tuple(ClosedWay(way, why.get((way.route, way.upstream))) for way in facts.scheduler.held()),
         holds=facts.spool.held.all(),
         unreachable=facts.scheduler.unreachable(),
+        buffered=facts.spool.buffered,
         expiries=facts.hands.expiries or (lambda: ()),
     )

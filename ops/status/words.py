@@ -27,6 +27,13 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "Skip to the content": "Naar de inhoud",
         "as of {time}": "stand van {time}",
         "All is well": "Alles in orde",
+        "The database takes no mail since {time}. New mail is kept on this machine ({count}); nothing is sent.": (
+            "De database neemt al {time} geen mail aan. Nieuwe mail blijft op deze machine ({count}); er wordt niets "
+            "verzonden."
+        ),
+        "{count} mails are on their way from this machine's buffer to the database.": (
+            "{count} mails zijn onderweg van de buffer van deze machine naar de database."
+        ),
         "Not all is well": "Niet alles is in orde",
         "The relay works; needing attention: {count}": "De relay werkt; vraagt aandacht: {count}",
         "The last reload was refused; older rules count": "De laatste reload is geweigerd; oudere regels gelden",

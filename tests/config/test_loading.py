@@ -94,6 +94,15 @@ def test_a_listener_for_others_must_say_who(folder):
             'spool.url: has a password in it; leave it out, and write `password: "systemd:spool-db"` beside it',
         ),
         (
+            "spool: {buffer: sqlite}",
+            "spool.buffer: stands in front of a database only, and `url` is a file of this machine already; "
+            "leave it out",
+        ),
+        (
+            "spool: {url: 'postgresql://relay@db/relay', buffer: buffer.db}",
+            "spool.buffer: is neither `sqlite` nor a file's url; write sqlite, or sqlite:////path/buffer.db",
+        ),
+        (
             "spool: {url: 'postgresql://relay@db'}",
             "spool.url: names no database; write postgresql://relay@db.example/relay",
         ),

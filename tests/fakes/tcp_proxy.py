@@ -28,9 +28,20 @@ class TcpProxy:
         self._writers.clear()
         self._flowing.set()
 
-    async def __aenter__(self) -> TcpProxy:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+    def refuse(self) -> None:
+        """Nobody listens any more, as when the server was stopped; all connections are gone."""
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def listen(self) -> None:
+        """Take connections, at the same port as before."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def __aenter__(self) -> TcpProxy:
+        await self.listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -67,8 +67,8 @@ class Nodes:
 Strike = Callable[[Nodes], Awaitable[None]]
 
 
-async def node_rounds(folder: Path, urls: list[str], strike: Strike, direct: str) -> Nodes:
-    """Load, the strike in the middle of it, load, and until the queue is empty."""
+async def node_rounds(folder: Path, urls: list[str], strike: Strike, direct: str, *, buffer: bool = False) -> Nodes:
+    """Load, the strike in the middle of it, load, and until the queue is empty. With `buffer` each relay has one."""
     over = asyncio.Event()
     async with FakeSmtp() as upstream:
         rules = (
@@ -77,7 +77,9 @@ async def node_rounds(folder: Path, urls: list[str], strike: Strike, direct: str
         )
         relays = [
             RelayProcess(
-                folder / f"node{number}", rules, url=url, spool_options=f", lease: {LEASE}s",
+                folder / f"node{number}", rules, url=url,
+                spool_options=f", lease: {LEASE}s"
+                + (f", buffer: 'sqlite:///{folder}/node{number}/buffer.db'" if buffer else ""),
                 extra="delivery: {retry: [1s]}\n",
             )
             for number, url in enumerate(urls)

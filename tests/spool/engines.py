@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +112,36 @@ class Postgres(Engine):
         return closing(PostgresView(self.url))
 
 
-ENGINES = ("sqlite", "postgresql")
+@dataclass
+class Buffered(Postgres):
+    """The same, with a buffer in `folder` in front of it. `port` is where the database is reached, when it is another
+    one than the url's.
+    """
+
+    folder: Path = Path()
+    port: int | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "buffer.db"
+
+    @asynccontextmanager
+    async def spool(self, size_limit: int = 1 << 30, memory: int = 1 << 20) -> AsyncIterator[Spool]:
+        from spool.buffered import BufferedSpool
+        from spool.postgres import PostgresSpool
+
+        url = self.url if self.port is None else re.sub(r":\d+/", f":{self.port}/", self.url)
+        connect = partial(
+            PostgresSpool.open, url, size_limit=size_limit, memory=memory, lease=self.lease, clock=self.clock
+        )
+        spool = await BufferedSpool.open(connect, self.file, size_limit=size_limit, clock=self.clock)
+        try:
+            yield spool
+        finally:
+            await spool.close()
+
+
+ENGINES = ("sqlite", "postgresql", "buffered")
 
 
 def arrival(spool: Spool, clock: Clock, **changes: Any) -> Arrival:

@@ -290,7 +290,7 @@ def test_a_mail_that_was_refused_and_kept_all_the_same_is_taken_out(database):
         async with nodes(database, 1) as (one,):
             mail, other = arrival(one, CLOCK), arrival(one, CLOCK)
             await one.put(mail)
-            one._writer._doubtful = [mail.id]
+            one._writer._doubtful = [(mail.id, mail.received_at, len(mail.content))]
             await one.put(other)
             (left,) = await one.lease("acme.nl", 9, CLOCK.now)
             assert left.id == other.id
