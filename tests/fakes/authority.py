@@ -23,9 +23,9 @@ class Authority:
         self._ca.issue_cert(*(names or ("localhost", "127.0.0.1"))).configure_cert(context)
         return context
 
-    def server_files(self, folder: Path) -> tuple[Path, Path]:
-        """The PEM files of a certificate for localhost and 127.0.0.1, and of its key."""
-        made = self._ca.issue_cert("localhost", "127.0.0.1")
+    def server_files(self, folder: Path, *names: str) -> tuple[Path, Path]:
+        """The PEM files of a certificate for `names` (default: localhost and 127.0.0.1), and of its key."""
+        made = self._ca.issue_cert(*(names or ("localhost", "127.0.0.1")))
         chain, key = folder / "chain.pem", folder / "key.pem"
         made.cert_chain_pems[0].write_to_path(str(chain))
         made.private_key_pem.write_to_path(str(key))

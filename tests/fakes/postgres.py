@@ -54,6 +54,21 @@ class Server:
     def url(self, database: str = "postgres", port: int | None = None) -> str:
         return f"postgresql://{_USER}@127.0.0.1:{port or self.port}/{database}"
 
+    def serve_network(self, address: str, network: str, certificate: Path, key: Path) -> None:
+        """From the next start on take connections at `address` too, with TLS, and let everybody of `network` in."""
+        names = {"ssl_cert_file": certificate, "ssl_key_file": key}
+        for name, source in names.items():
+            file = Path(self.data) / source.name
+            shutil.copy(source, file)
+            file.chmod(0o600)
+            if os.geteuid() == 0:
+                user = pwd.getpwnam(_USER)
+                os.chown(file, user.pw_uid, user.pw_gid)
+            self._settings[name] = str(file)
+        self._settings |= {"ssl": "on", "listen_addresses": f"127.0.0.1,{address}"}
+        with (Path(self.data) / "pg_hba.conf").open("a") as rules:
+            rules.write(f"hostssl all all {network} trust\n")
+
     def start(self) -> Server:
         options = [word for key, value in self._settings.items() for word in ("-c", f"{key}={value}")]
         with (self.folder / "log").open("ab") as log:

@@ -20,7 +20,8 @@ class RelayProcess:
     `port` is where it listens. `events` are its log lines, parsed. `extra` goes to the end of relay.yaml. `listen` are
     more listeners (YAML, `{address: ...}`), whose ports follow the first in `ports`. `environment` is added to this
     process's own (SSL_CERT_FILE, secrets), `spool` is a file somewhere else than in `folder`; `url` is another kind of
-    spool, and `spool_options` stand behind its url: `, lease: 3s`.
+    spool, and `spool_options` stand behind its url: `, lease: 3s`. `host` is where it listens, for all of
+    that /24; `within` is a command that starts it somewhere else, such as nsenter.
     """
 
     def __init__(
@@ -35,12 +36,15 @@ class RelayProcess:
         spool: Path | None = None,
         url: str | None = None,
         spool_options: str = "",
+        host: str = "127.0.0.1",
+        within: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.spool = spool or folder / "spool.db"
         self.url = url or f"sqlite:///{self.spool}"
         self.config = folder / "relay.yaml"
         self.events: list[Event] = []
+        self.host = host
         self.port = 0
         self.ports: list[int] = []
         self._extra = extra
@@ -48,6 +52,7 @@ class RelayProcess:
         self._spool_options = spool_options
         self._environment = dict(environment or {})
         self._watch = watch
+        self._within = within
         self._changed = asyncio.Condition()
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -73,7 +78,8 @@ class RelayProcess:
         self._write_config()
         seen = len(self.events)
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(ROOT / "relay.py"), "serve", "--config", str(self.config), "--log-format", "json",
+            *self._within, sys.executable, str(ROOT / "relay.py"), "serve", "--config", str(self.config),
+            "--log-format", "json",
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
             env=self._surroundings(), limit=1 << 20,
         )  # fmt: skip
@@ -155,8 +161,9 @@ class RelayProcess:
         return "\n".join(json.dumps(event, ensure_ascii=False) for event in self.events)
 
     def _write_config(self) -> None:
+        allow = "" if self.host == "127.0.0.1" else f", allow: [{self.host.rpartition('.')[0]}.0/24]"
         self.config.write_text(
-            f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{self.port}'}}{self._listen}]\n"
+            f"hostname: relay.test\nlisten: [{{address: '{self.host}:{self.port}'{allow}}}{self._listen}]\n"
             f"spool: {{url: '{self.url}'{self._spool_options}}}\n{self._extra}",
             "utf-8",
         )

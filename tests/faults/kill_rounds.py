@@ -258,12 +258,12 @@ def _must_not_be(event: dict[str, object]) -> bool:
     return bad or "bug" in str(event["event"])
 
 
-async def client(port: int, name: str, over: asyncio.Event, tally: Tally) -> None:
+async def client(port: int, name: str, over: asyncio.Event, tally: Tally, host: str = "127.0.0.1") -> None:
     """Sends mail after mail, a few on each connection; a connection that breaks is nothing to it."""
     number = 0
     while not over.is_set():
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(host, port)
             try:
                 await _reply(reader)
                 for _ in range(random.choice((1, 1, 3))):

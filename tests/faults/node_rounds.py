@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,15 +64,36 @@ class Nodes:
         return Counter(str(event["event"]) for relay in self.relays for event in relay.events)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a relay runs: see `RelayProcess`."""
+
+    host: str = "127.0.0.1"
+    within: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+
+
 Strike = Callable[[Nodes], Awaitable[None]]
 
 
-async def node_rounds(folder: Path, urls: list[str], strike: Strike, direct: str, *, buffer: bool = False) -> Nodes:
-    """Load, the strike in the middle of it, load, and until the queue is empty. With `buffer` each relay has one."""
+async def node_rounds(
+    folder: Path,
+    urls: list[str],
+    strike: Strike,
+    direct: str,
+    *,
+    buffer: bool = False,
+    upstream_host: str = "127.0.0.1",
+    places: Mapping[int, Place] | None = None,
+) -> Nodes:
+    """Load, the strike in the middle of it, load, and until the queue is empty. With `buffer` each relay has one.
+
+    `places` are the relays that run somewhere else than here, by number.
+    """
     over = asyncio.Event()
-    async with FakeSmtp() as upstream:
+    async with FakeSmtp(host=upstream_host) as upstream:
         rules = (
-            f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {upstream.port}, tls: none}}\n"
+            f"upstreams:\n  up: {{type: smtp, host: {upstream_host}, port: {upstream.port}, tls: none}}\n"
             "routes:\n  - {from: acme.nl, via: up}\n  - {from: globex.nl, via: up}\n"
         )
         relays = [
@@ -80,19 +101,19 @@ async def node_rounds(folder: Path, urls: list[str], strike: Strike, direct: str
                 folder / f"node{number}", rules, url=url,
                 spool_options=f", lease: {LEASE}s"
                 + (f", buffer: 'sqlite:///{folder}/node{number}/buffer.db'" if buffer else ""),
-                extra="delivery: {retry: [1s]}\n",
+                extra="delivery: {retry: [1s]}\n", **vars((places or {}).get(number, Place())),
             )
             for number, url in enumerate(urls)
         ]  # fmt: skip
         nodes = Nodes(relays, upstream, direct)
-        await relays[0].start()
-        await asyncio.gather(*(relay.start() for relay in relays[1:]))
-        clients = [
-            asyncio.create_task(client(relay.port, f"n{number}c{one}", over, nodes.tally))
-            for number, relay in enumerate(relays)
-            for one in range(3)
-        ]
         try:
+            await relays[0].start()
+            await asyncio.gather(*(relay.start() for relay in relays[1:]))
+            clients = [
+                asyncio.create_task(client(relay.port, f"n{number}c{one}", over, nodes.tally, relay.host))
+                for number, relay in enumerate(relays)
+                for one in range(3)
+            ]
             await asyncio.sleep(random.uniform(0.5, 1.0))
             await strike(nodes)
             await asyncio.sleep(1.0)
