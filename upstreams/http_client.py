@@ -1,19 +1,20 @@
 """The one border between the relay and httpx: a request goes in, a `Reply` or an `Outcome` comes out, no exception.
 
 Must never repeat a request, follow a redirect, take a proxy or a password from the environment, keep a cookie, or
-log a URL or a header. So httpx makes the request, and goes to httpcore, the pool that httpx itself stands on, without
-the client around it. Both are imported at the first use: a relay whose routes are all SMTP does not pay for them.
+log a URL or a header. So httpx reads the URL, and httpcore, which httpx itself stands on, speaks HTTP over connections
+of ours (http_pool.py). Both are imported at the first use: a relay whose routes are all SMTP does not pay for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from config.fields import is_loopback
@@ -23,12 +24,17 @@ from upstreams.tls import Trust
 if TYPE_CHECKING:
     import httpcore
 
+    from upstreams.http_pool import Connection, Pool
+
 CONNECT_SECONDS: Final = 15.0
-IDLE_SECONDS: Final = 15.0
-"""Well under what the providers keep idle connections, so that a request is seldom written to one just given up."""
 BODY_SECONDS: Final = 10.0
 REPLY_LIMIT: Final = 256 * 1024
-_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "callpro-relay"}
+_HEADERS: Final = (
+    (b"Accept", b"application/json"),
+    (b"Accept-Encoding", b"identity"),
+    (b"User-Agent", b"callpro-relay"),
+)
+_KNOWN_URLS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,10 @@ class HttpClient:
 
     def __init__(self, timeout: float, connections: int, trust: Trust | None = None) -> None:
         self._timeout = timeout
-        self._timeouts = dict.fromkeys(("read", "write", "pool"), timeout) | {"connect": min(timeout, CONNECT_SECONDS)}
         self._connections = connections
         self._trust = trust or Trust()
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._pool: Pool | None = None
+        self._place = lru_cache(_KNOWN_URLS)(_place)
 
     async def exchange(
         self,
@@ -73,46 +79,38 @@ class HttpClient:
         An Outcome means that there was no reply: RETRY or CONFIG when the mail cannot have arrived, UNKNOWN when the
         body had begun (RETRY when the request is `repeatable`, as a probe is). Raises ValueError for what is no URL.
         """
-        progress = _Progress(not content, self._trust)
-        request = _request(method, url, headers, content)
-        request.extensions = {"trace": progress.note, "timeout": self._timeouts}
+        request = _request(method, *self._place(url), headers, content)
+        progress = _Progress(content)
         try:
-            return await self._ask(request, reply_limit)
+            return await self._ask(request, progress, reply_limit)
         except _transport_errors() as error:
             return _no_reply(error, progress, repeatable)
-        finally:
-            await progress.give_up()
 
     async def close(self) -> None:
         """Close every connection. The client may be used again afterwards, with new ones."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await pool.aclose()
+            await pool.close()
 
-    async def _ask(self, request: httpcore.Request, reply_limit: int) -> Reply:
-        async with asyncio.timeout(self._timeout):
-            pool = await self._opened()
-            response = await pool.handle_async_request(request)
-        try:
-            body, whole = await _body(response, reply_limit)
-        finally:
-            await response.aclose()
+    async def _ask(self, request: httpcore.Request, progress: _Progress, reply_limit: int) -> Reply:
+        pool = self._opened()
+        async with asyncio.timeout(self._timeout) as until_headers:
+            connection = await pool.take(request.url.origin, progress.reached)
+            try:
+                request.stream = progress.on(connection)
+                response = await connection.http.handle_async_request(request)
+                until_headers.reschedule(None)
+                body, whole = await _body(response, reply_limit)
+                await response.aclose()
+            finally:
+                await pool.give_back(connection)
         return Reply(response.status, _named(response.headers), body, whole)
 
-    async def _opened(self) -> httpcore.AsyncConnectionPool:
+    def _opened(self) -> Pool:
         if self._pool is None:
-            import httpcore
+            from upstreams.http_pool import Pool
 
-            from upstreams.http_streams import Backend
-
-            context = await asyncio.to_thread(self._trust.for_http)
-            self._pool = self._pool or httpcore.AsyncConnectionPool(
-                ssl_context=context,
-                max_connections=self._connections,
-                max_keepalive_connections=self._connections,
-                keepalive_expiry=IDLE_SECONDS,
-                network_backend=Backend(),
-            )
+            self._pool = Pool(self._connections, min(self._timeout, CONNECT_SECONDS), self._trust)
         return self._pool
 
 
@@ -154,66 +152,79 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 class _Progress:
-    """How far one request came, told by httpcore's trace events. One without a body is whole with its headers.
+    """How far one request came; and its body, which httpcore asks for once the headers are written."""
 
-    It holds the connection until TLS is up: httpcore forgets it, still open, when it is cancelled there. A certificate
-    is told to `trust` once for each connection.
-    """
+    __slots__ = ("_connection", "_content", "body_begun", "stage")
 
-    __slots__ = ("_bodiless", "_connection", "_place", "_trust", "body_begun", "stage")
-
-    def __init__(self, bodiless: bool, trust: Trust) -> None:
+    def __init__(self, content: bytes) -> None:
         self.stage = Stage.CONNECT
         self.body_begun = False
-        self._bodiless = bodiless
-        self._connection: Any = None
-        self._trust = trust
-        self._place = ""
+        self._content = content
+        self._connection: Connection | None = None
 
-    async def note(self, event: str, info: Mapping[str, Any]) -> None:
-        match event:
-            case "connection.connect_tcp.started":
-                self._place = f"{info['host']}:{info['port']}"
-            case "connection.connect_tcp.complete":
-                self._connection = info["return_value"]
-            case "connection.start_tls.complete":
-                self._connection = None
-                self._trust.saw(self._place, info["return_value"].get_extra_info("ssl_object"))
-            case "connection.start_tls.started":
-                self.stage = Stage.TLS
-            case "http11.send_request_headers.started":
-                self._connection = None
-                self.stage = Stage.REQUEST
-                self.body_begun = self._bodiless
-            case "http11.send_request_body.started":
-                self.body_begun = True
+    def reached(self, stage: Stage) -> None:
+        self.stage = stage
 
-    async def give_up(self) -> None:
-        """Close a connection that came to nothing."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.aclose()
+    def on(self, connection: Connection) -> _Progress:
+        """The request goes out on this one. Without a body it is whole with its headers."""
+        self.stage = Stage.REQUEST
+        self.body_begun = not self._content
+        self._connection = connection
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body, after one turn of the event loop: a connection that broke meanwhile is known to have taken none."""
+        import httpcore
+
+        if not self._content:
+            return
+        await asyncio.sleep(0)
+        if self._connection is not None and self._connection.stream.broken:
+            raise httpcore.WriteError("the connection broke after the headers")
+        self.body_begun = True
+        yield self._content
 
 
-def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) -> httpcore.Request:
-    """httpx checks the URL and the headers, and adds Host and Content-Length."""
+def _place(url: str) -> tuple[httpcore.URL, bytes]:
+    """What httpx makes of a URL: for httpcore, and for the Host header."""
     import httpcore
     import httpx
 
     try:
-        made = httpx.Request(method, url, headers={**_HEADERS, **headers}, content=content)
+        to = httpx.URL(url)
     except httpx.InvalidURL:
         raise ValueError("not a URL") from None
-    to = made.url
-    place = httpcore.URL(scheme=to.raw_scheme, host=to.raw_host, port=to.port, target=to.raw_path)
-    return httpcore.Request(made.method, place, headers=made.headers.raw, content=content)
+    return httpcore.URL(scheme=to.raw_scheme, host=to.raw_host, port=to.port, target=to.raw_path), to.netloc
+
+
+def _request(
+    method: str, place: httpcore.URL, host: bytes, headers: Mapping[str, str], content: bytes
+) -> httpcore.Request:
+    """h11 checks the headers, and refuses what would be a line of its own."""
+    import httpcore
+
+    ours = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+    named = {name.lower() for name, _ in ours}
+    lines = [(b"Host", host), *(line for line in _HEADERS if line[0].lower() not in named), *ours]
+    if content or method in ("POST", "PUT", "PATCH"):
+        lines.append((b"Content-Length", b"%d" % len(content)))
+    return httpcore.Request(method, place, headers=lines)
 
 
 def _named(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """By name in lower case; what was said twice is joined by a comma, and octets beyond ASCII are made out."""
-    import httpx
+    found: dict[str, str] = {}
+    for octets, value in headers:
+        name, text = octets.decode("ascii").lower(), _text(value)
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
 
-    return dict(httpx.Headers(headers).items())
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
