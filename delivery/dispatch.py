@@ -21,6 +21,7 @@ from delivery.clock import Clock
 from delivery.counters import Numbers
 from delivery.lanes import Lane
 from delivery.settling import Settling, Written
+from delivery.shares import Share
 from delivery.ways import Gate, Way
 from spool.contract import Leased, Spool
 
@@ -160,7 +161,7 @@ class Dispatch:
 
     def _queue(self, lane: Lane) -> Gate | None:
         """Put a lane into the ring of its gate, if it has mail that may leave. Mail of a lane on hold goes back."""
-        if not lane.buffer or lane.queued or lane.pause or lane.in_flight >= lane.limit or self.draining:
+        if not lane.buffer or lane.queued or lane.pause or self.draining or lane.full:
             return None
         way = self._first(lane)
         if way is None:
@@ -182,7 +183,7 @@ class Dispatch:
         while gate.ring and gate.free and not self.draining:
             lane = gate.ring[0]
             way = self._first(lane)
-            ready = lane.buffer and lane.route and way and way.gate is gate and way.free and lane.in_flight < lane.limit
+            ready = lane.buffer and lane.route and way and way.gate is gate and way.free and not lane.full
             if ready and way and not self._in_time(lane, way):
                 return
             gate.ring.popleft()
@@ -242,9 +243,13 @@ class Dispatch:
         errand = Errand(mail, route, ways)
         lane.in_flight += 1
         fare = way.take(len(errand.mail.recipients), self._clock.now())
-        self.spawn(self._deliver(lane, errand, way, fare, self.attempts), self.sending)
+        if lane.share is not None:
+            lane.share.begin()
+        self.spawn(self._deliver(lane, lane.share, errand, way, fare, self.attempts), self.sending)
 
-    async def _deliver(self, lane: Lane, errand: Errand, way: Way, fare: Fare, attempts: Attempts) -> None:
+    async def _deliver(
+        self, lane: Lane, share: Share | None, errand: Errand, way: Way, fare: Fare, attempts: Attempts
+    ) -> None:
         mail = errand.mail
         try:
             await attempts.carry(errand, way, fare)
@@ -262,6 +267,8 @@ class Dispatch:
             self.written(lane.name, self._settling.give_back(mail, self._clock.now() + PROBE_WAITS[0]))
         finally:
             lane.in_flight -= 1
+            if share is not None:
+                share.end()
             self.octets -= len(mail.content)
             self.offer(lane)
             self.feed(lane)
@@ -304,7 +311,9 @@ class Dispatch:
         lane = self.lanes.get(route)
         if lane is None:
             return False
+        shares = (lane.share, *[way.gate.share for way in lane.ways])
         moves = lane.in_flight or lane.leasing or lane.pause or any(way.gate.busy for way in lane.ways)
+        moves = moves or any(share is not None and share.waiting for share in shares)
         return bool(moves) or (lane.route is not None and self._first(lane) is None)
 
     def empty(self, lane: Lane, but: int = 0) -> None:

@@ -16,6 +16,7 @@ from delivery.canary import Choosing, choosing
 from delivery.choice import Standing, next_upstream
 from delivery.clock import Timer
 from delivery.endpoint import Endpoint
+from delivery.shares import Share
 from delivery.ways import Gate, Way
 from routing.counting import Spread
 from routing.outcome import Hint
@@ -58,8 +59,8 @@ class Lane:
 
     `more` says that the spool may have mail that is due, `leasing` that we are asking, `queued` that the lane stands in
     the ring of a gate, `rang` that its timer went off and the next due time must be asked for. `pause` is set while its
-    pace makes it wait; it keeps one mail at hand then. `ways` are all of the route, a canary last; which of them its
-    next mail may use, and in which order, says `in_line`.
+    pace makes it wait; it keeps one mail at hand then. `share` is its part of a limit that relays keep together. `ways`
+    are all of the route, a canary last; which of them its next mail may use, and in which order, says `in_line`.
     """
 
     __slots__ = (
@@ -78,6 +79,7 @@ class Lane:
         "queued",
         "rang",
         "route",
+        "share",
         "timer",
         "timer_at",
         "took",
@@ -90,6 +92,7 @@ class Lane:
         self.ways: tuple[Way, ...] = ()
         self.choosing: Choosing | None = None
         self.limit = 1
+        self.share: Share | None = None
         self.buffer: deque[Leased] = deque()
         self.in_flight = 0
         self.leasing = self.more = self.queued = self.rang = False
@@ -147,11 +150,16 @@ class Lane:
         if self.choosing is None:
             return self.ways
         canary, ring = self.ways[-1], self.ways[-1].gate.ring
-        if not self.buffer or (ring and ring[0] is not self) or not canary.ready(self.recipients, now):
+        if not self.buffer or (ring and ring[0] is not self):
             return self.via
         mail = self.buffer[0]
         taken = self.choosing.takes(mail.id, [pending.address for pending in mail.recipients])
-        return (canary, *self.via) if taken else self.via
+        return (canary, *self.via) if taken and canary.ready(self.recipients, now) else self.via
+
+    @property
+    def full(self) -> bool:
+        """Whether as many of its mails are under way as may be."""
+        return self.in_flight >= self.limit or (self.share is not None and not self.share.lets())
 
     @property
     def via(self) -> tuple[Way, ...]:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -26,6 +27,8 @@ from delivery.lanes import Lane, RouteNumbers, gates_for
 from delivery.pace import Meter
 from delivery.plan import Plan
 from delivery.settling import Settling
+from delivery.shares import Shares
+from delivery.together import Together
 from delivery.ways import Gate, Way
 from routing.counting import ByCustomer
 from routing.events import emit
@@ -58,6 +61,7 @@ class Scheduler:
         self._ledger = Ledger(spool, self._clock.now)
         self._meters = Meters(plan.rules, plan.routes.values())
         self._gates: dict[str, Gate] = gates_for(plan.upstreams, {}, self._meters)
+        self._shares = Shares(spool.cluster, self._clock)
         self._leaving: set[Gate] = set()
         self._unnamed: set[str] = set()
         self._foresaw_at = -_FORESEE_EVERY
@@ -72,6 +76,8 @@ class Scheduler:
             self._on_pause,
         )
         self._dispatch.attempts = self._attempts_by(plan)
+        self._share_gates()
+        self._together = Together(spool.cluster, self._shares) if spool.cluster else None
 
     async def start(self) -> None:
         """Take up what waits in the spool, and new mail from now on."""
@@ -104,6 +110,7 @@ class Scheduler:
         """
         dispatch = self._dispatch
         dispatch.drain()
+        self._shares.stop()
         for way in [way for lane in dispatch.lanes.values() for way in lane.ways]:
             way.gone = True
         for gate in (*self._gates.values(), *self._leaving):
@@ -186,6 +193,7 @@ class Scheduler:
         old, self._plan = self._gates, plan
         self._meters = Meters(plan.rules, plan.routes.values(), self._meters)
         self._gates = gates_for(plan.upstreams, old, self._meters)
+        self._share_gates()
         self._dispatch.attempts = self._attempts_by(plan)
         self._unnamed.clear()
         for gate in old.values():
@@ -199,6 +207,7 @@ class Scheduler:
     def _follow(self, lane: Lane) -> bool:
         known, lane.queued = lane.ways, False
         changed = lane.follow(self._plan.routes.get(lane.name), self._gates, self._meters)
+        self._share_lane(lane)
         for way in known:
             if way not in lane.ways:
                 way.gone = True
@@ -223,7 +232,26 @@ class Scheduler:
     def _make_lane(self, name: str) -> Lane:
         lane = Lane(name)
         lane.follow(self._plan.routes.get(name), self._gates, self._meters)
+        self._share_lane(lane)
         return lane
+
+    def _share_gates(self) -> None:
+        """Keep the upstreams' limits together with other relays."""
+        for name, gate in self._gates.items():
+            if not gate.upstream.local:
+                gate.share = self._shares.of(f"upstream {name}", gate.limit, partial(self._serve, name))
+            if gate.share is not None:
+                gate.share.on_held = gate.upstream.keep
+
+    def _serve(self, upstream: str) -> None:
+        gate = self._gates.get(upstream)
+        for one in (*([gate] if gate else []), *self._leaving):
+            self._dispatch.serve(one)
+
+    def _share_lane(self, lane: Lane) -> None:
+        pace, changed = lane.route.settings.pace if lane.route else None, partial(self._dispatch.look_again, lane)
+        most = pace.concurrency if pace else None
+        lane.share = self._shares.of(f"route {lane.name}", most, changed) if most else None
 
     def _belongs(self, lane: Lane, mail: Leased) -> bool:
         """Match the sender again. Mail that another route takes now goes there; mail that none takes is kept."""

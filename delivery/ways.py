@@ -15,6 +15,7 @@ from delivery.accounts import Fare
 from delivery.choice import Standing, unreached
 from delivery.endpoint import Endpoint
 from delivery.pace import Meter, Turn
+from delivery.shares import Share
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Upstream
 
@@ -29,16 +30,18 @@ class Gate:
     """The door of one upstream: how many sends are under way, who waits, and the `endpoint` behind it.
 
     `ring` holds the lanes with mail for this upstream: each takes one mail in turn. `waiting` holds mails that have
-    been elsewhere before (`via: [a, b]`); they go first. `meter` counts for its account, if that has a limit.
+    been elsewhere before (`via: [a, b]`); they go first. `meter` counts for its account, if that has a limit. `share`
+    is this relay's part of `limit`, where several relays keep it together.
     """
 
-    __slots__ = ("busy", "endpoint", "limit", "meter", "ring", "upstream", "waiting")
+    __slots__ = ("busy", "endpoint", "limit", "meter", "ring", "share", "upstream", "waiting")
 
     def __init__(self, upstream: Upstream, endpoint: Endpoint | None = None) -> None:
         self.upstream = upstream
         self.endpoint = endpoint or Endpoint()
         self.endpoint.gates.append(self)
         self.meter: Meter | None = None
+        self.share: Share | None = None
         self.limit = max(1, upstream.concurrency)
         self.busy = 0
         self.ring: deque[Lane] = deque()
@@ -51,7 +54,9 @@ class Gate:
     @property
     def free(self) -> bool:
         """True when one more send may start; while nobody answers, one at a time: another customer's may take long."""
-        return self.busy < self.limit and (self.endpoint.since is None or not self.busy)
+        if self.busy >= self.limit or (self.endpoint.since is not None and self.busy):
+            return False
+        return self.share is None or self.share.lets()
 
     def serve_waiting(self, now: float) -> None:
         """Let those in who may enter now, and tell those who never can, or not by their pace."""
@@ -181,6 +186,8 @@ class Way:
         """Go through the gate with a mail to so many. The caller gives back both, the fare and the way (`leave`)."""
         self.busy += 1
         self.gate.busy += 1
+        if self.gate.share is not None:
+            self.gate.share.begin()
         return self.fare(recipients, now)
 
     def fare(self, recipients: int, now: float) -> Fare:
@@ -191,6 +198,8 @@ class Way:
     def leave(self) -> None:
         self.busy -= 1
         self.gate.busy -= 1
+        if self.gate.share is not None:
+            self.gate.share.end()
 
     async def enter(self, recipients: int, now: float) -> Fare | None:
         """Wait for a turn and take it. None when the way closed meanwhile, or its pace has no room."""

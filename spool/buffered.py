@@ -20,6 +20,7 @@ import psycopg
 
 from routing.events import emit
 from spool.buffer import Buffer
+from spool.cluster import Cluster
 from spool.contract import (
     Arrival,
     Backlog,
@@ -39,6 +40,7 @@ from spool.contract import (
 )
 from spool.draining import Drain
 from spool.holding import Held, Hold, Key
+from spool.late_cluster import LateCluster
 from spool.postgres import PostgresSpool
 from spool.view import Filter, GivenOrder, Spent, Volume
 
@@ -61,6 +63,7 @@ class BufferedSpool(Spool):
         self._connect = connect
         self._clock = clock
         self._there: PostgresSpool | None = None
+        self._cluster = LateCluster()
         self._state = Buffered(0)
         self._not_before = 0.0
         self._began = clock()
@@ -129,6 +132,10 @@ class BufferedSpool(Spool):
         return self._buffer.spool.octets + (self._there.octets if self._there else 0)
 
     @property
+    def cluster(self) -> Cluster:
+        return self._cluster
+
+    @property
     def damaged(self) -> bool:
         return self._buffer.spool.damaged
 
@@ -166,6 +173,7 @@ class BufferedSpool(Spool):
         for held in self._holds:
             there.on_hold(held)
         there.tell_about(*self._about)
+        self._cluster.join(there.cluster)
         self._there = there
 
     async def _watch(self, joining: Task[None]) -> None:

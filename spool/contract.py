@@ -15,6 +15,7 @@ from typing import Final
 
 from routing.outcome import Results
 from routing.provider_events import ProviderEvent
+from spool.cluster import Cluster
 from spool.holding import Held, Hold, Key
 from spool.view import Filter, GivenOrder, Spent, Volume
 
@@ -314,6 +315,11 @@ class Spool(ABC):
 
     def on_hold(self, callback: Callable[[Hold], None]) -> None:  # noqa: B027 (where nobody else holds mail, nothing)
         """Call `callback(hold)` on the loop when somebody holds mail by another way than this process."""
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """What relays that share the spool tell one another beside mail; None where one has it for itself."""
+        return None
 
     def tell_about(self, version: str, rules: str) -> None:  # noqa: B027 (one relay has nobody to tell)
         """What other relays on the same spool show of this one: its version, and a hash of its rules."""

@@ -268,6 +268,7 @@ class PostgresSpool(SharedSpool):
         self._skewed = abs(beat.skew) > _SKEW
         self._believe(Held(beat.holds))
         self._write_passed()
+        self._cluster.beat(beat.reborn)
         for route in beat.due_routes:
             self._arrived(route)
 

@@ -218,15 +218,19 @@ class Pulse:
 
     def _listen(self, seconds: float) -> None:
         until = time.monotonic() + seconds
+        self._hear(self._connected())  # what came with the answers to the last sign of life
         while not self._stopping and (left := until - time.monotonic()) > 0:
             connection = self._connected()
             ready, _, _ = select.select([connection.fileno(), self._bell], [], [], left)
             if connection.fileno() in ready:
-                mine = str(self._identity.node)
-                said = [notify.payload.partition(" ") for notify in connection.notifies(timeout=0)]
-                words = list(dict.fromkeys(word for node, _, word in said if node != mine))
-                if words:
-                    self._loop.call_soon_threadsafe(self._ears.heard, words)
+                self._hear(connection)
+
+    def _hear(self, connection: Connection) -> None:
+        mine = str(self._identity.node)
+        said = [notify.payload.partition(" ") for notify in connection.notifies(timeout=0)]
+        words = list(dict.fromkeys(word for node, _, word in said if node != mine))
+        if words:
+            self._loop.call_soon_threadsafe(self._ears.heard, words)
 
     def _beat(self) -> Beat:
         connection, started, before = self._connected(), time.monotonic(), self._identity.node

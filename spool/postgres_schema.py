@@ -83,6 +83,24 @@ CREATE TABLE fare (
 CREATE INDEX fare_by_account ON fare (account);
 CREATE INDEX fare_by_node ON fare (node);
 """
+# What nodes tell one another, see spool/postgres_slots.py and postgres_troubles.py. What hangs on a node goes with its
+# row, also where older code takes it out.
+_CLUSTER: Final = """
+CREATE TABLE slots (
+  name text NOT NULL, node bigint NOT NULL REFERENCES node (id) ON DELETE CASCADE, held integer NOT NULL DEFAULT 0,
+  taken_at float8 NOT NULL, wanted integer NOT NULL DEFAULT 0, waits_since float8 NOT NULL DEFAULT 0,
+  asked_at float8 NOT NULL, PRIMARY KEY (name, node));
+CREATE TABLE closed_way (
+  route text NOT NULL, upstream text NOT NULL, settings text NOT NULL, since float8 NOT NULL, outcome text NOT NULL,
+  failures integer NOT NULL, next_probe float8 NOT NULL, found_by text NOT NULL,
+  prober bigint REFERENCES node (id) ON DELETE SET NULL, left_at float8,
+  alone bigint REFERENCES node (id) ON DELETE CASCADE, PRIMARY KEY (route, upstream, settings));
+CREATE TABLE silent_host (
+  place text NOT NULL, node bigint NOT NULL REFERENCES node (id) ON DELETE CASCADE, since float8 NOT NULL,
+  reply text NOT NULL, asked_at float8 NOT NULL, PRIMARY KEY (place, node));
+CREATE TABLE salt (octets text NOT NULL);
+INSERT INTO salt VALUES (gen_random_uuid()::text);
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +111,7 @@ class Step:
     oldest: int
 
 
-_STEPS: Final = (Step(_FIRST + _PACE, 1),)
+_STEPS: Final = (Step(_FIRST + _PACE, 1), Step(_CLUSTER, 1))
 """From nothing to the present tables; a released step is never changed, only followed by another."""
 
 VERSION: Final = len(_STEPS)

@@ -17,9 +17,11 @@ from psycopg import Connection
 from spool import postgres_books as books
 from spool import postgres_hands as hands
 from spool import postgres_pace
+from spool.cluster import Cluster
 from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Steps, Tally, Toll, id_text, unheard
 from spool.holding import Held, Hold, Key, Scope
 from spool.ids import first_number
+from spool.postgres_cluster import PostgresCluster
 from spool.postgres_node import Identity, due_routes, holds_of, tell
 from spool.postgres_worker import Asker, Session, Trouble
 from spool.view import Filter, GivenOrder, Spent, Volume
@@ -50,9 +52,14 @@ class SharedSpool(Spool):
         self._to_pass: dict[bool, list[int]] = {True: [], False: []}
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases = Asker(Session(options, trouble, durable=False), self._loop, "spool-leases")
+        self._cluster = PostgresCluster(self._leases, self._identity, self._loop)
         self._books = Asker(Session(options, trouble), self._loop, "spool-books")
         self._slow = Asker(Session(options, trouble), self._loop, "spool-orders")
         """For what may take long: nothing that delivery waits for stands behind it."""
+
+    @property
+    def cluster(self) -> Cluster:
+        return self._cluster
 
     async def note(self, notice: Notice) -> tuple[Noted, ...] | None:
         noted: tuple[Noted, ...] | None = await self._ask(partial(books.note, notice=notice, now=self._clock()))
@@ -180,6 +187,7 @@ class SharedSpool(Spool):
 
     def heard(self, words: Sequence[str]) -> None:
         """What other nodes said."""
+        self._cluster.heard(words)
         for word in words:
             if word == "holds":
                 task = self._loop.create_task(self._read_holds())

@@ -27,7 +27,7 @@ def results_text(results: Results) -> str:
 def read_results(text: str) -> Iterator[tuple[str, Outcome]]:
     """(address, outcome) for everything `results_text` was given."""
     for group in json.loads(text):
-        outcome = _outcome({key: value for key, value in group.items() if key != "to"})
+        outcome = read_outcome({key: value for key, value in group.items() if key != "to"})
         for address in group["to"]:
             yield address, outcome
 
@@ -57,7 +57,8 @@ def message_id_of(content: bytes) -> str | None:
     return found[1].strip()[:_LONGEST_MESSAGE_ID].decode("utf-8", "replace") if found else None
 
 
-def _outcome(fields: dict[str, Any]) -> Outcome:
+def read_outcome(fields: dict[str, Any]) -> Outcome:
+    """The outcome behind `outcome_fields`."""
     known = {"word": Word(fields["word"]), "stage": Stage(fields["stage"]), "hint": _hint(fields.get("hint"))}
     return Outcome(**{**fields, **known})
 

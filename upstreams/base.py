@@ -57,6 +57,12 @@ class Upstream(ABC):
     out of whether anybody answers. Empty: it is like no other. None: the host hangs on the mail's sender.
     """
 
+    local: bool = False
+    """Nobody beyond this machine is asked by it: `concurrency` is no limit of another side."""
+
+    def keep(self, connections: int) -> None:  # noqa: B027 - for those that keep connections
+        """Keep no more than so many connections: other relays have the rest of those that the other side allows."""
+
     @abstractmethod
     async def send(self, mail: Outgoing) -> Results:
         """Try once to hand over `mail`. One outcome for every recipient of `mail.recipients`."""

@@ -47,6 +47,7 @@ class Maildir(Upstream):
 
     concurrency = _WRITERS
     recipients_limit = 1000
+    local = True
 
     def __init__(self, name: str, path: Path, host: Host) -> None:
         self.name = name

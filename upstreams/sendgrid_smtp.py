@@ -114,6 +114,9 @@ class SendGridSmtp(Upstream):
     async def rehearse(self, mail: Rehearsal) -> Outcome:
         return await self._smtp.rehearse(mail)
 
+    def keep(self, connections: int) -> None:
+        self._smtp.keep(connections)
+
     async def close(self) -> None:
         await self._smtp.close()
 

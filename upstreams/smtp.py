@@ -114,6 +114,10 @@ class SmtpUpstream(Upstream):
             return session
         return await rehearse_on(session, mail, self._replies, self._limits.timeout)
 
+    def keep(self, connections: int) -> None:
+        """See `Upstream.keep`."""
+        self._pool.keep(connections)
+
     async def close(self) -> None:
         """See `Upstream.close`."""
         await self._pool.close()

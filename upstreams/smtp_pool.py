@@ -51,6 +51,7 @@ class SmtpPool:
         self._opener = opener
         self._idle: dict[Shelf, list[Session]] = {}
         self._busy = 0
+        self._most = limits.connections
         self._leaving: set[Wire] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -84,6 +85,11 @@ class SmtpPool:
         self._busy -= 1
         session.wire.abort()
 
+    def keep(self, connections: int) -> None:
+        """Have no more than so many open, but for those in use."""
+        self._most = min(connections, self._limits.connections)
+        self._make_room(self._most)
+
     async def close(self) -> None:
         """Take leave on every kept connection; those that do not go within two seconds are dropped."""
         if self._sweeper is not None:
@@ -110,12 +116,16 @@ class SmtpPool:
         return None
 
     async def _open(self, shelf: Shelf) -> Session | Outcome:
-        """A new session; the longest idle ones leave first where the cap on connections asks for it."""
+        """A new session; it counts as busy already."""
+        self._make_room(self._most)
+        return await self._opener.open(shelf.way)
+
+    def _make_room(self, most: int) -> None:
+        """The longest idle ones leave first where the cap on connections asks for it."""
         idle = sorted(((s.idle_since, key, s) for key, kept in self._idle.items() for s in kept), key=itemgetter(0))
-        for _, key, session in idle[: max(0, self._busy + len(idle) - self._limits.connections)]:
+        for _, key, session in idle[: max(0, self._busy + len(idle) - most)]:
             self._idle[key].remove(session)
             self._leave(session)
-        return await self._opener.open(shelf.way)
 
     def _good(self, session: Session) -> bool:
         now = asyncio.get_running_loop().time()

@@ -6,11 +6,12 @@ import asyncio
 import signal
 import smtplib
 
+import psycopg
 import pytest
 
 from tests.fakes import postgres
 from tests.fakes.relay_process import RelayProcess
-from tests.fakes.smtp import FakeSmtp
+from tests.fakes.smtp import STALL, FakeSmtp
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
 
@@ -41,5 +42,48 @@ def test_three_relays_keep_one_limit(tmp_path, database):
             assert len(upstream.received) == 9
             for relay in relays[1:]:
                 assert await relay.stop() == 0
+
+    asyncio.run(test())
+
+
+def test_three_relays_keep_one_limit_on_sends_at_one_time_and_the_last_has_all_of_it(tmp_path, database):
+    """Every send hangs, so each that begins stays under way: killed relays leave their part to the one that lives."""
+
+    def held() -> list[tuple[int]]:
+        with psycopg.connect(database, options="-c search_path=callpro_relay") as connection:
+            return connection.execute("SELECT held FROM slots WHERE name = 'route acme.nl'").fetchall()
+
+    async def test() -> None:
+        async with FakeSmtp() as upstream:
+            rules = (
+                f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {upstream.port}, tls: none, connections: 9}}\n"
+                "routes:\n  - {from: acme.nl, via: up, pace: {concurrency: 3}}\n"
+            )
+            relays = [
+                RelayProcess(tmp_path / str(n), rules, url=database, spool_options=", lease: 2s") for n in range(3)
+            ]
+            await relays[0].start()
+            await asyncio.gather(*(relay.start() for relay in relays[1:]))
+            for relay in relays:  # a way carries more than one mail at a time once it has shown that it works
+                while not any(event["event"] == "delivered" for event in relay.events):
+                    await asyncio.to_thread(hand_over, relay.port, 1)
+                    await asyncio.sleep(0.1)
+            upstream.script({".": STALL})
+            await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 4) for relay in relays))
+            async with asyncio.timeout(30):
+                while upstream.stalled < 3:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(2)
+            assert upstream.stalled == 3
+            assert sum(count for (count,) in held()) == 3
+            for relay in relays[:2]:
+                await relay.stop(signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while (3,) not in held():
+                    await asyncio.sleep(0.1)
+            assert len(held()) == 1
+            await asyncio.sleep(1)
+            assert upstream.stalled <= 6, "three more at the most: those whose relay is gone"
+            await relays[2].stop(signal.SIGKILL)  # nothing that is under way can end
 
     asyncio.run(test())
