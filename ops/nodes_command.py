@@ -6,20 +6,17 @@ Exit 0 when all is well, 1 when something differs or is silent. Must never write
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from config.rules import Rules
+from ops.nodes import warnings_of
 from ops.queue_options import open_view
-from spool.view import NodeLine
+from spool.view import NodeLine, Taken
 
 if TYPE_CHECKING:
     from ops.queue_options import Add, Commands
-
-_SKEW: Final = 1.0
 
 
 def add_nodes(commands: Commands, add: Add) -> None:
@@ -32,49 +29,40 @@ def show_nodes(asked: argparse.Namespace) -> int:
     """`nodes`."""
     view = open_view(asked.config)
     try:
-        lines = view.nodes()
+        lines, taken = view.nodes(), view.taken()
     finally:
         view.close()
-    warnings = warnings_of(lines)
-    if asked.json:
-        print(json.dumps({"nodes": [asdict(line) for line in lines], "warnings": warnings}))
-    else:
-        print(nodes_text(lines), end="")
-    return 1 if warnings else 0
+    print(nodes_json(lines, taken) if asked.json else nodes_text(lines, taken), end="")
+    return 1 if warnings_of(lines) else 0
 
 
-def rules_hash(rules: Rules) -> str:
-    """The same for the same rules, wherever their files are. Secrets count by their references only."""
-    upstreams = sorted(repr((rule.name, rule.settings, rule.pace)) for rule in rules.upstreams.values())
-    routes = [repr((route.name, route.settings)) for route in rules.routes]
-    return hashlib.sha256("\n".join((*upstreams, *routes)).encode()).hexdigest()[:12]
-
-
-def warnings_of(lines: Sequence[NodeLine]) -> list[str]:
-    """What somebody should look at; sentences."""
-    alive = [line for line in lines if line.alive and line.rules]
-    found = [f"{line.name} gives no sign of life for {line.seen_ago:.0f} s" for line in lines if not line.alive]
-    if len({line.rules for line in alive}) > 1:
-        found.append("the rules differ: copy routes.yaml and routes.d to every node, and reload each")
-    if len({line.version for line in alive}) > 1:
-        found.append("the versions differ: finish the renewal, node after node")
-    found += [
-        f"the clock of {line.name} is {abs(line.skew):.1f} s {'behind' if line.skew > 0 else 'ahead'}: set it"
-        for line in alive
-        if abs(line.skew) > _SKEW
+def nodes_json(lines: Sequence[NodeLine], taken: Sequence[Taken]) -> str:
+    """`{"nodes": [{..., "under_way": [{"route", "mails", "oldest"}]}], "warnings": [sentence]}`."""
+    nodes = [
+        {
+            **asdict(line),
+            "alive": line.alive,
+            "under_way": [
+                {"route": one.route, "mails": one.mails, "oldest": one.oldest}
+                for one in taken
+                if one.node == line.number
+            ],
+        }
+        for line in lines
     ]
-    return found
+    return json.dumps({"nodes": nodes, "warnings": [one.text for one in warnings_of(lines)]}) + "\n"
 
 
-def nodes_text(lines: Sequence[NodeLine]) -> str:
+def nodes_text(lines: Sequence[NodeLine], taken: Sequence[Taken]) -> str:
     """A table for a terminal, and the warnings below it."""
     if not lines:
         return "One relay has this spool to itself, or none runs on the database.\n"
     width = max(len(line.name) for line in lines)
     rows = [f"{'NODE':{width}}  VERSION   RULES         UNDER WAY  SEEN\n"]
-    rows += [
-        f"{line.name:{width}}  {line.version or '?':8}  {line.rules or '?':12}  {line.leased:9}  "
-        f"{line.seen_ago:.1f} s ago{'' if line.alive else '  SILENT'}\n"
-        for line in lines
-    ]
-    return "".join([*rows, *[f"Warning: {warning}\n" for warning in warnings_of(lines)]])
+    for line in lines:
+        mails = sum(one.mails for one in taken if one.node == line.number)
+        rows.append(
+            f"{line.name:{width}}  {line.version or '?':8}  {line.rules or '?':12}  {mails:9}  "
+            f"{line.seen_ago:.1f} s ago{'' if line.alive else '  SILENT'}\n"
+        )
+    return "".join([*rows, *[f"Warning: {warning.text}\n" for warning in warnings_of(lines)]])

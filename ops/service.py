@@ -37,7 +37,7 @@ from ops.control import Control, control_path
 from ops.descriptors import raise_limit
 from ops.expiry import Expiry, calendar
 from ops.expiry_watch import watch_expiry
-from ops.nodes_command import rules_hash
+from ops.nodes import rules_hash
 from ops.once import first
 from ops.orders import Hands
 from ops.own_files import own_file

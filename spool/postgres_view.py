@@ -35,6 +35,7 @@ from spool.view import (
     Spent,
     SpoolView,
     Story,
+    Taken,
     TimelineEntry,
     Volume,
 )
@@ -62,10 +63,10 @@ _LOADS: Final = """
 SELECT route, count(*), sum((SELECT count(*) FROM recipient WHERE mail = waiting.id AND state = 'waiting'))::bigint
 FROM waiting GROUP BY route"""
 _NODES: Final = f"""
-SELECT node.name, node.version, node.rules, node.started_at, {NOW} - node.seen_at, node.skew,
- (SELECT count(*) FROM waiting WHERE waiting.node = node.id),
- node.seen_at + node.lease >= {NOW}
-FROM node ORDER BY node.started_at, node.id"""
+SELECT id, name, version, rules, started_at, {NOW} - seen_at, skew, lease FROM node ORDER BY started_at, id"""
+_TAKEN: Final = """
+SELECT node, route, count(*), min(received_at) FROM waiting WHERE node IS NOT NULL
+GROUP BY node, route ORDER BY node, route COLLATE "C\""""
 _EVENTS: Final = """
 SELECT at, text, upstream, seconds, results, told, recipient FROM event WHERE mail = %s ORDER BY number"""
 
@@ -116,6 +117,11 @@ class PostgresView(SpoolView):
         """See `SpoolView.nodes`. Raises SpoolUnusable."""
         with self._reading():
             return [NodeLine(*row) for row in self._rows(_NODES)]
+
+    def taken(self) -> Sequence[Taken]:
+        """See `SpoolView.taken`. Raises SpoolUnusable."""
+        with self._reading():
+            return [Taken(*row) for row in self._rows(_TAKEN)]
 
     def show(self, number: int) -> Story | None:
         """See `SpoolView.show`. Raises SpoolUnusable."""

@@ -95,18 +95,32 @@ class SlowMail:
 @dataclass(frozen=True, slots=True)
 class NodeLine:
     """A relay on a spool that several share. `version` and `rules` (a hash of them) are "" until it told; `seen_ago` is
-    seconds since its last sign of life, `skew` how far its clock is behind the database's; `leased` are the mails it
-    has taken. It is not `alive` when others may take them.
+    seconds since its last sign of life, `skew` how far its clock is behind the database's. After `lease` seconds of
+    silence it is not `alive`, and others take its mail.
     """
 
+    number: int
     name: str
     version: str
     rules: str
     started_at: float
     seen_ago: float
     skew: float
-    leased: int
-    alive: bool
+    lease: float
+
+    @property
+    def alive(self) -> bool:
+        return self.seen_ago <= self.lease
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the `node` with that number has under way of a route: how many mails, and when the oldest came."""
+
+    node: int
+    route: str
+    mails: int
+    oldest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +239,10 @@ class SpoolView(ABC):
 
     def nodes(self) -> Sequence[NodeLine]:
         """The relays that share the spool, the oldest first; none where one relay has it to itself."""
+        return ()
+
+    def taken(self) -> Sequence[Taken]:
+        """What each of these relays has under way; walks all mail that waits."""
         return ()
 
     @abstractmethod

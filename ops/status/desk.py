@@ -23,6 +23,7 @@ from ops.status.sessions import Session, Sessions, TooManyTries, cookie, right_f
 from ops.status.words import language_of, say_in
 from routing.events import emit
 from spool.contract import SpoolFull, SpoolUnavailable, SpoolUnusable
+from spool.opening import is_shared
 from spool.view import Filter, SpoolView
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Desk:
             "/rules": self._rules,
             "/orders": self._orders,
             "/calendar": self._calendar,
+            "/nodes": self._nodes,
             "/login": self._login_page,
         }
 
@@ -91,7 +93,8 @@ class Desk:
         told = ""
         if session is not None and request.method == "GET":
             told, session.told = session.told, ""
-        return Reader(language, path, session, self._sessions.possible, told)
+        shared = is_shared(self._site.facts.relay.spool.url)
+        return Reader(language, path, session, self._sessions.possible, told, shared)
 
     def _why(self, reader: Reader, error: SpoolUnusable) -> str:
         """What is wrong, and what becomes of new mail meanwhile."""
@@ -160,6 +163,14 @@ class Desk:
     async def _calendar(self, reader: Reader, _fields: dict[str, str]) -> Response:
         taken = await self._snapshot()
         return await self._made(lambda view: pages.calendar(view, taken, reader))
+
+    async def _nodes(self, reader: Reader, _fields: dict[str, str]) -> Response:
+        if not reader.shared:
+            return self._message(reader, 200, "This relay has its spool to itself.")
+        from spool.postgres_node import this_process
+
+        own, taken = this_process(0.0).name, await self._snapshot()
+        return await self._made(lambda view: pages.nodes(view, taken, reader, own))
 
     async def _orders(self, reader: Reader, _fields: dict[str, str]) -> Response:
         taken = await self._snapshot()

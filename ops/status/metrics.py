@@ -10,7 +10,7 @@ import os
 import re
 import resource
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +21,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from delivery.lanes import RouteNumbers
 from ops.expiry import Expiry
+from ops.nodes import kinds, late
 from ops.status.facts import Facts
 from routing.counting import Spread
 from spool.contract import Backlog, Buffered
+from spool.view import NodeLine
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 GONE: Final = "none"
@@ -36,12 +38,15 @@ _Row = tuple[tuple[str, ...], float]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What has to be waited for: the backlog (None when the spool does not tell), and whether the relay is ready."""
+    """What has to be waited for: the backlog (None when the spool does not tell), whether the relay is ready, and the
+    relays on a shared spool (none when it does not tell).
+    """
 
     backlog: Mapping[str, Backlog] | None
     ready: bool
     loop_lag: float
     expiries: tuple[Expiry, ...] = ()
+    nodes: Sequence[NodeLine] = ()
 
 
 class _Collected:
@@ -56,7 +61,8 @@ class _Collected:
 
 def gather(facts: Facts, asked: Asked) -> list[Metric]:
     """On the loop: the numbers as they are now, as values of their own."""
-    return [*_relay(facts, asked), *_intake(facts), *_delivery(facts), *_queue(facts, asked), *_provider(facts)]
+    rooms = (*_intake(facts), *_delivery(facts), *_queue(facts, asked), *_provider(facts))
+    return [*_relay(facts, asked), *_nodes(asked.nodes), *rooms]
 
 
 def render(families: list[Metric]) -> bytes:
@@ -130,6 +136,23 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
         "buffer_mails", "Mails in the local buffer; none of them is sent from there.", (), _one(buffered.mails)
     )
     yield _gauge("spool_limit_bytes", "limits.spool_size.", (), _one(facts.relay.limits.spool_size))
+
+
+def _nodes(lines: Sequence[NodeLine]) -> Iterator[Metric]:
+    """Where relays share a spool; each tells the same, as it stands in the database."""
+    alive = [line for line in lines if line.alive]
+    for name, words, number in (
+        ("nodes", "Relays on the shared spool that are alive.", len(alive)),
+        ("nodes_late", "Those of them whose sign of life is late.", sum(late(line) for line in alive)),
+        ("node_rules", "Different rules that they go by; should be 1.", len(kinds(alive, lambda line: line.rules))),
+        ("node_versions", "Different versions of them; should be 1.", len(kinds(alive, lambda line: line.version))),
+        (
+            "node_clock_skew_seconds",
+            "How far a clock of theirs is off at most, by the database's.",
+            max((abs(line.skew) for line in alive), default=0.0),
+        ),
+    ):
+        yield _gauge(name, words, (), _one(number) if lines else ())
 
 
 def _intake(facts: Facts) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ from config.shapes import shapes_of
 from delivery.accounts import Meters
 from delivery.forecast import Forecast, forecast
 from ops.expiry import step_of
+from ops.nodes import late, warnings_of
 from ops.queue_view import age_text, plain, size_text
 from ops.status.charts import PERIODS, Period, chart, edges, spark
 from ops.status.looks import clock_text, hint_text, mail_row, timeline
@@ -43,13 +44,16 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who looks: in which language, at which path, as whom (None: without a token), and whether they could log in."""
+    """Who looks: in which language, at which path, as whom (None: without a token), and whether they could log in.
+    `shared`: the spool is several relays'.
+    """
 
     language: Language
     path: str
     session: Session | None
     possible: bool
     told: str = ""
+    shared: bool = False
 
 
 def _visible(value: Any) -> Any:
@@ -103,6 +107,7 @@ def overview(view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:
         "slow": view.slowest(now - _DAY, _FEW),
         "orders": view.orders(_FEW),
         "buffer": buffer_text(snapshot.buffered, now, say),
+        "amiss": warnings_of(view.nodes()),
         "ending": [one for one in snapshot.expiries() if step_of(one, now) is not None],
     }
     return render("overview", reader, now, **values)
@@ -255,6 +260,21 @@ def calendar(_view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:
     """What ends and when; what is near its end is marked."""
     found = [(one, step_of(one, snapshot.now)) for one in snapshot.expiries()]
     return render("calendar", reader, snapshot.now, found=found)
+
+
+def nodes(view: SpoolView, snapshot: Snapshot, reader: Reader, own: str) -> bytes:
+    """The relays that share the spool, and what each has under way. `own` is the name of this one."""
+    lines, taken = view.nodes(), view.taken()
+    values: Values = {
+        "lines": lines,
+        "taken": taken,
+        "own": own,
+        "amiss": warnings_of(lines),
+        "late": {line.number for line in lines if late(line)},
+        "mails": {line.number: sum(one.mails for one in taken if one.node == line.number) for line in lines},
+        "names": {line.number: line.name for line in lines},
+    }
+    return render("nodes", reader, snapshot.now, **values)
 
 
 def rules(_view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:

@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from math import inf
@@ -24,8 +24,9 @@ from ops.status.guards import allowed_host
 from ops.status.health import Health, Report
 from ops.status.volumes import Volumes
 from routing.events import emit
-from spool.contract import SpoolFull, SpoolUnavailable
-from spool.view import SpoolView
+from spool.contract import SpoolFull, SpoolUnavailable, SpoolUnusable
+from spool.opening import is_shared
+from spool.view import NodeLine, SpoolView
 
 if TYPE_CHECKING:
     from ops.status.desk import Desk
@@ -132,6 +133,21 @@ class Site:
         except (SpoolFull, SpoolUnavailable, TimeoutError):
             return None
 
+    async def _nodes(self) -> Sequence[NodeLine]:
+        """The relays that share the spool; none where it is not shared, or does not tell."""
+        if not is_shared(self.facts.relay.spool.url):
+            return ()
+
+        def ask() -> Sequence[NodeLine]:
+            with closing(self.facts.view()) as view:
+                return view.nodes()
+
+        try:
+            async with asyncio.timeout(5):
+                return await asyncio.to_thread(ask)
+        except (SpoolUnusable, TimeoutError):
+            return ()
+
     async def off_the_loop(self, make: Callable[[SpoolView], bytes | None]) -> bytes | None:
         """What `make` makes of the spool, in the page's thread. Raises SpoolUnusable."""
 
@@ -182,9 +198,10 @@ class Site:
         from ops.status import metrics
 
         if time.monotonic() - self._scraped[0] > _FRESH:
-            report, backlog = await self.look()
+            (report, backlog), nodes = await asyncio.gather(self.look(), self._nodes())
             ends = await asyncio.to_thread(self.facts.hands.expiries) if self.facts.hands.expiries else ()
-            families = metrics.gather(self.facts, metrics.Asked(backlog, report.ready, max(self._lags), ends))
+            asked = metrics.Asked(backlog, report.ready, max(self._lags), ends, nodes)
+            families = metrics.gather(self.facts, asked)
             self._scraped = time.monotonic(), await asyncio.to_thread(metrics.render, families)
         return Response(200, self._scraped[1], (("Content-Type", metrics.CONTENT_TYPE),))
 

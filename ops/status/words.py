@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
+from ops import nodes
+
 Language = Literal["en", "nl"]
 Say = Callable[..., str]
 
@@ -197,6 +199,36 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "removed": "weggehaald",
         "changed": "veranderd",
         "loaded {time} ago": "{time} geleden geladen",
+        # several relays
+        "Relays": "Relays",
+        "This relay has its spool to itself.": "Deze relay heeft haar spool voor zich alleen.",
+        "Relays on this spool: {count}": "Relays op deze spool: {count}",
+        "All give signs of life, with the same rules and version.": "Alle geven tekens van leven, met dezelfde "
+        "regels en versie.",
+        "Since": "Sinds",
+        "Last sign of life": "Laatste teken van leven",
+        "Version": "Versie",
+        "Clock": "Klok",
+        "this one": "deze",
+        "late": "te laat",
+        "Rules: the same letters mean the same rules. Clock: how far it is ahead of the database's.": "Regels: "
+        "dezelfde letters betekenen dezelfde regels. Klok: hoeveel deze voorloopt op die van de database.",
+        "No relay has mail under way.": "Geen enkele relay heeft mail onderweg.",
+        nodes.SILENT: "Geen teken van leven van {node} sinds {time}",
+        nodes.LOOK: "Kijk daar: systemctl status callpro-relay. Na {lease} stilte nemen de andere haar mail over.",
+        nodes.RULES_ODD: "Andere regels dan de rest: {node}",
+        nodes.RULES_COPY: "Kopieer routes.yaml en routes.d van een andere relay daarheen, en dan daar: systemctl "
+        "reload callpro-relay. Zijn de bestanden al gelijk? Dan ontbreekt alleen de reload, of hij is geweigerd: "
+        "callpro-relay check zegt waarom.",
+        nodes.RULES_DIFFER: "De regels van de relays verschillen: {nodes}",
+        nodes.RULES_CHOOSE: "Kopieer routes.yaml en routes.d van de relay die gelijk heeft naar de andere, en dan "
+        "daar: systemctl reload callpro-relay",
+        nodes.VERSION_ODD: "Andere versie dan de rest: {node} ({version})",
+        nodes.VERSIONS_DIFFER: "De versies van de relays verschillen: {nodes}",
+        nodes.RENEW: "Maak de vernieuwing af: overal dezelfde versie, de ene relay na de andere.",
+        nodes.BEHIND: "De klok van {node} loopt {seconds} s achter op die van de database",
+        nodes.AHEAD: "De klok van {node} loopt {seconds} s voor op die van de database",
+        nodes.SET_CLOCK: "Zet haar gelijk: timedatectl op die machine zegt of zij wordt bijgehouden.",
         # log in
         "Token": "Token",
         "Your name, for the record of orders": "Uw naam, voor de lijst van opdrachten",

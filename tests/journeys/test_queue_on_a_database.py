@@ -49,7 +49,7 @@ def test_orders_count_for_every_relay(tmp_path, database):
             other.write_routes(rules.replace("acme.nl, via", "globex.nl, via"))
             await other.reload()
             async with asyncio.timeout(20):
-                while "the rules differ" not in (await one.command("nodes"))[1]:
+                while "The rules of the relays differ" not in (await one.command("nodes"))[1]:
                     await asyncio.sleep(0.2)
             for relay in (one, other):
                 assert await relay.stop() == 0

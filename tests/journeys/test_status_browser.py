@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.fakes.authority import Authority
@@ -20,9 +21,9 @@ EVIL_SENDER = '"<script>alert(1)</script>"@acme.nl'
 def watch(authority: Authority, tmp_path: Path) -> Callable[..., None]:
     """Runs `look(browser, url)` in a thread, while a relay with some mail runs."""
 
-    def running(look: Callable[[Browser, str, list[str]], None], languages: str = "en") -> None:
+    def running(look: Callable[[Browser, str, list[str]], None], languages: str = "en", url: str | None = None) -> None:
         async def journey() -> None:
-            async with opened(authority, tmp_path) as page:
+            async with opened(authority, tmp_path, url=url) as page:
                 ids = await some_mail(page)
 
                 def in_thread() -> None:
@@ -152,6 +153,25 @@ def test_the_page_fits_a_phone_and_is_dark_at_night(watch):
                 assert small == 0, f"{path} has {small} things too small for a thumb"
 
     watch(look)
+
+
+def test_relays_that_share_a_spool_fit_on_a_phone_with_their_warnings(watch, database):
+    def look(browser: Browser, url: str, ids: list[str]) -> None:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO callpro_relay.node (slot, name, machine, process, born, started_at, seen_at, lease, skew,"
+                " version, rules) VALUES (60, 'relay-in-a-data-centre-far-away.callcenter.nl:4194304', 'm', 1, 'b',"
+                " 1, extract(epoch FROM now()) + 600, 900, 90.5, '9.9.9', 'fedcba987654')"
+            )
+        browser.size(390, 844, phone=True)
+        for path in ("/nodes", "/", "/?lang=nl", "/nodes"):
+            browser.open(url + path)
+            wide = browser.run("document.documentElement.scrollWidth") - 390
+            assert wide <= 0, f"{path} is {wide} pixels wider than the phone"
+            assert browser.count(".trouble .mend") >= 3, browser.text()
+        assert "De regels van de relays verschillen" in browser.text("main")
+
+    watch(look, url=database)
 
 
 def brightness(browser: Browser, what: str) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ops import nodes
 from ops.status import desk, looks, words
 from ops.status.words import DUTCH, language_of, say_in, who_text
 from routing.outcome import Who
@@ -33,6 +34,7 @@ def test_everything_that_is_said_has_its_dutch():
     composed |= {f"last {period}" for period in ("hour", "day", "month")}
     composed |= {"added", "removed", "changed"}
     composed |= {"Overview", "Volumes", "Mail", "Rules", "Calendar", "Orders", "hold", "release", "retry", "drop"}
+    composed |= {*nodes.SENTENCES, "Relays"}
     composed |= {str(word) for word in (*Settled, *Told)} | {"waiting", "received", "repaired", "attempt", "note"}
     assert composed - DUTCH.keys() == set()
 

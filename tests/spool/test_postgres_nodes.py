@@ -212,12 +212,11 @@ def test_the_view_tells_who_is_there(database):
 
             async def told() -> bool:
                 view = PostgresView(database)
-                lines = view.nodes()
+                lines, taken = view.nodes(), view.taken()
                 view.close()
-                return [(n.version, n.rules, n.leased, n.alive) for n in lines] == [
-                    ("1.2.3", "abc", 1, True),
-                    ("", "", 0, True),
-                ]
+                assert [(t.node, t.route, t.mails) for t in taken] == [(lines[0].number, "acme.nl", 1)]
+                assert abs(taken[0].oldest - CLOCK.now) < 60
+                return [(n.version, n.rules, n.alive) for n in lines] == [("1.2.3", "abc", True), ("", "", True)]
 
             await until(told)
 
