@@ -16,6 +16,13 @@ PART: Final = (
 )
 """One of eight parts of a domain that an address belongs to, by the last two characters before the @."""
 
+MAILS_OF_PART: Final = (
+    "SELECT mail FROM recipient "  # noqa: S608 (constants)
+    f"WHERE domain = ? AND {PART.format('address')} = ? AND mail > ? ORDER BY mail"
+)
+"""The mails to one part of a domain, oldest first, from the index alone; more than once for several recipients."""
+PARTS: Final = range(8)
+
 _IN_PART: Final = f"{PART.format('address')} = {PART.format(':recipient')} AND address = :recipient COLLATE NOCASE"
 _TO_DOMAIN: Final = "(SELECT mail FROM recipient WHERE domain = :domain AND mail > :after)"
 _TO_ADDRESS: Final = _TO_DOMAIN.replace(":domain", f":domain AND {_IN_PART}")

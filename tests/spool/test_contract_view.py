@@ -110,6 +110,35 @@ def test_the_list_filters_and_pages(engine):
     engine.run(test)
 
 
+def test_the_mails_to_a_domain_are_walked_in_order_both_ways(engine):
+    """Their order is merged from parts; a mail to several people there is told once."""
+
+    async def test(spool):
+        mails = []
+        for number in range(60):
+            there = tuple(f"{chr(97 + (number * 7 + more) % 26)}{number}@X.nl" for more in range(number % 4))
+            mails.append(arrival(spool, engine.clock, recipients=(*there, "other@y.nl")))
+            await spool.put(mails[-1])
+        for mail in await spool.lease("acme.nl", 30, engine.clock.now):
+            await spool.settle(settlement(mail))
+        with engine.view() as view:
+            for settled, among in ((None, mails), (True, mails[:30]), (False, mails[30:])):
+                wanted = [mail.id for mail in among if any(to.endswith("X.nl") for to in mail.recipients)]
+
+                def listed(limit: int = 100, after: int = 0, *, newest: bool = False, settled=settled):
+                    lines = view.list(Filter(recipient="@x.nl", settled=settled), limit, after, newest_first=newest)
+                    return [line.id for line in lines]
+
+                assert listed() == wanted
+                assert listed(newest=True) == wanted[::-1]
+                assert listed(1, newest=True) == wanted[-1:]
+                assert listed(7, wanted[4]) == wanted[5:12]
+                assert view.count(Filter(recipient="@x.nl", settled=settled)) == len(wanted)
+            assert view.list(Filter(recipient="@nobody.nl", settled=None), 5) == []
+
+    engine.run(test)
+
+
 def test_an_unknown_number_has_no_story(engine):
     async def test(spool):
         with engine.view() as view:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from spool import statements
+from spool.filtering import MAILS_OF_PART
 from spool.hand_statements import select_statement
 from spool.sqlite_view import BAD_NEWS, FAILURES, list_statement
 from spool.view import Filter
@@ -43,7 +44,9 @@ def plan(engine: Sqlite, statement: str, values: object) -> str:
         (*list_statement(Filter(route="r", settled=True), 1, 0, newest_first=True), "settled_by_route (route=? AND"),
         (*list_statement(Filter(recipient="a@b.c"), 1, 0), PART),
         (*list_statement(Filter(recipient="a@b.c", settled=None), 1, 0, newest_first=True), PART),
-        (*list_statement(Filter(recipient="@b.c", settled=True), 1, 0), "INDEX recipient_by_part (domain=?)"),
+        (MAILS_OF_PART, ("b.c", 1, 0), PART),
+        (f"{MAILS_OF_PART} DESC", ("b.c", 1, 0), PART),
+        (*list_statement(Filter(recipient="@b.c", route="r", settled=True), 1, 0), "settled_by_route (route=?"),
         (*list_statement(Filter(ids=(1, 2), settled=None), 1, 0), "mail USING INTEGER PRIMARY KEY (rowid=?)"),
         (*select_statement(Filter(ids=(1, 2)), 0, 1), "waiting USING INTEGER PRIMARY KEY (rowid=?)"),
         (*select_statement(Filter(route="r"), 0, 1), "waiting_by_route (route=? AND rowid>?)"),
