@@ -1,11 +1,15 @@
 """From a SQLite file to a PostgreSQL database: every mail with its story, in the order in which it came.
 
 A part is first committed there and then deleted here, so that it can be broken off and begun again at any moment. A
-mail that is there already is left alone: relays may have sent it meanwhile.
+mail that is there already is left alone: relays may have sent it meanwhile. Counts are added to those that are there,
+each part once: it leaves a mark there.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import socket
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,13 +18,15 @@ from typing import Any, Final
 import psycopg
 from psycopg import Connection
 
-from spool import postgres_schema, schema
-from spool.contract import SpoolUnusable, id_number
+from spool import postgres_books as books
+from spool import postgres_pace, postgres_schema, schema
+from spool.contract import SPENT_SLOT, SpoolUnusable, id_number
 from spool.holding import Scope
 from spool.ownership import Ownership
 from spool.postgres_filtering import part_of
 from spool.postgres_statements import columns, count
 from spool.rows import Rows
+from spool.view import GivenOrder, Spent, Volume
 
 _CHUNK: Final = 200
 _OCTETS: Final = 16 << 20
@@ -41,13 +47,8 @@ INSERT INTO event (mail, at, text, upstream, seconds, results, told, recipient, 
 SELECT * FROM unnest(%s::bigint[], %s::float8[], %s::text[], %s::text[], %s::float8[], %s::text[], %s::text[],
  %s::text[], %s::text[])"""
 _CONTENT: Final = "INSERT INTO content (mail, bytes) SELECT * FROM unnest(%s::bigint[], %b::bytea[])"
-_OTHERS: Final = (
-    ("spent", ("account", "slot", "mails", "recipients")),
-    ("seal", ("mark", "until")),
-    ("volume", ("slot", "route", "customer", "mails", "recipients", "delivered", "failed")),
-    ("given_order", ("at", "who", "action", "subject", "reason", "done", "passed")),
-)
-"""Tables without mail that go as they are: a row that is there already stays."""
+_MARKED: Final = 40 * 86400.0
+"""Seconds that a mark stays; none of what is counted is of use for so long."""
 
 Progress = Callable[[int, int], None]
 
@@ -64,7 +65,7 @@ def move(source: Path, options: dict[str, str], progress: Progress) -> int:
         here = schema.connect(source)
         try:
             with postgres_schema.connect(options) as there:
-                return _move(here, there, progress)
+                return _move(here, there, progress, _name_of(source))
         finally:
             here.close()
     except psycopg.Error as error:
@@ -75,8 +76,10 @@ def move(source: Path, options: dict[str, str], progress: Progress) -> int:
         ownership.release()
 
 
-def _move(here: sqlite3.Connection, there: Connection, progress: Progress) -> int:
-    _holds(here, there)  # first: no relay may send what is held
+def _move(here: sqlite3.Connection, there: Connection, progress: Progress, name: str) -> int:
+    # First: a relay that runs there may send nothing that is held, nor more than a limit allows.
+    _holds(here, there)
+    _once(here, there, name, "spent", "account, slot, mails, recipients", _spent)
     (of,) = here.execute("SELECT count(*) FROM mail").fetchone()
     done = 0
     progress(done, of)
@@ -87,8 +90,10 @@ def _move(here: sqlite3.Connection, there: Connection, progress: Progress) -> in
         _delete(here, ids)
         done += len(mails)
         progress(done, of)
-    for table, names in _OTHERS:
-        _other(here, there, table, names)
+    counts = "slot, route, customer, mails, recipients, delivered, failed"
+    _once(here, there, name, "volume", counts, _volumes)
+    _once(here, there, name, "given_order", "at, who, action, subject, reason, done, passed", _orders)
+    _seals(here, there)
     return done
 
 
@@ -157,13 +162,54 @@ def _holds(here: sqlite3.Connection, there: Connection) -> None:
         there.execute(keep, (scope, subject, *rest, mail))
 
 
-def _other(here: sqlite3.Connection, there: Connection, table: str, names: Sequence[str]) -> None:
-    rows = here.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()  # noqa: S608 (names from this file)
-    marks = ", ".join(["%s"] * len(names))
+def _name_of(source: Path) -> str:
+    """This file and no other."""
+    return f"{socket.gethostname()} {source.resolve()} {source.stat().st_ino}"
+
+
+def _once(
+    here: sqlite3.Connection, there: Connection, name: str, table: str, names: str,
+    add: Callable[[Connection, list[tuple[Any, ...]]], None],
+) -> None:  # fmt: skip
+    """Add all rows of a table to what is there. The mark says that these rows of this file were: when it was broken off
+    before they were deleted here, they are deleted only.
+    """
+    rows = [_clean(row) for row in here.execute(f"SELECT {names} FROM {table}").fetchall()]  # noqa: S608 (from this file)
+    if not rows:
+        return
+    mark = f"moved {table} {hashlib.sha256(json.dumps([name, sorted(rows)]).encode()).hexdigest()}"
+    keep = "INSERT INTO seal (mark, until) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+    with there.transaction():
+        if there.execute(keep, (mark, postgres_pace.clock(there) + _MARKED)).rowcount:
+            add(there, rows)
+    _forget(here, table)
+
+
+def _forget(here: sqlite3.Connection, table: str) -> None:
+    here.execute(f"DELETE FROM {table}")  # noqa: S608 (names from this file)
+
+
+def _spent(there: Connection, rows: list[tuple[Any, ...]]) -> None:
+    """Where relays count together, and where each looks when it starts."""
+    found = [Spent(account, (slot + 1) * SPENT_SLOT - 1.0, mails, people) for account, slot, mails, people in rows]
+    books.spend(there, found)
+    postgres_pace.add(there, found)
+
+
+def _volumes(there: Connection, rows: list[tuple[Any, ...]]) -> None:
+    books.add(there, [Volume(*row) for row in rows])
+
+
+def _orders(there: Connection, rows: list[tuple[Any, ...]]) -> None:
+    for row in rows:
+        books.record(there, GivenOrder(*row))
+
+
+def _seals(here: sqlite3.Connection, there: Connection) -> None:
+    rows = [_clean(row) for row in here.execute("SELECT mark, until FROM seal").fetchall()]
     with there.transaction(), there.cursor() as cursor:
-        insert = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
-        cursor.executemany(insert, [_clean(row) for row in rows])
-    here.execute(f"DELETE FROM {table}")  # noqa: S608
+        cursor.executemany("INSERT INTO seal (mark, until) VALUES (%s, %s) ON CONFLICT DO NOTHING", rows)
+    _forget(here, "seal")
 
 
 def _clean(row: Sequence[Any]) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from typing import Final
 from psycopg import Connection
 
 from spool.contract import Toll
+from spool.view import Spent
 
 LENGTHS: Final = (1, 60, 3600, 86400)
 """Windows in seconds; hours and days count recipients, shorter ones mails."""
@@ -61,6 +62,13 @@ def admit(connection: Connection, node: int, tolls: Sequence[Toll], at: float | 
         row = connection.execute(insert, (toll.account, node, toll.recipients)).fetchone()
         numbers += [int(row[0])] if row else []
     return tuple(numbers)
+
+
+def add(connection: Connection, spent: Sequence[Spent]) -> None:
+    """What was sent before the relays shared the account, in the windows that are longer than one of its entries."""
+    for one in spent:
+        for length in LENGTHS[2:]:
+            connection.execute(_COUNT, (one.account, length, _slot(one.at, length), one.recipients))
 
 
 def passed(connection: Connection, numbers: Sequence[int], counted: bool, at: float | None = None) -> None:

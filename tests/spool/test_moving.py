@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from spool import postgres_schema
-from spool.contract import Settlement, SpoolInUse, id_text
+from spool.contract import Settlement, SpoolInUse, Toll, id_text
 from spool.holding import Hold, Scope
 from spool.moving import move
 from spool.view import Filter, GivenOrder, Spent, Volume
@@ -103,6 +105,68 @@ def test_a_move_that_is_broken_off_again_and_again_loses_nothing_and_doubles_not
         except BrokenOff:
             continue
     assert seen(there) == before
+
+
+def test_counts_are_added_to_those_that_are_there_and_limits_hold_from_the_first_mail_on(tmp_path, database):
+    """A relay runs on the database already, and has sent; what the file's relay sent counts for both from now on."""
+    here, there = Sqlite(tmp_path), Postgres(database)
+    now = here.clock.now = there.clock.now = time.time()
+    toll = Toll("up", (None, None, None, 1000), 1)
+    volume = Volume(now - 400, "acme.nl", "acme.nl", 1, 2, 3, 4)
+
+    async def before(spool):
+        await spool.spend([Spent("up", now - 3600, 890, 890), Spent("up", now, 9, 9)])
+        await spool.tally([volume])
+        await spool.record(GivenOrder(1.0, "jan", "drop", "route x", "", 1, 2))
+
+    async def beside(spool):
+        tickets = await spool.admit([Toll("up", (None, None, None, 1000), 100)])
+        spool.passed(tickets, counted=True)
+        await spool.spend([Spent("up", now, 100, 100)])
+        await spool.tally([volume])
+        assert isinstance(await spool.admit([toll]), tuple)
+        await asyncio.to_thread(move, here.file, postgres_schema.options_of(database), lambda *_: None)
+        assert isinstance(await spool.admit([toll]), float), "899 there, 100 here and the one under way"
+
+    here.run(before)
+    there.run(beside)
+    with there.view() as view:
+        assert sum(one.recipients for one in view.spent(0)) == 999
+        assert [(v.mails, v.recipients, v.delivered, v.failed) for v in view.volumes([0, 3e9])] == [(2, 4, 6, 8)]
+        assert len(view.orders(9)) == 1
+
+
+@pytest.mark.parametrize("table", ["spent", "volume", "given_order", "seal"])
+def test_a_part_that_was_kept_and_not_deleted_counts_once(tmp_path, database, monkeypatch, table):
+    from spool import moving
+
+    here, there = Sqlite(tmp_path), Postgres(database)
+    here.run(lambda spool: fill(spool, here))
+    before, forget = seen(here), moving._forget
+
+    def broken_off(connection, name):
+        if name == table:
+            raise BrokenOff
+        forget(connection, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spool.moving._forget", broken_off)
+        for _ in range(2):
+            with pytest.raises(BrokenOff):
+                move(here.file, postgres_schema.options_of(database), lambda *_: None)
+    move(here.file, postgres_schema.options_of(database), lambda *_: None)
+    assert seen(there) == before
+    (tmp_path / "second").mkdir()
+    other = Sqlite(tmp_path / "second")
+
+    async def alike(spool):
+        await spool.spend([Spent("a", here.clock.now, 3, 9)])
+
+    other.clock.now = here.clock.now
+    other.run(alike)
+    move(other.file, postgres_schema.options_of(database), lambda *_: None)
+    with there.view() as view:
+        assert [(one.mails, one.recipients) for one in view.spent(0)] == [(6, 18)], "another file that says the same"
 
 
 def test_a_mail_that_is_there_already_is_left_alone(tmp_path, database, monkeypatch):
