@@ -37,6 +37,7 @@ from spool.view import (
     Volume,
 )
 
+_Lines = list[MailLine]
 _Event = tuple[float, str, str | None, float | None, str | None, str | None, str | None]
 _Failed = tuple[int, float | None, str, str, str, str]
 _OF_MAIL: Final = "SELECT mail.id, mail.route, mail.sender, mail.received_at, mail.attempts, mail.size"
@@ -94,7 +95,7 @@ class SqliteView(SpoolView):
 
     def _to_domain(self, which: Filter, limit: int, after: int, newest_first: bool) -> Sequence[MailLine]:
         """Most mail may go to that domain: its mails are taken in their order until there are enough."""
-        found: Sequence[MailLine] = ()
+        found: _Lines = []
         with ExitStack() as stack:
             values = [(domain_of(which.recipient or ""), part, after) for part in PARTS]
             statement = f"{MAILS_OF_PART} DESC" if newest_first else MAILS_OF_PART
@@ -102,10 +103,7 @@ class SqliteView(SpoolView):
             numbers = (number for (number,), _ in groupby(merge(*cursors, reverse=newest_first)))
             step = limit
             while len(found) < limit and (some := tuple(islice(numbers, step))):
-                found = (
-                    *found,
-                    *self._listed(Filter(settled=which.settled, ids=some), limit - len(found), 0, newest_first),
-                )
+                found += self._listed(Filter(settled=which.settled, ids=some), limit - len(found), 0, newest_first)
                 step = min(2 * step, _AT_ONCE)
         return found
 
