@@ -17,10 +17,11 @@ from typing import Any, Final
 from config.relay_settings import Alerts
 from delivery.holds import HeldWay
 from delivery.plan import Plan
-from ops.alerts import Alert, Desk, Ear
+from ops.alerts import Alert, Desk, Ear, shared_mark
+from ops.once import first
 from routing.events import emit
 from routing.outcome import Outcome
-from spool.contract import Arrival, Spool, id_text
+from spool.contract import Arrival, Spool, SpoolFull, SpoolUnavailable, id_text
 from upstreams.http_client import HttpClient
 
 _log = logging.getLogger("relay.alerts")
@@ -34,7 +35,9 @@ Trouble = Callable[[], tuple[tuple[HeldWay, ...], Mapping[str, float]]]
 
 
 class Alerting:
-    """Hears the log from `start` on and tells people. `plan` gives the rules in force, `trouble` what does not work."""
+    """Hears the log from `start` on and tells people. `plan` gives the rules in force, `trouble` what does not work;
+    `shared`: other relays on the spool find out the same.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,8 @@ class Alerting:
         trouble: Trouble,
         hostname: str,
         clock: Callable[[], float] = time.time,
+        *,
+        shared: bool = False,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -51,6 +56,7 @@ class Alerting:
         self._trouble = trouble
         self._hostname = hostname
         self._clock = clock
+        self._shared = shared
         self._desk = Desk(settings)
         self._heard: asyncio.Queue[tuple[str, Mapping[str, Any]]] = asyncio.Queue(_WAITING)
         self._loop = asyncio.get_running_loop()
@@ -76,7 +82,23 @@ class Alerting:
         except TimeoutError:
             alerts = self._desk.due(self._clock())
         for alert in alerts:
-            await self.send(alert)
+            if await self._ours(alert):
+                await self.send(alert)
+
+    async def _ours(self, alert: Alert) -> bool:
+        """Whether no other relay on the spool tells it. In doubt we do: twice is better than never."""
+        same = shared_mark(alert) if self._shared else None
+        if same is None:
+            return True
+        mark, seconds = same
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                ours = await first(self._spool, mark, self._clock() + seconds)
+        except (SpoolFull, SpoolUnavailable, TimeoutError):
+            return True
+        if not ours:
+            emit(_log, "alert_told_elsewhere", alert=alert.text)
+        return ours
 
     def _hear(self, event: str, fields: Mapping[str, Any]) -> None:
         """From any thread."""

@@ -22,20 +22,31 @@ _BRIEF: Final = 300.0
 @dataclass(frozen=True, slots=True)
 class Sort:
     """An event that is told: `words` is the sentence, `about` the fields that make it the same trouble as before,
-    `ends` the event that says it is over. `patience` is in seconds.
+    `ends` the event that says it is over. `patience` is in seconds; so is `together`: what relays on one spool find out
+    within that time of one another is told by one of them. Without it the trouble is each relay's own.
     """
 
     words: str
     about: tuple[str, ...]
     ends: str | None = None
     patience: float = 0.0
+    together: float = 0.0
 
 
+_SOON: Final = 900.0
+_DAY: Final = 86400.0
 SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
     {
-        "held": Sort("Route {route} is on hold, {upstream} does not work: {reply}", ("route", "upstream"), "released"),
-        "unreachable": Sort("Nobody answers at {upstream}: {reply}", ("upstream",), "reached", _BRIEF),
-        "quota_near": Sort("{account} has sent {recipients} of {per_day} recipients a day", ("account",)),
+        "held": Sort(
+            "Route {route} is on hold, {upstream} does not work: {reply}",
+            ("route", "upstream"),
+            "released",
+            together=_SOON,
+        ),
+        "unreachable": Sort("Nobody answers at {upstream}: {reply}", ("upstream",), "reached", _BRIEF, _SOON),
+        "quota_near": Sort(
+            "{account} has sent {recipients} of {per_day} recipients a day", ("account",), together=_SOON
+        ),
         "expiry_near": Sort("{what} of {where} ends in {days} days", ("what", "where", "days")),
         "reload_refused": Sort("New rules were refused: {why}", (), "reloaded"),
         "spool.trouble": Sort("The spool cannot write: {error}", (), "spool.recovered"),
@@ -43,7 +54,9 @@ SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
             "The database takes no mail, so it is kept on this machine and not sent: {why}", (), "spool.buffer_drained"
         ),
         "spool.mail_unreadable": Sort("Mail {mail} cannot be read back: {error}", ("mail",)),
-        "doctor_problem": Sort("{route}: {check} {where}: {what}", ("route", "check", "where"), "doctor_mended"),
+        "doctor_problem": Sort(
+            "{route}: {check} {where}: {what}", ("route", "check", "where"), "doctor_mended", together=_DAY
+        ),
     }
 )
 
@@ -57,6 +70,17 @@ class Alert:
     fields: Mapping[str, Any]
     at: float
     left_out: int = 0
+
+
+def shared_mark(alert: Alert) -> tuple[str, float] | None:
+    """What makes it the same trouble as another relay's on the same spool, and for how many seconds; None: it is not.
+    What the doctor found must be the same to the word: each machine looks from its own address.
+    """
+    sort = SORTS[alert.event]
+    if not sort.together:
+        return None
+    words = str(alert.fields.get("what")) if alert.event == "doctor_problem" else ""
+    return " | ".join(("alert", *_key(alert.event, sort, alert.fields), words)), sort.together
 
 
 class Desk:

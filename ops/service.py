@@ -46,7 +46,7 @@ from ops.rules_watch import Look, look, watch
 from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
-from spool.opening import open_spool
+from spool.opening import is_shared, open_spool
 from upstreams.base import Host, Kind
 from upstreams.tls import require_trust
 
@@ -251,8 +251,9 @@ class Service:
         def trouble() -> tuple[tuple[HeldWay, ...], Mapping[str, float]]:
             return rooms.scheduler.held(), rooms.scheduler.unreachable()
 
-        settings, plan = rooms.relay.alerts, lambda: rooms.plan
-        return asyncio.create_task(Alerting(settings, rooms.spool, plan, trouble, rooms.host.hostname).run())
+        settings, plan, shared = rooms.relay.alerts, lambda: rooms.plan, is_shared(rooms.relay.spool.url)
+        alerting = Alerting(settings, rooms.spool, plan, trouble, rooms.host.hostname, shared=shared)
+        return asyncio.create_task(alerting.run())
 
     def _doctor(self, rooms: _Rooms) -> asyncio.Task[None] | None:
         """The daily look at every route, unless ops switched it off."""

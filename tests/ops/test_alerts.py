@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import time
 from email import message_from_bytes, policy
 
 from config.fields import Duration
 from config.relay_settings import AlertMail, Alerts
-from ops.alert_sending import as_json, letter
-from ops.alerts import SORTS, Desk, Ear
+from ops.alert_sending import Alerting, as_json, letter
+from ops.alerts import SORTS, Alert, Desk, Ear, shared_mark
 from routing.events import emit
+from spool.contract import SpoolUnavailable
+from tests.spool.engines import Sqlite
 
 NOW = 1_700_000_000.0
 HELD = {"route": "acme.nl", "upstream": "acme", "reply": "535 5.7.8 bad\r\nlogin", "hint": "Ask for it."}
@@ -98,3 +103,55 @@ def test_what_others_said_cannot_break_the_letter():
     assert mail["Subject"] == "callpro-relay relay.test: held"
     assert "535 x Bcc: evil@example.org \u00e9" in mail.get_content()
     assert b"\n" not in raw.replace(b"\r\n", b"")
+
+
+def test_what_several_relays_find_out_is_the_same_trouble_and_what_is_their_own_is_not():
+    def mark(event: str, **fields: object) -> str | None:
+        found = shared_mark(Alert(event, "", fields, NOW))
+        return found[0] if found else None
+
+    assert mark("held", **HELD) == mark("held", **{**HELD, "reply": "535 other words"})
+    assert mark("held", **HELD) != mark("held", **{**HELD, "route": "globex.nl"})
+    problem = {"route": "acme.nl", "check": "SPF", "where": "acme.nl", "what": "203.0.113.10 is missing"}
+    assert mark("doctor_problem", **problem) == mark("doctor_problem", **problem)
+    assert mark("doctor_problem", **problem) != mark("doctor_problem", **{**problem, "what": "203.0.113.11 is missing"})
+    for event in ("reload_refused", "spool.trouble", "spool.mail_unreadable", "expiry_near"):
+        assert mark(event) is None, event
+
+
+def test_of_two_relays_on_one_spool_one_tells_and_in_doubt_both_do(tmp_path):
+    engine = Sqlite(tmp_path)  # the marks are the same with every engine
+    engine.clock.now = time.time()
+
+    async def test(spool):
+        told = tmp_path / "told"
+        command = settings(mail=None, command=("/bin/sh", "-c", f"printf '%s\\n' \"$(cat)\" >> {told}"))
+        relays = [
+            Alerting(command, spool, lambda: None, lambda: ((), {}), name, shared=True) for name in ("one", "other")
+        ]
+        running = [asyncio.create_task(relay.run()) for relay in relays]
+        await asyncio.sleep(0)
+        logger = logging.getLogger("test")
+        emit(logger, "held", logging.ERROR, **HELD)
+        emit(logger, "reload_refused", logging.ERROR, why="x")
+
+        async def posts(count: int) -> list[str]:
+            async with asyncio.timeout(20):
+                while not told.exists() or told.read_text().count("\n") < count:
+                    await asyncio.sleep(0.02)
+            return [json.loads(line)["event"] for line in told.read_text().splitlines()]
+
+        assert sorted(await posts(3)) == ["held", "reload_refused", "reload_refused"]
+
+        async def away(*_: object) -> None:
+            raise SpoolUnavailable("the database is away")
+
+        told.unlink()
+        spool.note = away
+        emit(logger, "held", logging.ERROR, **{**HELD, "route": "globex.nl"})
+        assert await posts(2) == ["held", "held"]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    engine.run(test)
