@@ -166,7 +166,7 @@ class Dispatch:
         way = self._first(lane)
         if way is None:
             self.empty(lane)
-        elif way.proven or not way.busy:
+        elif way.open_to_try:
             lane.queued = True
             way.gate.ring.append(lane)
             return way.gate
@@ -311,7 +311,7 @@ class Dispatch:
         lane = self.lanes.get(route)
         if lane is None:
             return False
-        shares = (lane.share, *[way.gate.share for way in lane.ways])
+        shares = (lane.share, *[share for way in lane.ways for share in (way.gate.share, way.proof)])
         moves = lane.in_flight or lane.leasing or lane.pause or any(way.gate.busy for way in lane.ways)
         moves = moves or any(share is not None and share.waiting for share in shares)
         return bool(moves) or (lane.route is not None and self._first(lane) is None)

@@ -26,10 +26,10 @@ class Endpoint:
     `trouble` the last outcome of that sort; both are None while somebody answers.
 
     `gates` are those that lead there, the one to probe by next first. `breaks` is False where the host hangs on the
-    mail's sender, so that no probe could ask for all.
+    mail's sender, so that no probe could ask for all. While `asking`, mail waits for a probe that is under way.
     """
 
-    __slots__ = ("_asked_at", "_failures", "breaks", "gates", "name", "since", "trouble")
+    __slots__ = ("_asked_at", "_failures", "asking", "breaks", "gates", "name", "since", "trouble")
 
     def __init__(self, name: str = "", *, breaks: bool = True) -> None:
         self.name = name
@@ -37,6 +37,7 @@ class Endpoint:
         self.gates: deque[Gate] = deque()
         self.since: float | None = None
         self.trouble: Outcome | None = None
+        self.asking = False
         self._failures = 0
         self._asked_at = 0.0
 
@@ -56,6 +57,11 @@ class Endpoint:
         self._asked_at = now
         if self.since is None:
             self.since = now
+
+    def broke(self, outcome: Outcome, now: float) -> None:
+        """A connect failed as those of others did before: that is enough."""
+        self.unanswered(outcome, now)
+        self._failures = max(self._failures, BROKEN_AFTER)
 
     def still_unanswered(self, now: float) -> None:
         """A probe of it failed too."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from delivery.backoff import PROBE_WAITS
 from delivery.choice import unreached
@@ -17,12 +18,18 @@ from delivery.probes import Prober, Watch, is_reached, is_ready
 from delivery.story import tell_held, tell_reached, tell_released, tell_unreachable
 from delivery.ways import Gate, Way
 from routing.outcome import Outcome
+from spool.cluster import Closed
 from spool.contract import Leased
+
+if TYPE_CHECKING:
+    from delivery.together import Together
 
 
 @dataclass(frozen=True, slots=True)
 class HeldWay:
-    """A way that delivery put on hold: since when and why, and when it is probed again (unix seconds)."""
+    """A way that delivery put on hold: since when and why, and when it is probed again (unix seconds). `only` is the
+    one relay of several that it is closed for.
+    """
 
     route: str
     upstream: str
@@ -30,13 +37,24 @@ class HeldWay:
     reply: str
     hint: str | None
     next_probe: float
+    only: str = ""
+
+
+def held_way(closed: Closed) -> HeldWay:
+    """A way on hold as relays on one spool know it."""
+    key, outcome = closed.key, closed.outcome
+    only = closed.found_by if closed.alone else ""
+    return HeldWay(key.route, key.upstream, closed.since, outcome.reply, _text(outcome.hint), closed.next_probe, only)
 
 
 class Holds:
     """All holds of a scheduler. `released(way)` is called when mail may use a way again, `reached(endpoint)` when
     somebody answers again where nobody did. `reach_waits` are the seconds between the probes of such an endpoint, one
-    probe for all upstreams there: a connect locks no account, so they need not grow long.
+    probe for all upstreams there: a connect locks no account, so they need not grow long. `together` is told what
+    relays that share the spool should know, and decides which of them probes.
     """
+
+    together: Together | None = None
 
     def __init__(
         self,
@@ -51,20 +69,49 @@ class Holds:
         self._when_reached = reached
         self._probers: dict[Gate, Prober] = {}
         self._watches: dict[Way | Endpoint, Watch] = {}
+        self._probed_elsewhere: dict[Way, float] = {}
+        """Ways on hold that another relay probes, and when it does."""
 
     def hold(self, way: Way, mail: Leased) -> None:
         """Probe a way that has just closed until it is ready. Says so once, with the reply."""
         if way.held is None:
             return
-        ready = partial(self.release, way, "a probe succeeded")
-        ask, names = partial(self._ask_way, way), {"route": way.route, "upstream": way.name}
-        watch = Watch(ask, is_ready, self._clock, ready, way.failures - 1, PROBE_WAITS, **names)
-        self._watches[way] = watch
+        watch = self._watch(way, way.failures - 1)
         tell_held(way, mail, watch.start(way.held.outcome.wait) - self._clock.now())
+
+    def probe(self, way: Way, failures: int, when: float) -> None:
+        """Probe a way on hold from `when` on, after so many failed probes: this relay is the one that does."""
+        self._probed_elsewhere.pop(way, None)
+        if way not in self._watches:
+            self._watch(way, max(0, failures)).start_at(when)
+
+    def leave_probing(self, way: Way, failures: int, when: float) -> None:
+        """Another relay probes a way on hold, `when` next."""
+        self._stop(way)
+        way.failures = failures
+        self._probed_elsewhere[way] = when
+
+    def next_probe(self, way: Way) -> float | None:
+        """When this relay probes a way next; None when it does not."""
+        watch = self._watches.get(way)
+        return watch.next_at if watch else None
+
+    def _watch(self, way: Way, failures: int) -> Watch:
+        ready, failed = partial(self.release, way, "a probe succeeded"), partial(self._probe_failed, way)
+        ask, names = partial(self._ask_way, way), {"route": way.route, "upstream": way.name}
+        watch = Watch(ask, is_ready, self._clock, ready, failures, PROBE_WAITS, failed, **names)
+        self._watches[way] = watch
+        return watch
+
+    def _probe_failed(self, way: Way, outcome: Outcome) -> None:
+        watch = self._watches.get(way)
+        if self.together is not None and watch is not None:
+            self.together.probed(way, watch.failures + 1, watch.next_at, unreached(outcome))
 
     def release(self, way: Way, why: str) -> None:
         """Open a way on hold, for one mail at a time until one is delivered."""
         watch = self._watches.pop(way, None)
+        self._probed_elsewhere.pop(way, None)
         if way.held is None:
             return
         if watch is not None:
@@ -73,14 +120,18 @@ class Holds:
         now = self._clock.now()
         tell_released(way, way.held.since, now, why)
         way.release(now)
+        if self.together is not None:
+            self.together.opened(way)
         self._released(way)
 
     def all(self) -> tuple[HeldWay, ...]:
         """Every way on hold, the first that closed first."""
-        ways = [(way.held, way, watch) for way, watch in self._watches.items() if isinstance(way, Way) and way.held]
+        ways = [(way.held, way, watch.next_at) for way, watch in self._watches.items() if isinstance(way, Way)]
+        ways += [(way.held, way, when) for way, when in self._probed_elsewhere.items()]
         found = [
-            HeldWay(way.route, way.name, held.since, held.outcome.reply, _text(held.outcome.hint), watch.next_at)
-            for held, way, watch in ways
+            HeldWay(way.route, way.name, held.since, held.outcome.reply, _text(held.outcome.hint), when)
+            for held, way, when in ways
+            if held
         ]
         return tuple(sorted(found, key=lambda way: way.since))
 
@@ -88,13 +139,38 @@ class Holds:
         """Probe where a way leads, as mail goes round it or is not tried, because nobody answers there."""
         endpoint = way.endpoint
         if endpoint not in self._watches:
-            ready, ask = partial(self._reached, way), partial(self._ask_at, way)
-            watch = Watch(ask, is_reached, self._clock, ready, 0, self._reach_waits, upstream=way.name)
+            ready, ask, failed = partial(self._reached, way), partial(self._ask_at, way), partial(self._unreached, way)
+            watch = Watch(ask, is_reached, self._clock, ready, 0, self._reach_waits, failed, upstream=way.name)
             self._watches[endpoint] = watch
-            tell_unreachable(way, watch.start() - self._clock.now())
+            known = self.together is not None and self.together.silent(way)
+            tell_unreachable(way, watch.start() - self._clock.now(), known=known)
+
+    def watches(self, endpoint: Endpoint) -> bool:
+        """Whether this relay gets no answer there, and probes it or waits for another that does."""
+        return endpoint in self._watches
+
+    def probe_at(self, endpoint: Endpoint, when: float) -> None:
+        """Probe an endpoint then, and not before."""
+        if endpoint in self._watches:
+            self._watches[endpoint].start_at(max(when, self._clock.now()))
+
+    def reach_wait(self, silent_for: float) -> float:
+        """Seconds between two probes of an endpoint, whoever makes them."""
+        return self._reach_waits[0 if silent_for < 2 * self._reach_waits[0] else -1]
+
+    async def ask(self, way: Way) -> Outcome:
+        """One probe of where a way leads."""
+        return await self._prober(way.gate).ask()
+
+    def _unreached(self, way: Way, _outcome: Outcome) -> None:
+        if self.together is not None:
+            self.together.still_silent(way)
 
     def forget(self, way: Way) -> None:
         """No more probes for it, nor where it alone leads."""
+        self._probed_elsewhere.pop(way, None)
+        if self.together is not None:
+            self.together.forget(way)
         for subject in (way, way.endpoint) if way.endpoint is not way.gate.endpoint else (way,):
             self._stop(subject)
 
@@ -143,6 +219,8 @@ class Holds:
         self._watches.pop(way.endpoint, None)
         way.endpoint.answered()
         tell_reached(way, since, self._clock.now())
+        if self.together is not None:
+            self.together.reached(way)
         self._when_reached(way.endpoint)
 
     def _prober(self, gate: Gate) -> Prober:

@@ -75,10 +75,23 @@ def is_reached(outcome: Outcome) -> bool:
 
 class Watch:
     """Probes by `ask` until the answer is `enough`, then calls `ready` once. `failures` counts on from earlier ones;
-    `waits` is the timetable in seconds; the next probe is at `next_at` (unix seconds).
+    `waits` is the timetable in seconds; the next probe is at `next_at` (unix seconds). `failed` is told of each
+    that says no.
     """
 
-    __slots__ = ("_ask", "_asking", "_clock", "_enough", "_fields", "_ready", "_timer", "_waits", "failures", "next_at")
+    __slots__ = (
+        "_ask",
+        "_asking",
+        "_clock",
+        "_enough",
+        "_failed",
+        "_fields",
+        "_ready",
+        "_timer",
+        "_waits",
+        "failures",
+        "next_at",
+    )
 
     def __init__(
         self,
@@ -88,6 +101,7 @@ class Watch:
         ready: Callable[[], None],
         failures: int = 0,
         waits: Sequence[float] = PROBE_WAITS,
+        failed: Callable[[Outcome], None] | None = None,
         **fields: object,
     ) -> None:
         self._ask = ask
@@ -95,6 +109,7 @@ class Watch:
         self._clock = clock
         self._ready = ready
         self._waits = waits
+        self._failed = failed
         self._fields = fields
         self._timer: Timer | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -103,10 +118,16 @@ class Watch:
 
     def start(self, stated: float | None = None) -> float:
         """Set the timer for the next probe; returns when that is. `stated` is a wait that the upstream asked for."""
-        when = self._clock.now() + probe_wait(self.failures, stated, self._waits)
-        self._timer = self._clock.call_at(when, self._due)
-        self.next_at = when
-        return when
+        return self.start_at(self._clock.now() + probe_wait(self.failures, stated, self._waits))
+
+    def start_at(self, when: float) -> float:
+        """The next probe is then, unless one is under way."""
+        if self._asking is None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._clock.call_at(when, self._due)
+            self.next_at = when
+        return self.next_at
 
     def stop(self) -> None:
         """No more probes for this watch, unless it is started again."""
@@ -130,3 +151,5 @@ class Watch:
         when = self.start(outcome.wait)
         wait = when - self._clock.now()
         emit(_log, "probed", logging.INFO, **self._fields, reply=outcome.reply, code=outcome.code, next=wait)
+        if self._failed is not None:
+            self._failed(outcome)

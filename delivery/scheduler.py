@@ -53,7 +53,7 @@ class Scheduler:
         self, spool: Spool, plan: Plan, settings: Delivery, clock: Clock | None = None, random: Random | None = None
     ) -> None:
         self._spool = spool
-        self._plan = plan
+        self.plan = plan
         self._settings = settings
         self._clock = clock or WallClock()
         self._settling = Settling(spool, settings, self._clock, random or Random())  # noqa: S311 - jitter, no secret
@@ -63,6 +63,7 @@ class Scheduler:
         self._gates: dict[str, Gate] = gates_for(plan.upstreams, {}, self._meters)
         self._shares = Shares(spool.cluster, self._clock)
         self._leaving: set[Gate] = set()
+        self._together: Together | None = None
         self._unnamed: set[str] = set()
         self._foresaw_at = -_FORESEE_EVERY
         self._dispatch = Dispatch(
@@ -77,7 +78,9 @@ class Scheduler:
         )
         self._dispatch.attempts = self._attempts_by(plan)
         self._share_gates()
-        self._together = Together(spool.cluster, self._shares) if spool.cluster else None
+        if spool.cluster:
+            self._together = Together(spool.cluster, self._shares, self._clock, self._holds, self)
+            self._holds.together = self._together
 
     async def start(self) -> None:
         """Take up what waits in the spool, and new mail from now on."""
@@ -111,6 +114,8 @@ class Scheduler:
         dispatch = self._dispatch
         dispatch.drain()
         self._shares.stop()
+        if self._together is not None:
+            await self._together.stop()
         for way in [way for lane in dispatch.lanes.values() for way in lane.ways]:
             way.gone = True
         for gate in (*self._gates.values(), *self._leaving):
@@ -141,8 +146,8 @@ class Scheduler:
         return len(held)
 
     def held(self) -> tuple[HeldWay, ...]:
-        """The ways that delivery put on hold."""
-        return self._holds.all()
+        """The ways that delivery put on hold, also those that only other relays on the spool have."""
+        return self._holds.all() + (self._together.elsewhere() if self._together else ())
 
     def routes(self) -> dict[str, RouteNumbers]:
         """The numbers of every route that had mail since the start, by name."""
@@ -179,18 +184,33 @@ class Scheduler:
         waiting = {
             name: Load(backlog.waiting, backlog.waiting) for name, backlog in (await self._spool.backlog()).items()
         }
-        return forecast(self._meters, self._plan.routes, waiting, self._clock.now())
+        return forecast(self._meters, self.plan.routes, waiting, self._clock.now())
 
     @property
     def octets(self) -> int:
         """Octets of content that are leased now."""
         return self._dispatch.octets
 
+    # ---- what relays that share the spool ask for, see `together.Rooms` --------------------------------------------
+
+    def ways(self) -> list[Way]:
+        """The ways of all routes with mail since the start."""
+        return [way for lane in self._dispatch.lanes.values() for way in lane.ways]
+
+    def know(self, route: str) -> None:
+        """Have a lane for a route."""
+        self._dispatch.lane(route)
+
+    def look(self, way: Way) -> None:
+        """Something changed for the mail that waits for a way."""
+        self._dispatch.serve(way.gate)
+        self._dispatch.look_again(self._dispatch.lane(way.route))
+
     # ---- rules --------------------------------------------------------------------------------------------------
 
     def _swap(self, plan: Plan) -> set[str]:
         """Put a plan in force. Returns the names of the lanes that it changed."""
-        old, self._plan = self._gates, plan
+        old, self.plan = self._gates, plan
         self._meters = Meters(plan.rules, plan.routes.values(), self._meters)
         self._gates = gates_for(plan.upstreams, old, self._meters)
         self._share_gates()
@@ -206,7 +226,7 @@ class Scheduler:
 
     def _follow(self, lane: Lane) -> bool:
         known, lane.queued = lane.ways, False
-        changed = lane.follow(self._plan.routes.get(lane.name), self._gates, self._meters)
+        changed = lane.follow(self.plan.routes.get(lane.name), self._gates, self._meters)
         self._share_lane(lane)
         for way in known:
             if way not in lane.ways:
@@ -231,7 +251,7 @@ class Scheduler:
 
     def _make_lane(self, name: str) -> Lane:
         lane = Lane(name)
-        lane.follow(self._plan.routes.get(name), self._gates, self._meters)
+        lane.follow(self.plan.routes.get(name), self._gates, self._meters)
         self._share_lane(lane)
         return lane
 
@@ -249,13 +269,16 @@ class Scheduler:
             self._dispatch.serve(one)
 
     def _share_lane(self, lane: Lane) -> None:
+        for way in lane.ways if self._together else ():
+            if way.proof is None:
+                way.proof = self._together.proof_of(way, partial(self.look, way))  # type: ignore[union-attr]
         pace, changed = lane.route.settings.pace if lane.route else None, partial(self._dispatch.look_again, lane)
         most = pace.concurrency if pace else None
         lane.share = self._shares.of(f"route {lane.name}", most, changed) if most else None
 
     def _belongs(self, lane: Lane, mail: Leased) -> bool:
         """Match the sender again. Mail that another route takes now goes there; mail that none takes is kept."""
-        name = self._plan.match(mail.sender, lane.name)
+        name = self.plan.match(mail.sender, lane.name)
         if name == lane.name:
             return True
         self._dispatch.octets -= len(mail.content)
@@ -285,7 +308,11 @@ class Scheduler:
         )
 
     def _on_hold(self, way: Way, mail: Leased) -> None:
-        if not way.gone:
+        if way.gone:
+            way.proved()
+        elif self._together is not None:
+            self._together.found(way, mail)
+        else:
             self._holds.hold(way, mail)
 
     def _on_broken(self, way: Way) -> None:

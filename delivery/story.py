@@ -90,10 +90,11 @@ def tell_released(way: Way, since: float, now: float, why: str) -> None:
     emit(_log, "released", route=way.route, upstream=way.name, seconds=now - since, why=why)
 
 
-def tell_unreachable(way: Way, next_probe: float) -> None:
-    """Nobody answers: the mail waits, and a probe asks for all of it."""
+def tell_unreachable(way: Way, next_probe: float, *, known: bool = False) -> None:
+    """Nobody answers: the mail waits, and a probe asks for all of it. `known`: another relay has told it."""
     reply = None if way.endpoint.trouble is None else way.endpoint.trouble.reply
-    emit(_log, "unreachable", logging.WARNING, **_place(way), reply=reply, next=next_probe)
+    event, level = ("unreachable_too", logging.INFO) if known else ("unreachable", logging.WARNING)
+    emit(_log, event, level, **_place(way), reply=reply, next=next_probe)
 
 
 def tell_reached(way: Way, since: float | None, now: float) -> None:

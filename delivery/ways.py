@@ -54,7 +54,7 @@ class Gate:
     @property
     def free(self) -> bool:
         """True when one more send may start; while nobody answers, one at a time: another customer's may take long."""
-        if self.busy >= self.limit or (self.endpoint.since is not None and self.busy):
+        if self.busy >= self.limit or self.endpoint.asking or (self.endpoint.since is not None and self.busy):
             return False
         return self.share is None or self.share.lets()
 
@@ -96,12 +96,15 @@ class Way:
     `failures` counts holds and failed probes in a row since a mail was delivered, so that a probe that succeeds while
     the mail does not cannot open and close the way every minute. `gone`: a reload or the stop took it away. `meter`
     counts for the route, if that has a limit; after `spill_after` seconds of waiting for the pace it counts as full.
+    `proof` is what relays that share the spool need for a mail by a way that is not proven: one of them at a time.
     A way on `trial` is a canary: mail never waits for it. `endpoint` is the gate's, or its own where the host hangs on
     the sender.
     """
 
     __slots__ = (
+        "_closing",
         "_delivered",
+        "_proving",
         "_suspects",
         "busy",
         "endpoint",
@@ -110,6 +113,7 @@ class Way:
         "gone",
         "held",
         "meter",
+        "proof",
         "proven",
         "redirected",
         "released_at",
@@ -138,6 +142,8 @@ class Way:
         self.busy = 0
         self.gone = False
         self.proven = False
+        self.proof: Share | None = None
+        self._proving = self._closing = False
         self.held: Hold | None = None
         self.failures = 0
         self.released_at = 0.0
@@ -156,7 +162,12 @@ class Way:
     @property
     def free(self) -> bool:
         """True when one more send may start now, as far as it is not the pace that says when."""
-        return self.gate.free and (self.proven or not self.busy)
+        return self.gate.free and self.open_to_try
+
+    @property
+    def open_to_try(self) -> bool:
+        """True when it is proven, or this may be the one mail that shows whether it works."""
+        return self.proven or (not self.busy and (self.proof is None or self.proof.lets()))
 
     @property
     def widest(self) -> int:
@@ -188,6 +199,9 @@ class Way:
         self.gate.busy += 1
         if self.gate.share is not None:
             self.gate.share.begin()
+        if self.proof is not None and not self.proven:
+            self._proving = True
+            self.proof.begin()
         return self.fare(recipients, now)
 
     def fare(self, recipients: int, now: float) -> Fare:
@@ -200,6 +214,17 @@ class Way:
         self.gate.busy -= 1
         if self.gate.share is not None:
             self.gate.share.end()
+        if self._proving and self.proof is not None:
+            self._proving = False
+            self.proof.end()
+            if not self._closing:
+                self.proof.release()
+
+    def proved(self) -> None:
+        """All relays know what the last mail showed: another may try it."""
+        self._closing = False
+        if self.proof is not None:
+            self.proof.release()
 
     async def enter(self, recipients: int, now: float) -> Fare | None:
         """Wait for a turn and take it. None when the way closed meanwhile, or its pace has no room."""
@@ -240,6 +265,7 @@ class Way:
         if own_fault or self.held is not None:
             return False
         self.held, self.proven, self._delivered = Hold(trouble, now), False, False
+        self._closing = self.proof is not None
         self.failures += 1
         return True
 

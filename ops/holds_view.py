@@ -35,7 +35,8 @@ def _by_people(hold: Hold, now: float) -> Iterator[str]:
 
 def _by_delivery(way: HeldWay, now: float) -> Iterator[str]:
     since = age_text(now - way.since)
-    yield f"route {plain(way.route)} by {plain(way.upstream)}  on hold for {since}, it does not work:"
+    where = f" on {plain(way.only)} alone" if way.only else ""
+    yield f"route {plain(way.route)} by {plain(way.upstream)}  on hold{where} for {since}, it does not work:"
     yield f"    {plain(' / '.join(way.reply.splitlines()))}{f' -> {plain(way.hint)}' if way.hint else ''}"
     release = f"callpro-relay queue release --route {plain(shlex.quote(way.route))}"
     yield f"    next probe in {age_text(way.next_probe - now)}; try with mail now: {release}"

@@ -161,10 +161,12 @@ def _progress(config: Path, order: Order) -> Progress:
 
 def holds_now(config: Path, patience: float = 5.0) -> Answer:
     """What is on hold: as the relay knows it, or as it stands in the spool where none answers."""
-    url = load_relay(config).spool.url
+    settings = load_relay(config).spool
     try:
-        return ask(control_path(url, config), Order(Action.HOLDS), patience)
+        return ask(control_path(settings.url, config), Order(Action.HOLDS), patience)
     except (NotRunning, OrderRefused, OSError):
+        if is_shared(settings.url):  # what the relays of other machines found out is told in the database
+            return asyncio.run(_alone(config, settings, Order(Action.HOLDS)))
         view = open_view(config)
         try:
             return Answer(holds=tuple(view.holds()))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from delivery.holds import HeldWay
+from delivery.holds import HeldWay, held_way
 from ops.expiry import Expiry
 from ops.rules_diff import Change
 from routing.events import emit
@@ -171,7 +171,7 @@ class Hands:
                 tally = await self._spool.drop(order.which, note, self._now(), told)
                 answer = Answer(tally.done, tally.left)
             case Action.HOLDS:
-                return Answer(holds=self._spool.held.all(), ways=self._scheduler.held() if self._scheduler else ())
+                return Answer(holds=self._spool.held.all(), ways=await self._held_ways())
             case Action.DIFF:
                 return await self._diff()
             case Action.EXPIRY:
@@ -217,11 +217,25 @@ class Hands:
         note = f"released by {order.who}"
         found = [await self._spool.release(key, self._now(), note, told) for key in keys]
         ended = [hold for hold in found if hold is not None]
-        ways: tuple[HeldWay, ...] = ()
-        if self._scheduler and order.which.route is not None:
-            ways = tuple(way for way in self._scheduler.held() if way.route == order.which.route)
-            self._scheduler.release(order.which.route, note)
+        ways = () if order.which.route is None else await self._open_ways(order.which.route, note)
         return Answer(len(ended) + len(ways), len(keys) - len(ended), tuple(ended), ways)
+
+    async def _held_ways(self) -> tuple[HeldWay, ...]:
+        """What delivery holds: as the relay here knows it, or as all of them do."""
+        if self._scheduler:
+            return self._scheduler.held()
+        cluster = self._spool.cluster
+        return tuple(held_way(one.closed) for one in (await cluster.look()).closed) if cluster else ()
+
+    async def _open_ways(self, route: str, why: str) -> tuple[HeldWay, ...]:
+        """Open the ways of a route, of all relays on the spool."""
+        ways = {(way.upstream, way.only): way for way in await self._held_ways() if way.route == route}
+        if self._scheduler:
+            self._scheduler.release(route, why)
+        if self._spool.cluster:
+            opened = [held_way(closed) for closed in await self._spool.cluster.open_route(route)]
+            ways |= {(way.upstream, way.only): way for way in opened}
+        return tuple(ways.values())
 
 
 def _because(text: str, order: Order) -> str:

@@ -55,15 +55,15 @@ class ClosedNow:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A host and port (`Upstream.connects_to`) where one relay gets no answer; `asked` is how many seconds ago it last
-    tried. `mine`: this relay. `node` is a number that no other relay has.
+    """A host and port (`Upstream.connects_to`) where one relay gets no answer; `asked_at` is when it tried last
+    (unix seconds, of its clock). `mine`: this relay. `node` is a number that no other relay has.
     """
 
     place: str
     node: int
     since: float
     reply: str
-    asked: float
+    asked_at: float
     mine: bool
 
 
@@ -145,8 +145,8 @@ class Cluster(ABC):
         """This relay probes the way no more: another one with the same settings may, or its hold is forgotten."""
 
     @abstractmethod
-    def silent(self, place: str, since: float, reply: str) -> None:
-        """This relay just got no answer there."""
+    def silent(self, place: str, since: float, reply: str, asked_at: float) -> None:
+        """This relay got no answer there at `asked_at`."""
 
     @abstractmethod
     def answered(self, place: str) -> None:

@@ -67,9 +67,9 @@ class LateCluster(Cluster):
         if self._there is not None:
             self._there.leave(key)
 
-    def silent(self, place: str, since: float, reply: str) -> None:
+    def silent(self, place: str, since: float, reply: str, asked_at: float) -> None:
         if self._there is not None:
-            self._there.silent(place, since, reply)
+            self._there.silent(place, since, reply, asked_at)
 
     def answered(self, place: str) -> None:
         if self._there is not None:

@@ -88,8 +88,8 @@ class PostgresCluster(Cluster):
     def leave(self, key: WayKey) -> None:
         self._say(_told(partial(troubles.leave, key=key)))
 
-    def silent(self, place: str, since: float, reply: str) -> None:
-        self._say(_told(partial(troubles.silent, place=place, since=since, reply=reply)))
+    def silent(self, place: str, since: float, reply: str, asked_at: float) -> None:
+        self._say(_told(partial(troubles.silent, place=place, since=since, reply=reply, asked_at=asked_at)))
 
     def answered(self, place: str) -> None:
         self._say(_told(partial(troubles.answered, place=place)))

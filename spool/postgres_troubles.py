@@ -35,7 +35,7 @@ _SILENT: Final = """
 INSERT INTO silent_host (place, node, since, reply, asked_at)
 SELECT %s, id, %s, %s, %s FROM node WHERE id = %s FOR KEY SHARE
 ON CONFLICT (place, node) DO UPDATE SET reply = excluded.reply, asked_at = excluded.asked_at"""
-_ALL_SILENT: Final = "SELECT place, node, since, reply, %s - asked_at FROM silent_host ORDER BY asked_at, node"
+_ALL_SILENT: Final = "SELECT place, node, since, reply, asked_at FROM silent_host ORDER BY asked_at, node"
 
 
 def close(connection: Connection, node: int, closed: Closed) -> ClosedNow:
@@ -78,9 +78,9 @@ def leave(connection: Connection, node: int, key: WayKey) -> None:
     connection.execute(_LEAVE, (clock(connection), *_values(key), node))
 
 
-def silent(connection: Connection, node: int, place: str, since: float, reply: str) -> None:
+def silent(connection: Connection, node: int, place: str, since: float, reply: str, asked_at: float) -> None:
     """See `Cluster.silent`."""
-    connection.execute(_SILENT, (place, since, reply, clock(connection), node))
+    connection.execute(_SILENT, (place, since, reply, asked_at, node))
 
 
 def answered(connection: Connection, node: int, place: str) -> bool:
@@ -93,8 +93,8 @@ def news(connection: Connection, node: int) -> News:
     now = clock(connection)
     connection.execute(_ORPHANS, (now,))
     connection.execute(_FORGET, (now - _ORPHANED,))
-    rows = connection.execute(_ALL_SILENT, (now,)).fetchall()
-    hosts = [Silent(place, of, since, reply, asked, of == node) for place, of, since, reply, asked in rows]
+    rows = connection.execute(_ALL_SILENT).fetchall()
+    hosts = [Silent(place, of, since, reply, at, of == node) for place, of, since, reply, at in rows]
     return News(_read(connection, node), tuple(hosts))
 
 

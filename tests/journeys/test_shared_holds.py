@@ -1,0 +1,114 @@
+"""Real relays on one database and a server that counts logins: what one finds out, none of the others tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import smtplib
+
+import psycopg
+import pytest
+
+from tests.fakes import postgres
+from tests.fakes.relay_process import RelayProcess
+from tests.fakes.smtp import FakeSmtp
+
+pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
+
+
+def hand_over(port: int, count: int) -> None:
+    with smtplib.SMTP("127.0.0.1", port) as client:
+        for number in range(count):
+            client.sendmail("info@acme.nl", ["jan@example.nl"], f"Subject: {number}\r\n\r\nDag\r\n")
+
+
+def rules(port: int) -> str:
+    return (
+        f"upstreams:\n  up: {{type: smtp, host: localhost, port: {port}, tls: none,"
+        " username: callpro, password: env:UP}\nroutes:\n  - {from: acme.nl, via: up}\n"
+    )
+
+
+def told(relays: list[RelayProcess], name: str) -> list[dict[str, object]]:
+    return [event for relay in relays for event in relay.events if event["event"] == name]
+
+
+async def until(condition, seconds: float = 40.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def test_one_failed_login_for_three_relays_and_an_order_from_a_fourth_process(tmp_path, database):
+    async def test() -> None:
+        async with FakeSmtp(users={"callpro": "right"}) as upstream:
+            made = [
+                RelayProcess(
+                    tmp_path / str(n),
+                    rules(upstream.port),
+                    url=database,
+                    spool_options=", lease: 3s",
+                    environment={"UP": "wrong"},
+                )
+                for n in range(4)
+            ]
+            relays, machine = made[:3], made[3]
+            await relays[0].start()
+            await asyncio.gather(*(relay.start() for relay in relays[1:]))
+            await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 5) for relay in relays))
+            await until(lambda: len(told(relays, "held")) + len(told(relays, "held_by_another")) == 3)
+            await asyncio.sleep(2)
+            assert upstream.logins == [("callpro", False)], "one, whatever the number of relays and of mails"
+            (held,) = told(relays, "held")
+            assert held["level"] == "error"
+            machine._write_config()  # a machine with the config, on which no relay runs
+            code, said = await machine.command("queue", "holds")
+            assert code == 0
+            assert "route acme.nl by up  on hold" in said
+            found = json.loads((await relays[0].command("queue", "holds", "--json"))[1])
+            assert [(way["route"], way["upstream"]) for way in found["ways"]] == [("acme.nl", "up")]
+            upstream.users["callpro"] = "wrong"  # the customer sets the password that we have
+            code, said = await machine.command("queue", "release", "--route", "acme.nl")
+            assert (code, "route acme.nl by up is released" in said) == (0, True), said
+            await until(lambda: len(upstream.received) == 15)
+            assert [right for _, right in upstream.logins].count(False) == 1
+            assert len(told(relays, "released")) == 3
+            assert (await machine.command("queue", "holds"))[1] == "Nothing is on hold.\n"
+            for relay in relays:
+                assert await relay.stop() == 0
+
+    asyncio.run(test())
+
+
+def test_the_prober_is_killed_and_another_takes_over(tmp_path, database):
+    """The time of the next probe is set forward in the database, as if it had come."""
+
+    async def test() -> None:
+        async with FakeSmtp(users={"callpro": "right"}) as upstream:
+            relays = [
+                RelayProcess(
+                    tmp_path / str(n),
+                    rules(upstream.port),
+                    url=database,
+                    spool_options=", lease: 2s",
+                    environment={"UP": "wrong"},
+                )
+                for n in range(2)
+            ]
+            await relays[0].start()
+            await relays[1].start()
+            await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 2) for relay in relays))
+            await until(lambda: len(told(relays, "held")) == len(told(relays, "held_by_another")) == 1)
+            prober = next(relay for relay in relays if told([relay], "held"))
+            other = next(relay for relay in relays if relay is not prober)
+            upstream.users["callpro"] = "wrong"
+            await prober.stop(signal.SIGKILL)
+            with psycopg.connect(database, autocommit=True, options="-c search_path=callpro_relay") as connection:
+                connection.execute("UPDATE closed_way SET next_probe = extract(epoch FROM now()) + 4")
+            await other.event("probes_taken_over")
+            await until(lambda: len(upstream.received) == 4)
+            assert [right for _, right in upstream.logins].count(False) == 1
+            assert await other.stop() == 0
+
+    asyncio.run(test())
