@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is returned."""
     parsed = _parser().parse_args(arguments)
     command: Command = parsed.command
+    if command is not serve and "config" in parsed:
+        secrets_beside(parsed.config)  # the relay itself is handed them by systemd, and nothing else
     try:
         return command(parsed)
     except BrokenPipeError:  # the reader of our output has enough, such as `head`
@@ -80,7 +82,6 @@ def check_config(asked: argparse.Namespace) -> int:
     from ops.check import render_json, render_text
     from ops.terminal import paint_for
 
-    secrets_beside(asked.config)
     checked = check(asked.config, _shapes(), outside_unit=True)
     print(render_json(checked) if asked.json else render_text(checked, paint_for(sys.stdout)))
     return 0 if checked.good else 1
@@ -105,12 +106,10 @@ def explain_route(asked: argparse.Namespace) -> int:
 def send_mail(asked: argparse.Namespace) -> int:
     """`send`: a test mail, followed to its outcome."""
     from ops.queue_view import story_json, story_text
-    from ops.send import send
+    from ops.send import plain_listener, send
 
     relay = load_relay(asked.config)
-    open_ones = [listen for listen in relay.listen if not listen.users and not (listen.tls and listen.tls.required)]
-    host, _, port = (open_ones or relay.listen)[0].address.rpartition(":")
-    sent = send((host.strip("[]"), int(port)), asked.sender, asked.to, lambda: open_view(asked.config), asked.wait)
+    sent = send(plain_listener(relay), asked.sender, asked.to, lambda: open_view(asked.config), asked.wait)
     if asked.json:
         print(json.dumps({"reply": sent.reply, "mail": json.loads(story_json(sent.story)) if sent.story else None}))
     else:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from config.relay_settings import Relay
-from ops.check import Checked, check, secrets_beside
+from ops.check import Checked, check
 from ops.doctor import Grade, Patient, Verdict, chosen, domains_of, examine, from_check, from_rules, sender_of
 from ops.terminal import Paint, paint_for, plain
 from routing.table import Table
@@ -38,7 +38,6 @@ def add_doctor(commands: Commands, add: Add) -> None:
 
 def doctor(asked: argparse.Namespace) -> int:
     """`doctor`: the verdicts."""
-    secrets_beside(asked.config)
     checked = check(asked.config, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
     verdicts = _verdicts(asked, checked)
     if verdicts is None:

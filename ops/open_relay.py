@@ -26,6 +26,7 @@ _SENDERS: Final = (
 _VICTIM: Final = "victim@elsewhere.invalid"
 _CHECK: Final = "open relay"
 _BUG: Final = "this is a bug: report it, and close the port until it is mended"
+_CLOSED: Final = "the connection was closed without an answer"
 _TIMEOUT: Final = 10.0
 
 
@@ -35,7 +36,29 @@ def open_relay(relay: Relay, takes: Callable[[str], bool], timeout: float = _TIM
     `takes(sender)` says whether a rule takes mail of a sender. Every address of this machine is tried as the client's,
     so that one outside `allow` is among them where there is one. Blocks, for `timeout` seconds at most each time.
     """
-    return [verdict for listen in relay.listen for verdict in _listener(listen, takes, timeout)]
+    found: list[Verdict] = []
+    for listen in relay.listen:
+        found += [_balanced(listen, timeout)] if listen.proxy_protocol else _listener(listen, takes, timeout)
+    return found
+
+
+def _balanced(listen: Listen, timeout: float) -> Verdict:
+    """Of a listener behind load balancers: it must not say a word to anybody else."""
+    host, port = host_port(listen.address)
+    balancers = [network(text) for text in listen.proxy_protocol]
+    strangers = [own for own in _own_addresses(host) if not any(ipaddress.ip_address(own) in net for net in balancers)]
+    for own in strangers:
+        code, reply = _ask((own if _is_any(host) else host, port), own, STRANGER, timeout)
+        if code is not None:
+            return Verdict("", _CHECK, Grade.PROBLEM, listen.address, f"answered {own}, no balancer: {reply}", _BUG)
+        if reply != _CLOSED:
+            mend = "is the relay running, with this relay.yaml?"
+            return Verdict("", _CHECK, Grade.WARNING, listen.address, f"could not be tried from {own}: {reply}", mend)
+    if not strangers:
+        mend = "run doctor on a machine that is none of them"
+        return Verdict("", _CHECK, Grade.WARNING, listen.address, "not tried, for this is one of its balancers", mend)
+    what = f"speaks with nobody but its load balancers ({len(strangers)} attempts closed)"
+    return Verdict("", _CHECK, Grade.GOOD, listen.address, what)
 
 
 def _listener(listen: Listen, takes: Callable[[str], bool], timeout: float) -> Iterator[Verdict]:
@@ -74,7 +97,7 @@ def _ask(where: tuple[str, int], own: str, sender: str, timeout: float) -> tuple
             if code < 400:
                 code, said = client.docmd("RCPT", f"TO:<{_VICTIM}>")
     except smtplib.SMTPServerDisconnected:
-        return None, "the connection was closed without an answer"
+        return None, _CLOSED
     except OSError as error:
         return None, error.strerror or str(error) or type(error).__name__
     finally:

@@ -33,13 +33,13 @@ def view_of(settings: SpoolSettings) -> SpoolView:
 
 
 def spool_password(settings: SpoolSettings) -> str | None:
-    """The password of the spool's database. Raises SpoolUnusable when only the relay itself can read it."""
+    """The password of the spool's database. Raises SpoolUnusable when only root and the relay can read it."""
     if settings.password is None:
         return None
     if not settings.password.reveal():
         raise SpoolUnusable(
-            f"the database's password, {settings.password.reference}, is readable in the running unit only: name a "
-            "file of root's, such as `password: file:/etc/callpro-relay/secrets/spool-db`, which commands can use too"
+            f"the database's password, {settings.password.reference}, cannot be read here: run it as root (sudo), who "
+            "reads it in the folder `secrets` beside relay.yaml"
         )
     return settings.password.reveal()
 

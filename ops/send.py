@@ -10,6 +10,8 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 
+from config.network import host_port
+from config.relay_settings import Relay
 from spool.contract import id_number
 from spool.view import SpoolView, Story
 
@@ -25,6 +27,18 @@ class Sent:
     def delivered(self) -> bool:
         """Every recipient is settled as delivered."""
         return self.story is not None and all(line.state == "delivered" for line in self.story.mail.recipients)
+
+
+def plain_listener(relay: Relay) -> tuple[str, int]:
+    """Where a client on this machine can hand over a mail with neither login, TLS nor a load balancer. Raises
+    ConnectionRefusedError where there is none.
+    """
+    for listen in relay.listen:
+        if not (listen.users or listen.proxy_protocol or (listen.tls and listen.tls.required)):
+            return host_port(listen.address)
+    raise ConnectionRefusedError(
+        "every listener wants a login, TLS or a load balancer: add one to try with, `listen: [{address: 127.0.0.1:25}]`"
+    )
 
 
 def send(

@@ -50,7 +50,13 @@ def move_spool(asked: argparse.Namespace) -> int:
             progress.total = of
             progress.to(done)
 
-        moved = move(source, postgres_schema.options_of(asked.target, password), tell)
+        try:
+            moved = move(source, postgres_schema.options_of(asked.target, password), tell)
+        except SpoolUnusable as error:
+            if settings is None or settings.url == asked.target:
+                raise
+            where = f"its password is read from {asked.config}, once `spool:` there has this url and a `password:`"
+            raise SpoolUnusable(f"{error}; {where}") from error
     if asked.json:
         print(json.dumps({"moved": moved}))
         return 0

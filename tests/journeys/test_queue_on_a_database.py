@@ -16,6 +16,40 @@ def hand_over(port: int, count: int) -> None:
             client.sendmail("info@acme.nl", ["jan@example.nl"], f"Subject: {number}\r\n\r\nDag\r\n")
 
 
+def test_root_needs_no_more_than_the_units_secrets(tmp_path, database, postgres_server):
+    """The password lies where systemd takes it from: commands of root find it there, those of others say what to do."""
+    folder = tmp_path / "etc"
+    (folder / "secrets").mkdir(parents=True, mode=0o700)
+    (folder / "secrets" / "spool-db").write_text("geheim\n")
+    (folder / "secrets" / "spool-db").chmod(0o600)
+
+    async def test() -> None:
+        rules = (
+            f"upstreams: {{box: {{type: maildir, path: {tmp_path}/box}}}}\nroutes:\n  - {{from: acme.nl, via: box}}\n"
+        )
+        given = {"CREDENTIALS_DIRECTORY": str(folder / "secrets")}
+        unit = RelayProcess(
+            folder, rules, url=database, spool_options=", password: 'systemd:spool-db'", environment=given
+        )
+        outside = RelayProcess(folder, rules, url=database, spool_options=", password: 'systemd:spool-db'")
+        async with unit:
+            for words in (
+                ("queue", "list"),
+                ("queue", "holds"),
+                ("nodes",),
+                ("check",),
+                ("check", "--diff"),
+                ("expiry",),
+            ):
+                code, said = await outside.command(*words)
+                assert (code, "cannot be read" in said) == (0, False), said
+        (folder / "secrets").rename(folder / "elsewhere")
+        code, said = await outside.command("queue", "list")
+        assert (code, "run it as root (sudo)" in said) == (1, True), said
+
+    asyncio.run(test())
+
+
 def test_orders_count_for_every_relay(tmp_path, database):
     async def test() -> None:
         async with FakeSmtp() as upstream:

@@ -77,6 +77,31 @@ def test_nobody_there_is_not_called_closed() -> None:
     asyncio.run(test())
 
 
+def test_a_listener_behind_a_balancer_must_be_silent_to_everybody_else() -> None:
+    balanced = {"proxy_protocol": ("192.0.2.7",)}
+
+    async def test(house: House) -> None:
+        verdict = await look(relay_at(house.port, **balanced))
+        assert verdict.grade is Grade.PROBLEM
+        assert "answered 127.0.0.1, no balancer: 550 5.7.1" in verdict.what
+        verdict = await look(relay_at(house.port, proxy_protocol=("127.0.0.0/8",)))
+        assert (verdict.grade, "one of its balancers" in verdict.what) == (Grade.WARNING, True)
+
+    with_house(test)
+
+    async def closed() -> None:
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        verdict = await look(relay_at(port, **balanced))
+        assert (verdict.grade, "(1 attempts closed)" in verdict.what) == (Grade.GOOD, True)
+        server.close()
+        await server.wait_closed()
+        verdict = await look(relay_at(port, **balanced))
+        assert (verdict.grade, "could not be tried" in verdict.what) == (Grade.WARNING, True)
+
+    asyncio.run(closed())
+
+
 def test_doctor_says_so_of_the_running_relay(tmp_path: Path) -> None:
     async def journey() -> None:
         routes = (
