@@ -26,8 +26,8 @@ from delivery.scheduler import Scheduler
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from spool.contract import Arrival, id_text
+from spool.inbox import Call
 from spool.sqlite import SqliteSpool
-from spool.writer import Call
 from upstreams.base import Host, Kind, Upstream
 
 HOUR, DAY = 3600.0, 86400.0

@@ -62,6 +62,7 @@ class Buffer:
 
     async def oldest(self, mails: int, octets: int, but: Collection[int]) -> Sequence[Arrival | Unreadable]:
         """The mails that came first, `but` for these: at most so many, and so many octets unless one is larger."""
+        await self._spool.shown()
         return await asyncio.to_thread(_oldest, self.path, mails, octets, but)
 
     async def forget(self, ids: Sequence[int]) -> None:

@@ -276,8 +276,8 @@ class Spool(ABC):
 
     @abstractmethod
     def settle(self, settlement: Settlement) -> Future[None]:
-        """Record what became of a leased mail and give up the lease. May ride with the next commit (50 ms at most);
-        the future ends when it is on disk. Need not be awaited; a failure to write is tried again by the engine.
+        """Record what became of a leased mail and give up the lease. May ride with a later commit (within half a
+        second); the future ends when it is on disk. Need not be awaited; the engine tries a failed write again.
         """
 
     @abstractmethod

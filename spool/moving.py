@@ -18,8 +18,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import Connection
 
+from spool import absorbing, postgres_pace, postgres_schema, schema
 from spool import postgres_books as books
-from spool import postgres_pace, postgres_schema, schema
 from spool.contract import SPENT_SLOT, SpoolUnusable, id_number
 from spool.holding import Scope
 from spool.ownership import Ownership
@@ -61,6 +61,7 @@ def move(source: Path, options: dict[str, str], progress: Progress) -> int:
     ownership = Ownership(source)
     try:
         schema.prepare(source)
+        absorbing.take_over(source)
         postgres_schema.prepare(options)
         here = schema.connect(source)
         try:

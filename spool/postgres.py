@@ -33,10 +33,10 @@ from spool.contract import (
 )
 from spool.holding import Held
 from spool.ids import Numbers, next_moment
+from spool.inbox import Put, Settle
 from spool.postgres_node import Beat, Pulse, holds_of, this_process
 from spool.postgres_shared import SharedSpool, same
 from spool.postgres_worker import Again, Session, Trouble, Writer
-from spool.writer import Put, Settle
 
 _LOG = logging.getLogger("relay.spool")
 _SETTLE_WITHIN: Final = 0.05

@@ -22,8 +22,8 @@ from routing.events import emit
 from spool import postgres_schema as schema
 from spool import postgres_statements as statements
 from spool.contract import SpoolFull, SpoolUnavailable
+from spool.inbox import Put, Settle
 from spool.postgres_node import Identity
-from spool.writer import Put, Settle
 
 _LOG = logging.getLogger("relay.spool")
 _BATCH_OCTETS: Final = 16 << 20

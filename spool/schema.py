@@ -87,12 +87,20 @@ _AFTERWARDS: Final = """
 ALTER TABLE waiting ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX bad_news ON event (mail) WHERE told IN ('bounced', 'dropped', 'complained');
 """
-_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING, _LOOKING, _AFTERWARDS)
+# Ties the intake log beside the file to it, and says what of that log is in here: all of the generations up to
+# `absorbed`, and of the next one what became of mail in the batches before `settled`.
+_INTAKE_LOG: Final = """
+CREATE TABLE intake (
+  one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL, absorbed INTEGER NOT NULL, settled INTEGER NOT NULL
+) STRICT;
+INSERT INTO intake VALUES (1, randomblob(16), 0, 0);
+"""
+_STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING, _LOOKING, _AFTERWARDS, _INTAKE_LOG)
 """From an empty file to the present format; a released step is never changed, only followed by another."""
 
 VERSION: Final = len(_STEPS)
 
-_CHECKED: Final = ("waiting", "hold", "spent", "seal")
+_CHECKED: Final = ("waiting", "hold", "spent", "seal", "intake")
 """Checked at every start: what says which mail waits. A million rows take 0.2 s. The rest is as long as the history."""
 
 
@@ -216,6 +224,7 @@ def _format(connection: sqlite3.Connection) -> tuple[int, int]:
 def damaged(path: Path, error: object) -> str:
     """What to do about a file that is not what was written."""
     return (
-        f"the spool {path} is damaged ({error}) and was left as it is: copy it and its -wal file away, save what "
-        f"can be saved with `sqlite3 {path} .recover`, and move it aside to start with an empty spool"
+        f"the spool {path} is damaged ({error}) and was left as it is: copy it and its -wal and -intake files "
+        f"away, save what can be saved with `sqlite3 {path} .recover`, and move all three aside to start with an empty "
+        "spool"
     )

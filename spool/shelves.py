@@ -120,15 +120,17 @@ class Shelves:
             shelf.leased -= 1
             shelf.due_on_disk = None
 
-    def settled(self, settlement: Settlement) -> str | None:
-        """A settlement was kept. Returns the route that has the mail now, None when it is finished."""
+    def settled(self, settlement: Settlement, octets: int) -> str | None:
+        """A settlement of a mail of so many octets was kept. Returns the route that has the mail now, None when it is
+        finished.
+        """
         number = settlement.mail.id
         route = self.leased.pop(number)
         shelf = self.of(route)
         shelf.leased -= 1
         if settlement.due_at is None:
             shelf.waiting -= 1
-            self.octets -= len(settlement.mail.content)
+            self.octets -= octets
             return None
         if settlement.route is not None and settlement.route != route:
             shelf.waiting -= 1

@@ -11,6 +11,7 @@ import random
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Final, TypeVar
 
 from routing.events import emit
 from spool import ledger, notices, schema, statements
+from spool.absorbing import Unabsorbed
 from spool.by_hand import ByHand
 from spool.contract import (
     Arrival,
@@ -39,12 +41,13 @@ from spool.contract import (
 )
 from spool.holding import Held, Hold, Key
 from spool.ids import Numbers, first_number
+from spool.inbox import Call, Put, Settle
 from spool.marks import LeaseMarks
 from spool.ownership import Ownership
 from spool.shelves import Shelves
 from spool.statements import Count, Due, Unreadable
 from spool.view import Filter, GivenOrder, Spent, Volume
-from spool.writer import Call, Put, Settle, Writer
+from spool.writer import Writer
 
 Answer = TypeVar("Answer")
 Told = TypeVar("Told")
@@ -52,7 +55,6 @@ Ends = tuple[list[tuple[int, float]], list[tuple[int, float]]]
 
 _LOG = logging.getLogger("relay.spool")
 _SETTLE_WITHIN: Final = 0.05
-_WRITE_AGAIN_AFTER: Final = 1.0
 _LOOK_EVERY: Final = 2.0
 _CHUNK: Final = 1000
 _SMALL_MAIL: Final = 1024
@@ -67,6 +69,7 @@ class SqliteSpool(Spool):
     def __init__(
         self,
         path: Path,
+        unabsorbed: Unabsorbed,
         ownership: Ownership,
         size_limit: int,
         memory: int,
@@ -83,7 +86,8 @@ class SqliteSpool(Spool):
         self._callbacks: list[Callable[[str], None]] = []
         self._flush_due = False
         self._settling: set[int] = set()
-        self._writer = Writer(path, self._loop, self, clock, reserve)
+        self._writer = Writer(path, unabsorbed, self._loop, self, clock, reserve)
+        self._numbers.skip_to(unabsorbed.greatest())
         self._by_hand = ByHand(self._shelves, self._ask, self._arrived)
         self._marks = LeaseMarks(self._shelves.leased, self._ask)
         self._next_look = self._loop.call_later(_LOOK_EVERY, self._look)
@@ -108,7 +112,8 @@ class SqliteSpool(Spool):
         ownership = Ownership(path)
         try:
             await asyncio.to_thread(schema.prepare, path)
-            spool = cls(path, ownership, size_limit, memory, reserve, clock)
+            unabsorbed = await asyncio.to_thread(Unabsorbed.load, path)
+            spool = cls(path, unabsorbed, ownership, size_limit, memory, reserve, clock)
             spool._writer.start()
         except BaseException:
             ownership.release()
@@ -136,7 +141,7 @@ class SqliteSpool(Spool):
     async def probe(self) -> None:
         if self._shelves.octets + self._incoming + _SMALL_MAIL > self._size_limit:
             raise SpoolFull(f"mail of {self._shelves.octets} octets waits; the limit is {self._size_limit}")
-        await self._ask(schema.write_nothing, _same, grows=True)
+        await self._ask(schema.write_nothing, _same, grows=True, about_mail=False)
 
     @property
     def octets(self) -> int:
@@ -181,8 +186,11 @@ class SqliteSpool(Spool):
         """See `Spool.settle`. Raises ValueError for a settlement that cannot be (our own bug)."""
         self._check(settlement)
         self._settling.add(settlement.mail.id)
+        octets = len(settlement.mail.content)
+        if settlement.due_at is None:  # nobody needs the content any more
+            settlement = replace(settlement, mail=replace(settlement.mail, content=b""))
         future: Future[None] = self._loop.create_future()
-        self._writer.settle(Settle(settlement, future))
+        self._writer.settle(Settle(settlement, future, octets))
         self._flush_within(_SETTLE_WITHIN)
         return future
 
@@ -223,17 +231,17 @@ class SqliteSpool(Spool):
 
     async def spend(self, spent: Sequence[Spent]) -> None:
         if spent:
-            await self._ask(partial(statements.spend, spent=spent), _same)
+            await self._ask(partial(statements.spend, spent=spent), _same, about_mail=False)
 
     async def spent(self, since: float) -> list[Spent]:
-        return await self._ask(partial(statements.spent, since=since), _same)
+        return await self._ask(partial(statements.spent, since=since), _same, about_mail=False)
 
     async def tally(self, volumes: Sequence[Volume]) -> None:
         if volumes:
-            await self._ask(partial(ledger.add, volumes=volumes), _same)
+            await self._ask(partial(ledger.add, volumes=volumes), _same, about_mail=False)
 
     async def record(self, order: GivenOrder) -> None:
-        await self._ask(partial(ledger.record, order=order), _same)
+        await self._ask(partial(ledger.record, order=order), _same, about_mail=False)
 
     @property
     def held(self) -> Held:
@@ -259,6 +267,10 @@ class SqliteSpool(Spool):
             total += forgotten
         return total
 
+    async def shown(self) -> None:
+        """Wait until the file shows all that was kept, for those who read it beside us."""
+        await self._ask(lambda _: None, _same)
+
     async def close(self) -> None:
         self._next_look.cancel()
         for settle in await asyncio.to_thread(self._writer.stop):
@@ -270,6 +282,8 @@ class SqliteSpool(Spool):
 
     def opened(self, count: Count) -> None:
         self._shelves.recount(count)
+        for route in self._shelves.routes():
+            self._arrived(route)
 
     def kept(self, puts: Sequence[Put], settles: Sequence[Settle]) -> None:
         now = self._clock()
@@ -283,7 +297,7 @@ class SqliteSpool(Spool):
         for settle in settles:
             self._settling.discard(settle.settlement.mail.id)
             self._marks.ended(settle.settlement.mail.id)
-            route = self._shelves.settled(settle.settlement)
+            route = self._shelves.settled(settle.settlement, settle.octets)
             if route is not None:
                 routes.add(route)
             else:
@@ -300,17 +314,21 @@ class SqliteSpool(Spool):
                 put.future.set_exception(error)
 
     def unwritten(self, count: int) -> None:
-        emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count, again_in=_WRITE_AGAIN_AFTER)
-        self._flush_within(_WRITE_AGAIN_AFTER)
+        emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
     def _ask(
-        self, question: Callable[[Connection], Answer], then: Callable[[Answer], Told], *, grows: bool = False
+        self,
+        question: Callable[[Connection], Answer],
+        then: Callable[[Answer], Told],
+        *,
+        grows: bool = False,
+        about_mail: bool = True,
     ) -> Future[Told]:
         """Ask the database. `then` runs on the loop before any later commit is told, so that it may change shelves."""
         future: Future[Told] = self._loop.create_future()
-        self._writer.call(Call(question, then, future, grows))
+        self._writer.call(Call(question, then, future, grows, about_mail))
         return future
 
     def _look(self) -> None:

@@ -11,17 +11,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from routing.mail import domain_of
-from spool.contract import SPENT_SLOT, Arrival, Leased, Pending, Settlement
-from spool.records import message_id_of, results_text
+from spool.contract import SPENT_SLOT, Arrival, Leased, Pending
+from spool.log_records import MailRecord, SettlementRecord, mail_record
 from spool.rows import Rows
 from spool.view import Spent
 
 _KEEP_MAIL: Final = Rows(
     "INSERT INTO mail (id, route, sender, received_at, size, peer, helo, message_id, repairs) VALUES {rows}", 9
 )
+_KEEP_ENDED: Final = Rows(
+    "INSERT INTO mail (id, route, sender, received_at, size, peer, helo, message_id, repairs, attempts, settled_at) "
+    "VALUES {rows}", 11
+)  # fmt: skip
 _KEEP_WAITING: Final = Rows("INSERT INTO waiting (id, route, due_at, size) VALUES {rows}", 4)
 _KEEP_CONTENT: Final = Rows("INSERT INTO content (mail, bytes) VALUES {rows}", 2)
 _KEEP_RECIPIENT: Final = Rows("INSERT INTO recipient (mail, address, domain) VALUES {rows}", 3)
+_KEEP_ENDED_RECIPIENT: Final = Rows("INSERT INTO recipient (mail, address, domain, state, doubts) VALUES {rows}", 5)
 _KEEP_EVENT: Final = Rows("INSERT INTO event (mail, at, text, upstream, seconds, results) VALUES {rows}", 6)
 _END_RECIPIENT: Final = "UPDATE recipient SET state = ? WHERE mail = ? AND address = ?"
 _DOUBT_RECIPIENT: Final = "UPDATE recipient SET doubts = doubts + 1 WHERE mail = ? AND address = ?"
@@ -76,25 +81,46 @@ class Unreadable:
 
 def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
     """Keep new mails."""
-    _KEEP_MAIL.write(connection, [_mail_row(arrival) for arrival in arrivals])
-    _KEEP_WAITING.write(connection, [(a.id, a.route, a.received_at, len(a.content)) for a in arrivals])
-    _KEEP_CONTENT.write(connection, [(a.id, a.content) for a in arrivals])
-    recipients = [(a.id, address, domain_of(address)) for a in arrivals for address in dict.fromkeys(a.recipients)]
-    _KEEP_RECIPIENT.write(connection, recipients)
+    insert_records(connection, [(mail_record(arrival), arrival.content) for arrival in arrivals])
 
 
-def apply(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+def insert_records(connection: sqlite3.Connection, mails: Sequence[tuple[MailRecord, bytes]]) -> None:
+    """Keep new mails, each with its content."""
+    _KEEP_MAIL.write(connection, [mail.row for mail, _ in mails])
+    _KEEP_WAITING.write(connection, [(m.id, m.row[1], m.row[3], m.size) for m, _ in mails])
+    _KEEP_CONTENT.write(connection, [(mail.id, content) for mail, content in mails])
+    _KEEP_RECIPIENT.write(
+        connection, [(mail.id, address, domain_of(address)) for mail, _ in mails for address in mail.recipients]
+    )
+
+
+def insert_settled(connection: sqlite3.Connection, mails: Sequence[tuple[MailRecord, SettlementRecord]]) -> None:
+    """Keep new mails whose first settlement was their last: they never wait, and their content is not kept."""
+    _KEEP_ENDED.write(
+        connection,
+        [(m.id, s.route or m.row[1], *m.row[2:], int(s.counted), s.at) for m, s in mails],
+    )  # fmt: skip
+    rows = [
+        (m.id, address, domain_of(address), s.done.get(address, "waiting"), int(address in s.doubted))
+        for m, s in mails
+        for address in m.recipients
+    ]
+    _KEEP_ENDED_RECIPIENT.write(connection, rows)
+    _KEEP_EVENT.write(connection, [(s.id, *event) for _, s in mails for event in s.events])
+
+
+def apply(connection: sqlite3.Connection, settlements: Sequence[SettlementRecord]) -> None:
     """Record what became of leased mails; the content goes with the last recipient."""
-    finished = [(s.mail.id,) for s in settlements if s.due_at is None]
+    finished = [(s.id,) for s in settlements if s.final]
     _END_CONTENT.write(connection, finished)  # First: on a full disk the rest needs the room that this makes.
     _END_WAITING.write(connection, finished)
     many = connection.executemany
-    many(_END_RECIPIENT, [(state, s.mail.id, address) for s in settlements for address, state in s.done.items()])
-    many(_DOUBT_RECIPIENT, [(s.mail.id, address) for s in settlements for address in s.doubted])
-    _KEEP_EVENT.write(connection, [event for s in settlements for event in _events(s, now)])
-    many(_SETTLE_MAIL, [(s.counted, s.route, now if s.due_at is None else None, s.mail.id) for s in settlements])
-    many(_POSTPONE, [(s.due_at, s.route, s.mail.id) for s in settlements if s.due_at is not None])
-    many(_WARNED, [(s.mail.id,) for s in settlements if s.warned])
+    many(_END_RECIPIENT, [(state, s.id, address) for s in settlements for address, state in s.done.items()])
+    many(_DOUBT_RECIPIENT, [(s.id, address) for s in settlements for address in s.doubted])
+    _KEEP_EVENT.write(connection, [(s.id, *event) for s in settlements for event in s.events])
+    many(_SETTLE_MAIL, [(s.counted, s.route, s.at if s.final else None, s.id) for s in settlements])
+    many(_POSTPONE, [(s.due_at, s.route, s.id) for s in settlements if not s.final])
+    many(_WARNED, [(s.id,) for s in settlements if s.warned])
 
 
 def count(connection: sqlite3.Connection) -> Count:
@@ -224,21 +250,3 @@ def spent(connection: sqlite3.Connection, since: float) -> list[Spent]:
 
 def _slot(at: float) -> int:
     return int(at // SPENT_SLOT)
-
-
-def _mail_row(a: Arrival) -> tuple[object, ...]:
-    repairs, message_id = "\n".join(a.repairs), message_id_of(a.content)
-    return a.id, a.route, a.sender, a.received_at, len(a.content), a.peer, _readable(a.helo), message_id, repairs
-
-
-def _events(settlement: Settlement, now: float) -> Iterable[tuple[object, ...]]:
-    for attempt in settlement.attempts:
-        results = results_text(attempt.results)
-        yield settlement.mail.id, attempt.started_at, "", attempt.upstream, attempt.seconds, results
-    if settlement.note is not None:
-        yield settlement.mail.id, now, _readable(settlement.note), None, None, None
-
-
-def _readable(text: str) -> str:
-    """What a client or server said may hold any octet; this is kept for people only."""
-    return text.encode("utf-8", "backslashreplace").decode()

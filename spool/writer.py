@@ -1,58 +1,55 @@
-"""The one thread that owns the SQLite connection: all that waits goes in one transaction.
+"""The one thread that owns the SQLite connection: new mail goes into the intake log, and from there into the database a
+moment later, together with what became of it.
 
-It never sleeps to gather more. A future is resolved only after the commit is on disk, and in the order of commits.
+It never sleeps to gather more. A future is resolved only after it is on disk, and in the order of commits.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
-from asyncio import AbstractEventLoop, Future
+from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from time import monotonic
+from typing import Final
 
 from routing.events import emit
-from spool import schema, statements
-from spool.contract import Arrival, Settlement, SpoolFull, SpoolUnavailable, id_text
+from spool import statements
+from spool.absorbing import Batch, Ending, Unabsorbed
+from spool.contract import SpoolFull, id_text
+from spool.inbox import Call, Listener, Put, Settle, fail, succeed
+from spool.intake_log import InLog
+from spool.log_records import settlement_record
+from spool.sqlite_file import SqliteFile, is_damage, is_storage
+from spool.statements import Count
 
 _LOG = logging.getLogger("relay.spool")
 _BATCH_OCTETS: Final = 16 << 20
 _BATCH_MAILS: Final = 500
-_RIDERS: Final = 4
-"""So many settlements ride with new mail; fewer wait for more, or for `flush`, as a client waits for each of them."""
-
-Question = Callable[[sqlite3.Connection], Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Put:
-    arrival: Arrival
-    future: Future[None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Settle:
-    settlement: Settlement
-    future: Future[None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Call:
-    """A question to the database; `then` is called with the answer on the loop, before any later commit is told.
-
-    One that `grows` the file is refused like new mail when the disk is nearly full.
-    """
-
-    question: Question
-    then: Callable[[Any], Any]
-    future: Future[Any]
-    grows: bool = False
+_WITHIN: Final = 0.05
+"""Seconds after which the database takes over what is in the log, as people look there."""
+_REST: Final = 20.0
+"""So many times as long as that took it leaves the disk to new mail ..."""
+_LONGEST_REST: Final = 0.5
+_AT_ONCE: Final = 256
+"""... unless so many mails, or octets of their content, wait in the log."""
+_AT_ONCE_OCTETS: Final = 10 << 20
+_LARGE: Final = 1 << 20
+"""A mail of so many octets is seldom gone so soon that the log would spare the database its content."""
+_CROWD: Final = 4
+_STRAIGHT_FOR: Final = 1.0
+"""Seconds for which as many mails at once go straight into the database, after most of them had to go there: then the
+log only doubles the work. One at a time it is faster all the same.
+"""
+_AGAIN_AFTER: Final = 1.0
+_DAMAGED_AGAIN_AFTER: Final = 60.0
+_LOG_AGAIN_AFTER: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,46 +62,37 @@ class _Flush:
     pass
 
 
-class Listener(Protocol):
-    """Who is told on the loop, in the order in which things became true on disk."""
-
-    def opened(self, count: statements.Count) -> None:
-        """The file was opened (again): this is what waits."""
-
-    def kept(self, puts: Sequence[Put], settles: Sequence[Settle]) -> None:
-        """These are on disk."""
-
-    def refused(self, puts: Sequence[Put], error: Exception) -> None:
-        """Nothing of these is on disk."""
-
-    def unwritten(self, count: int) -> None:
-        """So many settlements could not be written yet; they go with the next batch."""
-
-
 class Writer:
     """Takes puts, settlements and questions from the loop's thread."""
 
     def __init__(
-        self, path: Path, loop: AbstractEventLoop, listener: Listener, clock: Callable[[], float], reserve: int
+        self,
+        path: Path,
+        unabsorbed: Unabsorbed,
+        loop: AbstractEventLoop,
+        listener: Listener,
+        clock: Callable[[], float],
+        reserve: int,
     ) -> None:
-        self._path = path
+        self._file = SqliteFile(path, reserve, self._opened)
+        self._unabsorbed = unabsorbed
         self._loop = loop
         self._listener = listener
         self._clock = clock
-        self._reserve = reserve
-        self._trouble: str | None = None
-        self._damaged: str | None = None
         self._inbox: SimpleQueue[Put | Call | _Flush | _Stop] = SimpleQueue()
         self._settles: deque[Settle] = deque()
-        self._unwritten: list[Settle] = []
-        self._connection: sqlite3.Connection | None = None
-        self._file = os.stat(path)
+        self._since: float | None = None
+        self._rest_until = 0.0
+        self._stuck = False
+        self._recount = not unabsorbed.empty
+        self._no_log_until = 0.0
+        self._straight_until = 0.0
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
 
     @property
     def damaged(self) -> bool:
         """See `Spool.damaged`. For any thread."""
-        return self._damaged is not None
+        return self._file.damaged is not None
 
     def start(self) -> None:
         self._thread.start()
@@ -123,242 +111,277 @@ class Writer:
         self._inbox.put(call)
 
     def stop(self) -> list[Settle]:
-        """Write what waits, close the file and end. Returns the settlements that could not be written."""
+        """Write what waits, close the files and end. Returns the settlements that could not be written."""
         self._inbox.put(_Stop())
         self._thread.join()
-        return self._unwritten
+        return [ending.asked for ending in self._unabsorbed.unmarked if ending.asked is not None]
 
     # ---- in the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         going = True
         while going:
-            puts, others, going = self._gather()
-            ride = bool(others) or not going or len(self._settles) >= _RIDERS
-            self._write(puts, self._pending_settles() if ride else [])
-            for call in (other for other in others if isinstance(other, Call)):
+            puts, others, going = self._gather(self._patience())
+            calls = [other for other in others if isinstance(other, Call)]
+            flushed = len(calls) < len(others)
+            self._drain()
+            crowd = len(puts) >= _CROWD and monotonic() < self._straight_until
+            if self._stuck and going and not puts and self._patience():
+                self._mark()
+            elif self._stuck or not going or crowd or any(call.about_mail for call in calls):
+                self._absorb(puts)  # in one commit with what is in the log, as somebody wants to see it
+            elif flushed and not puts and monotonic() >= self._rest_until:
+                self._absorb([])
+            else:
+                self._append(puts, mark=flushed or bool(puts))
+                if self._is_due():
+                    self._absorb([])
+            for call in calls:
                 self._answer(call)
-        self._close()
+        if self._unabsorbed.settled and self._mark():
+            self._tell(_end, self._unabsorbed.settled)
+        self._file.close()
+        self._unabsorbed.log.close(empty=self._unabsorbed.empty)
 
-    def _gather(self) -> tuple[list[Put], list[Call | _Flush], bool]:
+    def _gather(self, patience: float | None) -> tuple[list[Put], list[Call | _Flush], bool]:
+        """What has come; None waits for ever."""
         puts: list[Put] = []
         others: list[Call | _Flush] = []
         octets = 0
-        item = self._inbox.get()
-        while True:
-            match item:
-                case Put():
-                    puts.append(item)
-                    octets += len(item.arrival.content)
-                case Call() | _Flush():
-                    others.append(item)
-                case _Stop():
-                    return puts, others, False
-            if len(puts) >= _BATCH_MAILS or octets >= _BATCH_OCTETS:
-                return puts, others, True
-            try:
+        try:
+            item = self._inbox.get(timeout=patience)
+            while True:
+                match item:
+                    case Put():
+                        puts.append(item)
+                        octets += len(item.arrival.content)
+                    case Call() | _Flush():
+                        others.append(item)
+                    case _Stop():
+                        return puts, others, False
+                if len(puts) >= _BATCH_MAILS or octets >= _BATCH_OCTETS:
+                    return puts, others, True
                 item = self._inbox.get_nowait()
-            except Empty:
-                return puts, others, True
+        except Empty:
+            return puts, others, True
 
-    def _pending_settles(self) -> list[Settle]:
-        settles = self._unwritten
-        self._unwritten = []
+    def _drain(self) -> None:
+        """Take the settlements that have come."""
         while self._settles:
-            settles.append(self._settles.popleft())
-        return settles
+            settle = self._settles.popleft()
+            try:
+                self._unabsorbed.settle(settlement_record(settle.settlement, self._clock()), settle)
+            except Exception as error:  # our own bug: it must not take the others with it
+                self._lost_sight_of(settle, error)
 
-    def _write(self, puts: list[Put], settles: list[Settle]) -> None:
-        if puts and (refusal := self._no_room()):
+    # ---- the log
+
+    def _patience(self) -> float | None:
+        """For how long to wait for work before the database takes over what is in the log."""
+        if self._since is None:
+            return None
+        return max(0.0, max(self._since + _WITHIN, self._rest_until) - monotonic())
+
+    def _is_due(self) -> bool:
+        waits = self._unabsorbed
+        if self._since is None or self._stuck:
+            return False
+        return len(waits.mails) >= _AT_ONCE or waits.octets >= _AT_ONCE_OCTETS or self._patience() == 0.0
+
+    def _append(self, puts: list[Put], *, mark: bool) -> None:
+        """New mail goes into the log, settlements with it when they are to be marked there."""
+        if puts and self._begins() and (refusal := self._file.no_room() or self._file.unreachable()):
             self._tell(self._listener.refused, puts, refusal)
             puts = []
-        if not puts and not settles:
+        if large := [put for put in puts if len(put.arrival.content) > _LARGE]:
+            self._absorb(large)
+        batch = Batch(self._unabsorbed.mails, self._unabsorbed.marks() if mark else ())
+        kept = [put for put in puts if len(put.arrival.content) <= _LARGE and self._encode(put, batch)]
+        if not batch.octets:
+            return
+        if not self._log_takes(batch):
+            self._absorb([])
+            batch.marks = ()
+        if self._stuck or not self._log_takes(batch):
+            self._absorb(kept)
             return
         try:
-            self._commit(puts, settles)
-        except Exception as error:
-            if (not _is_storage(error) or _is_damage(error)) and len(puts) + len(settles) > 1:
-                self._write_one_by_one(puts, settles)
-            else:
-                self._failed(puts, settles, error)
-        else:
-            if puts or (self._trouble and not self._no_room()):
-                self._report(None)
-            self._tell(self._listener.kept, puts, settles)
+            self._unabsorbed.append(batch)
+        except OSError as error:
+            if not self._no_log_until:
+                what = f"{error}; mail goes straight into the database, which takes longer"
+                emit(_LOG, "spool.intake_log_failed", logging.ERROR, error=what)
+            self._no_log_until = monotonic() + _LOG_AGAIN_AFTER
+            self._absorb(kept)
+            return
+        self._no_log_until = 0.0
+        if self._since is None:
+            self._since = monotonic() - (0.0 if kept else _WITHIN)
+        if kept:
+            self._tell(self._listener.kept, kept, ())
+            self._file.report(None)
 
-    def _write_one_by_one(self, puts: list[Put], settles: list[Settle]) -> None:
-        """One of them cannot be written as it is: it must not take the others with it."""
-        for put in puts:
-            self._write([put], [])
-        for settle in settles:
-            self._write([], [settle])
+    def _begins(self) -> bool:
+        """Whether the disk and the database must be looked at before more is promised: once a generation."""
+        return self._unabsorbed.log.number == 0 or self._file.trouble is not None or self.damaged
 
-    def _commit(self, puts: list[Put], settles: list[Settle]) -> None:
-        connection = self._opened()
-        connection.execute("BEGIN IMMEDIATE")
+    def _encode(self, put: Put, batch: Batch) -> bool:
         try:
-            if puts:
-                statements.insert(connection, [put.arrival for put in puts])
-            if settles:
-                statements.apply(connection, [settle.settlement for settle in settles], self._clock())
-            connection.execute("COMMIT")
-        except BaseException:
-            self._roll_back(connection)
-            raise
+            batch.add(put.arrival)
+        except (ValueError, TypeError) as error:
+            self._tell(self._listener.refused, [put], error)
+            return False
+        return True
 
-    def _failed(self, puts: list[Put], settles: list[Settle], error: Exception) -> None:
-        refusal = self._refusal(error)
-        if puts:
+    def _log_takes(self, batch: Batch) -> bool:
+        return monotonic() >= self._no_log_until and self._unabsorbed.log.has_room(batch.octets)
+
+    def _mark(self) -> bool:
+        """Settlements that the database cannot take just now: at least the log knows of them."""
+        batch = Batch((), self._unabsorbed.marks())
+        if not batch.marks:
+            return not self._unabsorbed.unmarked
+        try:
+            if not self._log_takes(batch):
+                return False
+            self._unabsorbed.append(batch)
+        except OSError:
+            return False
+        return True
+
+    # ---- the database
+
+    def _absorb(self, puts: list[Put]) -> None:
+        """The database takes over all that is in the log, and these mails straight."""
+        if puts and (refusal := self._file.no_room()):
             self._tell(self._listener.refused, puts, refusal)
-            self._write([], settles)  # A settlement makes room: it may well go where a mail does not.
-        elif _is_storage(error) and not _is_damage(error):
-            self._unwritten = settles
-            self._tell(self._listener.unwritten, len(settles))
+            puts = []
+        unabsorbed, started = self._unabsorbed, monotonic()
+        if len(unabsorbed.mails) > _CROWD and unabsorbed.waiting() * 2 > len(unabsorbed.mails):
+            self._straight_until = started + _STRAIGHT_FOR
+        if not puts and unabsorbed.empty and not self._stuck:
+            return
+        arrivals = [put.arrival for put in puts]
+        try:
+            self._file.transaction(partial(unabsorbed.write_all, arrivals=arrivals))
+        except Exception as error:
+            if is_storage(error) and not is_damage(error):
+                self._not_absorbed(puts, error)
+            else:
+                self._one_by_one(puts)
         else:
-            for settle in settles:
-                self._lost_sight_of(settle, error)
+            self._absorbed(puts)
+        now = monotonic()
+        rest = min(_REST * (now - started), _LONGEST_REST)
+        if self._stuck:
+            rest = _DAMAGED_AGAIN_AFTER if self.damaged else _AGAIN_AFTER
+        self._rest_until = now + rest
+        self._since = None if unabsorbed.empty and not self._stuck else now
+
+    def _absorbed(self, puts: list[Put]) -> None:
+        endings = self._unabsorbed.committed()
+        if puts or (self._file.trouble and not self._file.no_room()):
+            self._file.report(None)
+        self._tell(self._listener.kept, puts, _asked(endings))
+        self._unstick()
+
+    def _unstick(self) -> None:
+        """What was unseen in the database for a while is there now."""
+        if self._stuck or self._recount:
+            self._stuck = self._recount = False
+            self._file.close()
+            self._file.unreachable()  # opened again, it is counted again
+
+    def _not_absorbed(self, puts: list[Put], error: Exception) -> None:
+        """The store is at fault. What was promised stays in the log, and new mail is refused meanwhile."""
+        refusal = self._file.refusal(error)
+        if puts:
+            self._stuck = True  # nobody knows whether it came through: the log takes nothing until that is known
+            self._tell(self._listener.refused, puts, refusal)
+            self._absorb([])  # A settlement makes room: it may well go where a mail does not.
+            return
+        if not self._stuck and self._unabsorbed.settled:
+            self._tell(self._listener.unwritten, len(self._unabsorbed.settled))
+        self._stuck = True
+        if isinstance(refusal, SpoolFull) and self._unabsorbed.mails and self._unabsorbed.settled:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        done: list[Ending] = []
+        try:
+            self._file.transaction(lambda connection: done.extend(self._unabsorbed.write_settled(connection)))
+        except (sqlite3.Error, OSError):
+            return  # it was told that the disk is full
+        self._unabsorbed.forget((), done)
+        self._tell(self._listener.kept, (), _asked(done))
+
+    def _one_by_one(self, puts: list[Put]) -> None:
+        """One of them cannot be written as it is: it must not take the others with it."""
+        for mails, endings in list(self._unabsorbed.units()):
+            self._write_unit(mails, endings)
+        for put in puts:
+            try:
+                self._file.transaction(partial(statements.insert, arrivals=[put.arrival]))
+            except Exception as error:
+                self._tell(self._listener.refused, [put], self._file.refusal(error))
+            else:
+                self._tell(self._listener.kept, [put], ())
+        self._stuck = True
+        if self._unabsorbed.empty:
+            try:
+                self._file.transaction(self._unabsorbed.write_end)
+            except (sqlite3.Error, OSError) as error:
+                self._file.refusal(error)
+            else:
+                self._unabsorbed.committed()
+                self._unstick()
+
+    def _write_unit(self, mails: list[InLog], endings: list[Ending]) -> None:
+        try:
+            self._file.transaction(partial(self._unabsorbed.write, mails=mails, settled=endings))
+        except Exception as error:
+            self._file.refusal(error)
+            if is_storage(error) and (mails or not is_damage(error)):
+                return
+            for mail in mails:
+                emit(_LOG, "spool.mail_unwritable", logging.CRITICAL, mail=id_text(mail.record.id), error=str(error))
+            for ending in endings:
+                if ending.asked is not None:
+                    self._lost_sight_of(ending.asked, error)
+        else:
+            self._tell(self._listener.kept, (), _asked(endings))
+        self._unabsorbed.forget(mails, endings)
 
     def _lost_sight_of(self, settle: Settle, error: Exception) -> None:
         """It stays leased, so that it does not go out again before the next start."""
         mail, why = id_text(settle.settlement.mail.id), f"{error}; what became of it is not kept, it may go out again"
         emit(_LOG, "spool.mail_unwritable", logging.CRITICAL, mail=mail, error=why)
-        self._tell(_fail, settle.future, error)
+        self._tell(fail, settle.future, error)
 
     def _answer(self, call: Call) -> None:
-        if call.grows and (refusal := self._no_room()):
-            self._tell(_fail, call.future, refusal)
+        if call.grows and (refusal := self._file.no_room()):
+            self._tell(fail, call.future, refusal)
             return
         try:
-            connection = self._opened()
-            connection.execute("BEGIN")
-            before = connection.total_changes
-            try:
-                answer = call.question(connection)
-                self._end(connection, only_read=connection.total_changes == before)
-            except BaseException:
-                self._roll_back(connection)
-                raise
+            answer = self._file.answer(call.question)
         except Exception as error:
-            self._tell(_fail, call.future, self._refusal(error))
+            self._tell(fail, call.future, self._file.refusal(error))
         else:
-            self._tell(_succeed, call, answer)
+            self._tell(succeed, call, answer)
 
-    def _end(self, connection: sqlite3.Connection, *, only_read: bool) -> None:
-        """Commit. After a read that met damage SQLite refuses even that; what could be read counts all the same."""
-        try:
-            connection.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            if not only_read or not _is_damage(error):
-                raise
-            self._roll_back(connection)
-            self._found_damage(error)
-
-    def _refusal(self, error: Exception) -> Exception:
-        """The contract's word for an error; after a broken read or write the file is opened anew."""
-        if not _is_storage(error):
-            return error
-        if _is_damage(error):
-            self._close()
-            return self._found_damage(error)
-        self._report(str(error))
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            return SpoolFull(f"no room on the disk of {self._path}")
-        self._close()
-        return SpoolUnavailable(f"{self._path}: {error}")
-
-    def _found_damage(self, error: Exception) -> SpoolUnavailable:
-        """From now on new mail is refused: it would not be safe in there. What is there leaves as far as it can."""
-        text = schema.damaged(self._path, error)
-        if self._damaged is None:
-            self._damaged = text
-            emit(_LOG, "spool.damaged", logging.CRITICAL, error=f"{text}. Until then new mail is refused")
-        return SpoolUnavailable(text)
-
-    def _no_room(self) -> Exception | None:
-        """Mail must not take the last room: what became of it has to be written down too, or it goes out twice.
-
-        Room that delivered mail left inside the file counts, but a part must be free on the disk for the log.
-        """
-        if self._damaged is not None:
-            return SpoolUnavailable(self._damaged)
-        try:
-            disk = os.statvfs(self._path.parent)
-            free = disk.f_bavail * disk.f_frsize
-            if free >= self._reserve or (
-                free >= self._reserve // 4
-                and self._connection is not None
-                and free + statements.free_octets(self._connection) >= self._reserve
-            ):
-                return None
-        except (OSError, sqlite3.Error) as error:
-            return self._refusal(error)
-        self._report(f"less than {self._reserve >> 20} MB is free on its disk: new mail is refused until there is more")
-        return SpoolFull(f"{free} octets are free on the disk of {self._path}; {self._reserve} stay free")
-
-    def _report(self, trouble: str | None) -> None:
-        """Log trouble when it begins and when it ends, not for every mail in between."""
-        if trouble is not None and trouble != self._trouble:
-            emit(_LOG, "spool.trouble", logging.ERROR, error=trouble, file=str(self._path))
-        elif trouble is None and self._trouble is not None:
-            emit(_LOG, "spool.recovered", logging.WARNING, after=self._trouble, file=str(self._path))
-        self._trouble = trouble
-
-    def _opened(self) -> sqlite3.Connection:
-        """The connection. The file must still be the one we started with, or mail would go into a deleted file."""
-        try:
-            now = os.stat(self._path)
-        except OSError as error:
-            raise sqlite3.OperationalError(f"the file is gone ({error.strerror}); restart the relay") from error
-        if (now.st_ino, now.st_dev) != (self._file.st_ino, self._file.st_dev):
-            raise sqlite3.OperationalError("the file was replaced while the relay runs; restart the relay")
-        if self._connection is None:
-            connection = schema.connect(self._path)
-            try:
-                self._tell(self._listener.opened, statements.count(connection))
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
-
-    def _roll_back(self, connection: sqlite3.Connection) -> None:
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._close()
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error as error:
-                emit(_LOG, "spool.close_failed", logging.ERROR, error=str(error), file=str(self._path))
+    def _opened(self, count: Count) -> None:
+        self._tell(self._listener.opened, self._unabsorbed.counted(count))
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(what, *arguments)
 
 
-def _is_storage(error: Exception) -> bool:
-    """True when the store is at fault, False when what it was given cannot be kept (our own bug)."""
-    return isinstance(error, OSError | MemoryError) or (
-        isinstance(error, sqlite3.DatabaseError)
-        and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError)
-    )
+def _asked(endings: Sequence[Ending]) -> list[Settle]:
+    return [ending.asked for ending in endings if ending.asked is not None]
 
 
-def _is_damage(error: Exception) -> bool:
-    """True when the file is not what was written: it does not heal by itself."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _succeed(call: Call, answer: Any) -> None:
-    if not call.future.done():
-        call.future.set_result(call.then(answer))
-
-
-def _fail(future: Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _end(endings: Sequence[Ending]) -> None:
+    """At the very end: what only the log knows is on disk all the same."""
+    for settle in _asked(endings):
+        if not settle.future.done():
+            settle.future.set_result(None)

@@ -34,9 +34,9 @@ class Left:
 
 @contextmanager
 def copy_of(file: Path) -> Iterator[Path]:
-    """A copy of a spool that no process has open, with its log, for as long as the block lasts."""
+    """A copy of a spool that no process has open, with its logs, for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in (file.name, f"{file.name}-wal"):
+        for name in (file.name, f"{file.name}-wal", f"{file.name}-intake"):
             if (file.parent / name).exists():
                 shutil.copy(file.parent / name, folder)
         yield Path(folder) / file.name

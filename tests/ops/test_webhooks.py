@@ -47,6 +47,7 @@ class Room:
         """A mail that waits on the route; its id as people see it."""
         number, people = self.spool.next_id(), ("jan@example.org",)
         await self.spool.put(Arrival(number, f"info@{route}", people, b"geheim\r\n", route, 1.7e9, "127.0.0.1", "x"))
+        await self.spool.backlog()  # asked for, it can be seen from outside
         return id_text(number)
 
     def told(self, mail: str) -> list[TimelineEntry]:

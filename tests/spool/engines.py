@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, closing
@@ -14,6 +15,7 @@ from typing import Any
 
 from routing.outcome import Hint, Outcome, Stage, Who, Word
 from spool.contract import Arrival, Attempt, Leased, Settled, Settlement, Spool
+from spool.inbox import Call
 from spool.sqlite import SqliteSpool
 from spool.sqlite_view import SqliteView
 from spool.view import SpoolView
@@ -65,6 +67,7 @@ class Engine(ABC):
 class Sqlite(Engine):
     folder: Path
     clock: Clock = field(default_factory=Clock)
+    spool_open: SqliteSpool | None = None
 
     @property
     def file(self) -> Path:
@@ -76,13 +79,22 @@ class Sqlite(Engine):
 
     @asynccontextmanager
     async def spool(self, size_limit: int = 1 << 30, memory: int = 1 << 20) -> AsyncIterator[Spool]:
-        spool = await SqliteSpool.open(self.url, size_limit=size_limit, memory=memory, clock=self.clock)
+        spool = self.spool_open = await SqliteSpool.open(
+            self.url, size_limit=size_limit, memory=memory, clock=self.clock
+        )
         try:
             yield spool
         finally:
+            self.spool_open = None
             await spool.close()
 
     def view(self) -> AbstractContextManager[SpoolView]:
+        """Without the moment that a spool lets people wait for what it has just kept."""
+        if self.spool_open is not None:
+            seen = threading.Event()
+            loop = asyncio.get_running_loop()
+            self.spool_open._writer.call(Call(lambda _: seen.set(), lambda _: None, loop.create_future()))
+            assert seen.wait(10)
         return closing(SqliteView(self.url))
 
 

@@ -107,6 +107,7 @@ def crashed(engine: Sqlite) -> tuple[bytes, bytes]:
     async def fill(spool):
         for number in range(20):
             await spool.put(arrival(spool, engine.clock, content=b"%d" % number + b"x" * 6000))
+            await spool.backlog()  # a question, so it is in the database
         copies.extend((engine.file.read_bytes(), engine.file.with_name("spool.db-wal").read_bytes()))
 
     engine.run(fill)
@@ -177,6 +178,7 @@ def test_a_log_that_begins_anew_over_an_older_one_is_whole(engine):
     async def fill(spool):
         for number in range(8):
             await spool.put(arrival(spool, engine.clock, content=b"x" * 200_000))
+            await spool.backlog()
             if number == 5:
                 await spool._ask(lambda c: c.execute("PRAGMA wal_checkpoint(RESTART)").fetchone(), print)
         for name in ("spool.db", "spool.db-wal"):
