@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.relay_settings import SpoolSettings
+from ops.own_files import buffer_file
 from ops.queue_view import age_text
 from routing.events import emit
 from spool.contract import SpoolUnusable
-from spool.opening import buffer_path, is_shared, open_for_reading
+from spool.opening import is_shared, open_for_reading
 from spool.view import Filter, Story
 
 _log = logging.getLogger("relay")
@@ -80,7 +81,7 @@ def tell_left(settings: SpoolSettings) -> None:
 def _file(settings: SpoolSettings) -> Path | None:
     if settings.buffer is None or not is_shared(settings.url):
         return None
-    file = buffer_path(settings.buffer)
+    file = buffer_file(settings.buffer)
     try:
         return file if file.exists() else None
     except OSError:

@@ -18,6 +18,18 @@ STATE: Final = "/var/lib/callpro-relay"
 """The state folder of our unit. systemd tells the relay, but not the commands beside it."""
 
 
+def state_folder() -> Path:
+    """The first of those that systemd names."""
+    return Path(os.environ.get("STATE_DIRECTORY", STATE).partition(":")[0])
+
+
+def buffer_file(buffer: str) -> Path:
+    """The file behind `spool.buffer`: `sqlite` is one in the state folder, `sqlite:////path` is that file. A relay that
+    meets another one there does not start.
+    """
+    return state_folder() / "buffer.db" if buffer == "sqlite" else path_of(buffer)
+
+
 def own_file(url: str, config: Path, suffix: str) -> Path:
     """The file with this suffix of the relay with that spool and that relay.yaml, the same for it and for commands.
 
@@ -25,9 +37,8 @@ def own_file(url: str, config: Path, suffix: str) -> Path:
     turning a link to another one.
     """
     if is_shared(url):
-        folder = Path(os.environ.get("STATE_DIRECTORY", STATE).partition(":")[0])
         mark = hashlib.sha256(os.fsencode(config.absolute())).hexdigest()[:8]
-        return folder / f"relay-{mark}{suffix}"
+        return state_folder() / f"relay-{mark}{suffix}"
     file = path_of(url)
     return file.with_name(file.name + suffix)
 

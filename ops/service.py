@@ -40,7 +40,7 @@ from ops.expiry_watch import watch_expiry
 from ops.nodes import rules_hash
 from ops.once import first
 from ops.orders import Hands
-from ops.own_files import own_file
+from ops.own_files import buffer_file, own_file
 from ops.reload import Reloader, tell_problem
 from ops.rules_watch import Look, look, watch
 from ops.watchdog import Watchdog, seconds_allowed
@@ -111,7 +111,7 @@ class Service:
             size_limit=relay.limits.spool_size,
             password=password,
             lease=relay.spool.lease,
-            buffer=relay.spool.buffer,
+            buffer=buffer_file(relay.spool.buffer) if relay.spool.buffer else None,
         )
         tell_left(relay.spool)
         spool.tell_about(metadata.version("callpro-relay"), rules_hash(checked.rules))

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from spool.contract import Spool
-from spool.schema import path_of
 from spool.view import SpoolView
-
-_STATE: Final = "/var/lib/callpro-relay"
 
 
 def is_shared(url: str) -> bool:
@@ -19,18 +14,11 @@ def is_shared(url: str) -> bool:
     return url.partition("://")[0] in ("postgresql", "postgres")
 
 
-def buffer_path(buffer: str) -> Path:
-    """The file of a buffer: `sqlite` is one in this machine's state folder, `sqlite:////path` is that file."""
-    if buffer == "sqlite":
-        return Path(os.environ.get("STATE_DIRECTORY", _STATE).partition(":")[0]) / "buffer.db"
-    return path_of(buffer)
-
-
 async def open_spool(
-    url: str, *, size_limit: int, password: str | None = None, lease: float = 30.0, buffer: str | None = None
+    url: str, *, size_limit: int, password: str | None = None, lease: float = 30.0, buffer: Path | None = None
 ) -> Spool:
-    """Open or create the spool at `url` for a relay. `size_limit` in octets; `password`, `lease` (seconds) and `buffer`
-    (see `buffer_path`) are for PostgreSQL. Raises SpoolUnusable with what to do.
+    """Open or create the spool at `url` for a relay. `size_limit` in octets; `password`, `lease` (seconds) and the file
+    of a `buffer` are for PostgreSQL. Raises SpoolUnusable with what to do.
     """
     if is_shared(url):
         from spool.postgres import PostgresSpool
@@ -40,7 +28,7 @@ async def open_spool(
             return await connect()
         from spool.buffered import BufferedSpool
 
-        return await BufferedSpool.open(connect, buffer_path(buffer), size_limit=size_limit)
+        return await BufferedSpool.open(connect, buffer, size_limit=size_limit)
     from spool.sqlite import SqliteSpool
 
     return await SqliteSpool.open(url, size_limit=size_limit)

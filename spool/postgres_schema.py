@@ -162,7 +162,7 @@ def connect(options: dict[str, str]) -> psycopg.Connection:
     connection = psycopg.connect(autocommit=True, **options)  # type: ignore[arg-type]
     try:
         connection.execute(
-            f"SET search_path = {SCHEMA}; SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '30s'"
+            f"SET search_path = {SCHEMA}; SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '10s'"
         )
     except BaseException:
         connection.close()

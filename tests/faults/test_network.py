@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debia
 def may_make_networks() -> None:
     """Makes one that is gone at once."""
     try:
-        command = ["unshare", "--net", "ip", "link", "add", "a", "type", "veth", "peer", "name", "b"]
+        command = ["unshare", "--net", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far"]
         subprocess.run(command, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"needs root that may make networks, and iproute2: {getattr(error, 'stderr', error)}")
