@@ -6,7 +6,7 @@ Nothing hangs on what is here: another node may have the mail by now. It must ne
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 
 class AtHand:
@@ -25,9 +25,9 @@ class AtHand:
         self._contents[number] = content
         self._free -= len(content)
 
-    def all(self) -> Mapping[int, bytes]:
-        """What is here just now; later changes do not show."""
-        return dict(self._contents)
+    def find(self, number: int) -> bytes | None:
+        """The content of a mail, if it is here. For any thread."""
+        return self._contents.get(number)
 
     def forget(self, numbers: Iterable[int]) -> None:
         """These mails were taken."""

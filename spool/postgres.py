@@ -69,6 +69,8 @@ class PostgresSpool(SharedSpool):
         self._leased: set[int] = set()
         self._lost: set[int] = set()
         """Under way here, but the lease is void: another node may have the mail."""
+        self._unanswered: set[str] = set()
+        """Routes whose last lease may have been made though its answer was lost; no two are asked for at a time."""
         self._at_hand = AtHand(memory)
         self._settling: set[int] = set()
         self._others = self._incoming = 0
@@ -157,12 +159,17 @@ class PostgresSpool(SharedSpool):
         """See `Spool.lease`. Raises SpoolUnavailable."""
         if self._held.route(route) or not self._identity.sure:
             return []
-        node, known = self._identity.node, self._at_hand.all()
-        mails: list[Leased] = await self._leases.ask(
-            partial(statements.take, node=node, route=route, limit=limit, now=now, known=known),
-            partial(self._took, node),
-            single=True,
-        )
+        node = self._identity.node
+        if route in self._unanswered:
+            mine = [*self._leased, *self._lost]
+            await self._leases.ask(partial(statements.give_back, route=route, node=node, but=mine), same, single=True)
+            self._unanswered.discard(route)
+        question = partial(statements.take, node=node, route=route, limit=limit, now=now, at_hand=self._at_hand.find)
+        try:
+            mails: list[Leased] = await self._leases.ask(question, partial(self._took, node), single=True)
+        except SpoolUnavailable:
+            self._unanswered.add(route)
+            raise
         for mail in [mail for mail in mails if not mail.recipients]:
             self.settle(Settlement(mail, note="finished by two nodes together", counted=False))
         return [mail for mail in mails if mail.recipients]

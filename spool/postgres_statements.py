@@ -6,7 +6,7 @@ judged by the database alone. Nothing here remembers anything between calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
@@ -74,12 +74,12 @@ leased AS (
  UPDATE waiting SET node = alive.id FROM picked, alive WHERE waiting.id = picked.id
  RETURNING waiting.id, waiting.due_at, waiting.received_at, waiting.released_at, waiting.warned)
 SELECT leased.id, leased.due_at, leased.received_at, leased.released_at, leased.warned, mail.sender, mail.attempts,
- people.addresses, people.doubts, CASE WHEN leased.id = ANY(%(known)s) THEN NULL
- ELSE (SELECT bytes FROM content WHERE content.mail = leased.id) END
+ people.addresses, people.doubts
 FROM leased JOIN mail ON mail.id = leased.id CROSS JOIN LATERAL (
  SELECT array_agg(address ORDER BY address COLLATE "C") AS addresses,
   array_agg(doubts ORDER BY address COLLATE "C") AS doubts
  FROM recipient WHERE recipient.mail = leased.id AND state = 'waiting') AS people"""
+_CONTENTS: Final = "SELECT mail, bytes FROM content WHERE mail = ANY(%s)"
 COUNT: Final = """
 INSERT INTO tally VALUES (%(slot)s, %(octets)s) ON CONFLICT (slot) DO UPDATE SET octets = tally.octets + %(octets)s
 RETURNING octets"""
@@ -178,27 +178,31 @@ def count(connection: Connection, slot: int, octets: int) -> int:
 
 
 def take(
-    connection: Connection, node: int, route: str, limit: int, now: float, known: Mapping[int, bytes]
+    connection: Connection, node: int, route: str, limit: int, now: float, at_hand: Callable[[int], bytes | None]
 ) -> list[Leased]:
-    """Lease mails of the route that are due, the longest due first. `known` are contents that need not be read.
+    """Lease mails of the route that are due, the longest due first. `at_hand` gives contents that need not be read.
 
-    A mail without recipients was finished by two nodes together. This is one statement: a transaction by itself.
+    A mail without recipients was finished by two nodes together. The lease is one statement, a transaction by itself.
     """
-    values = {"node": node, "route": route, "limit": limit, "now": now, "known": list(known)}
+    values = {"node": node, "route": route, "limit": limit, "now": now}
     rows = connection.cursor(binary=True).execute(LEASE, values).fetchall()
     rows.sort(key=itemgetter(1, 0))
+    contents = {row[0]: content for row in rows if (content := at_hand(row[0])) is not None}
+    if missing := [row[0] for row in rows if row[0] not in contents]:
+        contents |= dict(connection.cursor(binary=True).execute(_CONTENTS, (missing,)).fetchall())
     return [
         Leased(
             number, route, sender, tuple(map(Pending, addresses or (), doubts or ())),
-            known.get(number, b"") if content is None else content, received_at, attempts, released_at, warned,
+            contents.get(number, b""), received_at, attempts, released_at, warned,
         )
-        for number, _, received_at, released_at, warned, sender, attempts, addresses, doubts, content in rows
+        for number, _, received_at, released_at, warned, sender, attempts, addresses, doubts in rows
     ]  # fmt: skip
 
 
-def give_back(connection: Connection, ids: Sequence[int], node: int) -> None:
-    """End leases of this node with nothing done."""
-    connection.execute("UPDATE waiting SET node = NULL WHERE id = ANY(%s) AND node = %s", (ids, node))
+def give_back(connection: Connection, route: str, node: int, but: Sequence[int]) -> None:
+    """End what this node leased of the route, `but` for these."""
+    query = "UPDATE waiting SET node = NULL WHERE route = %s AND node = %s AND NOT id = ANY(%s)"
+    connection.execute(query, (route, node, but))
 
 
 def readable(text: str) -> str:

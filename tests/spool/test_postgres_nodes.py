@@ -11,10 +11,12 @@ import psycopg
 import pytest
 
 from spool import postgres_node, postgres_schema
-from spool.contract import SpoolUnusable
+from spool import postgres_statements as statements
+from spool.contract import SpoolUnavailable, SpoolUnusable
 from spool.holding import Hold, Scope
 from spool.postgres import PostgresSpool
 from spool.postgres_view import PostgresView
+from spool.postgres_worker import Session
 from spool.view import Filter
 from tests.spool.engines import RETRY, arrival, put_all, settlement
 
@@ -300,3 +302,28 @@ def test_a_mail_that_was_refused_and_kept_all_the_same_is_taken_out(database):
     view = PostgresView(database)
     assert [line.id for line in view.list(Filter(settled=None), 9)] == kept
     view.close()
+
+
+def test_a_lease_whose_answer_was_lost_is_made_again(database, monkeypatch):
+    """The connection broke behind the commit: the mail is this living node's, and it does not know."""
+    ask, lose = Session._once, [True]
+
+    def once(self, question, single):
+        answer = ask(self, question, single)
+        if getattr(question, "func", None) is statements.take and lose:
+            lose.clear()
+            raise psycopg.OperationalError("the connection is gone")
+        return answer
+
+    monkeypatch.setattr(Session, "_once", once)
+
+    async def test():
+        async with nodes(database, 1) as (one,):
+            await put_all(one, [arrival(one, CLOCK) for _ in range(3)])
+            with pytest.raises(SpoolUnavailable):
+                await one.lease("acme.nl", 2, CLOCK.now)
+            assert len(await one.lease("acme.nl", 2, CLOCK.now)) == 2
+            assert len(await one.lease("acme.nl", 2, CLOCK.now)) == 1
+            assert await one.lease("acme.nl", 2, CLOCK.now) == []
+
+    asyncio.run(test())
