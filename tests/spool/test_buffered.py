@@ -280,6 +280,7 @@ def test_a_database_of_no_use_is_an_error_at_the_start_and_a_wait_later(engine, 
         """Make the tables."""
 
     engine.run(nothing)
+    ((version, oldest),) = sql(engine.url, "SELECT version, oldest FROM format")
     sql(engine.url, "UPDATE format SET version = 900, oldest = 900")
     with pytest.raises(SpoolUnusable, match="install the newer version"):
         engine.run(nothing)
@@ -295,7 +296,8 @@ def test_a_database_of_no_use_is_an_error_at_the_start_and_a_wait_later(engine, 
                 await until(lambda: any("install the newer" in str(e.get("why")) for e in capture_events()))
                 await asyncio.sleep(0.5)
                 assert spool.buffered.mails == 1
-                await asyncio.to_thread(sql, engine.url, "UPDATE format SET version = 1, oldest = 1")
+                mended = f"UPDATE format SET version = {version}, oldest = {oldest}"
+                await asyncio.to_thread(sql, engine.url, mended)
                 await until(lambda: drained(spool))
 
     asyncio.run(test())
