@@ -120,9 +120,15 @@ class Peer:
 
 @contextlib.contextmanager
 def callpro_relay(
-    folder: Path, sinks: Mapping[str, Sink], more: str = "", environment: Mapping[str, str] | None = None
+    folder: Path,
+    sinks: Mapping[str, Sink],
+    more: str = "",
+    environment: Mapping[str, str] | None = None,
+    rules: str | None = None,
 ) -> Iterator[Peer]:
-    """`more` are keys of both upstreams, as in YAML; `environment` is added to this process's own."""
+    """`more` are keys of both upstreams, as in YAML, and `rules` are others than a route to each sink; `environment`
+    is added to this process's own.
+    """
     home = folder / "callpro-relay"
     home.mkdir()
     port = free_port()
@@ -134,7 +140,7 @@ def callpro_relay(
         for domain, sink in sinks.items()
     )
     routes = "".join(f"  - {{from: {domain}, via: {domain}}}\n" for domain in sinks)
-    (home / "routes.yaml").write_text(f"upstreams:\n{upstreams}routes:\n{routes}")
+    (home / "routes.yaml").write_text(rules or f"upstreams:\n{upstreams}routes:\n{routes}")
     group = ControlGroup("relay")
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(

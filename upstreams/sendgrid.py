@@ -22,7 +22,7 @@ from upstreams.sendgrid_events import reader, verification_key
 from upstreams.sendgrid_smtp import SENDGRID_REPLIES, SendGridSmtp
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import PasswordLogin
-from upstreams.smtp_pool import SmtpLimits
+from upstreams.smtp_pool import DATA_SECONDS, SmtpLimits
 from upstreams.smtp_session import SmtpWay
 from upstreams.traits import FROM_DOMAIN, Signing, Traits
 
@@ -57,6 +57,11 @@ class SendGridSettings(Settings):
     timeout: Duration = setting(
         default=Duration(60), doc="How long SendGrid may take for one step or one request.", minimum=0.05
     )
+    data_timeout: Duration = setting(
+        default=Duration(DATA_SECONDS),
+        doc="method smtp: how long SendGrid may take to answer after the whole mail; a shorter time makes doubles.",
+        minimum=0.05,
+    )
     connections: int = setting(default=5, doc="Most connections at one time.", minimum=1, maximum=100)
     recipients: int = setting(
         default=RECIPIENTS_LIMIT,
@@ -89,6 +94,8 @@ class SendGridSettings(Settings):
                 yield Fault(name, "belongs to `method: smtp`", "write `base_url`, or leave it out")
         if self.tls != "starttls":
             yield Fault("tls", "belongs to `method: smtp`", "leave it out: the API is always HTTPS")
+        if self.data_timeout != DATA_SECONDS:
+            yield Fault("data_timeout", "belongs to `method: smtp`", "leave it out, or write `timeout`")
         parts = urlsplit(self.url)
         plain = parts.scheme == "http" and is_loopback(self.url)
         if not (parts.scheme == "https" or plain) or not parts.hostname or parts.query or parts.username:
@@ -133,7 +140,12 @@ def _build(name: str, settings: Settings, host: Host) -> Upstream:
     way = SmtpWay(
         settings.server, settings.port or _PORTS[settings.tls], settings.tls, PasswordLogin(USER, settings.api_key)
     )
-    limits = SmtpLimits(timeout=settings.timeout, connections=settings.connections, recipients=settings.recipients)
+    limits = SmtpLimits(
+        timeout=settings.timeout,
+        data_timeout=settings.data_timeout,
+        connections=settings.connections,
+        recipients=settings.recipients,
+    )
     return SendGridSmtp(SmtpUpstream(name, host, way, limits, SENDGRID_REPLIES), settings.tracking)
 
 

@@ -17,7 +17,7 @@ from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.microsoft import MAILBOX_VOLUME, SPF_INCLUDE, TENANT_SELECTORS, is_microsoft
 from upstreams.smtp_login import PasswordLogin
-from upstreams.smtp_pool import Shelf, SmtpLimits, SmtpPool
+from upstreams.smtp_pool import DATA_SECONDS, Shelf, SmtpLimits, SmtpPool
 from upstreams.smtp_rehearsal import rehearse_on
 from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
 from upstreams.smtp_session import Opener, SmtpWay
@@ -131,7 +131,7 @@ class SmtpCommon(Settings):
         default=Duration(60), doc="How long the server may take to connect or to answer a command.", minimum=0.05
     )
     data_timeout: Duration = setting(
-        default=Duration(600),
+        default=Duration(DATA_SECONDS),
         doc="How long it may take to answer after the whole mail; a shorter time makes doubles.",
         minimum=0.05,
     )

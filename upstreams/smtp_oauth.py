@@ -24,7 +24,7 @@ from upstreams.microsoft import mailbox_traits
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import scrubbed
 from upstreams.smtp_oauth_replies import SMTP_OAUTH_REPLIES, refuses_token
-from upstreams.smtp_pool import SmtpLimits
+from upstreams.smtp_pool import DATA_SECONDS, SmtpLimits
 from upstreams.smtp_session import SmtpWay
 from upstreams.traits import Traits
 
@@ -50,6 +50,11 @@ class SmtpOauthSettings(EntraApp):
     )
     timeout: Duration = setting(
         default=Duration(60), doc="How long Microsoft may take to connect or to answer.", minimum=0.05
+    )
+    data_timeout: Duration = setting(
+        default=Duration(DATA_SECONDS),
+        doc="How long it may take to answer after the whole mail; a shorter time makes doubles.",
+        minimum=0.05,
     )
     connections: int = setting(
         default=3, doc="Most connections at one time; Microsoft takes 3 for each mailbox.", minimum=1
@@ -119,7 +124,12 @@ class SmtpOauth(SmtpUpstream):
     def __init__(
         self, name: str, settings: SmtpOauthSettings, host: Host, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        limits = SmtpLimits(timeout=settings.timeout, connections=settings.connections, recipients=settings.recipients)
+        limits = SmtpLimits(
+            timeout=settings.timeout,
+            data_timeout=settings.data_timeout,
+            connections=settings.connections,
+            recipients=settings.recipients,
+        )
         self._bare = SmtpWay(settings.host, settings.port, "starttls")
         super().__init__(name, host, self._bare, limits, SMTP_OAUTH_REPLIES)
         self.connects_to = f"{self.connects_to} and {place_of(settings.authority)}"

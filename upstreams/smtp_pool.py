@@ -17,6 +17,9 @@ from upstreams.smtp_wire import Wire
 
 _LEAVE_SECONDS: Final = 2.0
 
+DATA_SECONDS: Final = 600.0
+"""How long a server may take to answer after the whole mail (RFC 5321 4.5.3.2.6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class SmtpLimits:
@@ -27,7 +30,7 @@ class SmtpLimits:
     """
 
     timeout: float = 60.0
-    data_timeout: float = 600.0
+    data_timeout: float = DATA_SECONDS
     connections: int = 5
     age: float = 300.0
     idle: float = 30.0

@@ -10,7 +10,6 @@ from tests.conformance.case import Documented, Place, Step, Trouble
 from tests.fakes.smtp import CUT, STALL, Cut, FakeSmtp, Stall
 from upstreams.base import Upstream
 
-LIMITED = "the time-out of the reply to the final dot is ten minutes, and no setting of this kind"
 PASSWORD = "s3cret-Pa55.of-acme"
 
 
@@ -62,13 +61,13 @@ def login_secrets(secret: str, login: str) -> tuple[str, ...]:
     return secret, b64encode(secret.encode()).decode(), b64encode(login.encode()).decode()
 
 
-def smtp_steps(*, login: bool = True, limited: bool = False) -> tuple[Step, ...]:
-    """In order. Before the final dot nothing can have been taken; `limited`: its time-out cannot be set."""
+def smtp_steps(*, login: bool = True) -> tuple[Step, ...]:
+    """In order. Before the final dot nothing can have been taken."""
     early = ("CONNECT", "EHLO", "STARTTLS", *(("AUTH",) if login else ()), "MAIL", "RCPT", "DATA")
     return (
         *(Step(name, Word.RETRY, Word.RETRY) for name in early),
         Step("CONTENT", Word.RETRY, Word.RETRY, large=True),
-        Step(".", None if limited else Word.UNKNOWN, Word.UNKNOWN, why=LIMITED if limited else ""),
+        Step(".", Word.UNKNOWN, Word.UNKNOWN),
     )
 
 

@@ -54,16 +54,13 @@ class Place:
 # ---- what must come of what
 
 
-def smtp_words(*, login: bool, limited: bool) -> Words:
-    """`limited`: the wait for the last reply is ten minutes, and cannot be set."""
+def smtp_words(*, login: bool) -> Words:
     words: Words = {("CONNECT", Fault.REFUSE): Word.RETRY}
     steps = [step for step in SmtpProxy.steps if login or step != "AUTH"]
     for step in steps:
         doubt = Word.UNKNOWN if step == "." else Word.RETRY
-        silent = (Fault.STALL, Fault.TRICKLE)
         for fault in (Fault.RESET, Fault.STALL, Fault.TRICKLE, Fault.GARBAGE, Fault.HUGE):
-            if not (limited and step == "." and fault in silent):
-                words[step, fault] = doubt
+            words[step, fault] = doubt
         words[step, Fault.SPLIT] = Word.SENT
         words[step, Fault.SAY_421] = Word.RETRY
     words[".", Fault.THEN_RESET] = Word.SENT
@@ -120,7 +117,7 @@ async def smtp(authority: Authority, *, pipelining: bool = True) -> AsyncIterato
                 f"timeout: {TIMEOUT}, data_timeout: {TIMEOUT}"
             )
 
-        yield Place(upstream, server.port, _mailed(server), smtp_words(login=True, limited=False), SmtpProxy)
+        yield Place(upstream, server.port, _mailed(server), smtp_words(login=True), SmtpProxy)
 
 
 @asynccontextmanager
@@ -130,7 +127,7 @@ async def connector(authority: Authority) -> AsyncIterator[Place]:
         def upstream(port: int) -> str:
             return f"type: connector, host: localhost, port: {port}, timeout: {TIMEOUT}, data_timeout: {TIMEOUT}"
 
-        yield Place(upstream, server.port, _mailed(server), smtp_words(login=False, limited=False), SmtpProxy)
+        yield Place(upstream, server.port, _mailed(server), smtp_words(login=False), SmtpProxy)
 
 
 @asynccontextmanager
@@ -139,9 +136,12 @@ async def sendgrid_smtp(authority: Authority) -> AsyncIterator[Place]:
     async with FakeSmtp(starttls=authority.server_context(), users=users) as server:
 
         def upstream(port: int) -> str:
-            return f"type: sendgrid, host: localhost, port: {port}, api_key: 'env:SENDGRID_KEY', timeout: {TIMEOUT}"
+            return (
+                f"type: sendgrid, host: localhost, port: {port}, api_key: 'env:SENDGRID_KEY', "
+                f"timeout: {TIMEOUT}, data_timeout: {TIMEOUT}"
+            )
 
-        yield Place(upstream, server.port, _mailed(server), smtp_words(login=True, limited=True), SmtpProxy)
+        yield Place(upstream, server.port, _mailed(server), smtp_words(login=True), SmtpProxy)
 
 
 @asynccontextmanager
@@ -155,9 +155,12 @@ async def smtp_oauth(authority: Authority) -> AsyncIterator[Place]:
         await stack.enter_async_context(server)
 
         def upstream(port: int, authority_port: int = entra.server.port) -> str:
-            return f"type: smtp_oauth, host: localhost, port: {port}, timeout: {TIMEOUT}, {_app(entra, authority_port)}"
+            return (
+                f"type: smtp_oauth, host: localhost, port: {port}, timeout: {TIMEOUT}, data_timeout: {TIMEOUT}, "
+                f"{_app(entra, authority_port)}"
+            )
 
-        words = smtp_words(login=True, limited=True)
+        words = smtp_words(login=True)
         words["AUTH", Fault.ECHO] = Word.SENT  # a token that is refused is fetched anew, once
         yield Place(
             upstream, server.port, _mailed(server), words, SmtpProxy,

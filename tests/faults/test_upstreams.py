@@ -26,8 +26,8 @@ from tests.faults.proxy import HUGE, Fault, FaultProxy, HttpProxy
 from tests.faults.street import KINDS, SECRETS, SENDER, Place, Words, certificates, token_words
 
 EXTRA = "delivery: {retry: [1s], fallback_after: 1s}\nstatus: {address: '127.0.0.1:0', token: 'env:STATUS_TOKEN'}\n"
-TWICE = ("smtp",)
-"""Kinds that go through all of it a second time, to see whether memory grows."""
+TWICE = ("smtp", "smtp_oauth", "graph", "mailgun")
+"""Kinds that go through all of it a second time, to see whether memory grows: each way of speaking and logging in."""
 
 
 @dataclass(frozen=True, slots=True)

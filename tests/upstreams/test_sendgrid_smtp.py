@@ -122,6 +122,8 @@ def settings(**given: object) -> SendGridSettings:
         ({"method": "api", "base_url": "api.sendgrid.com"}, ["base_url"]),
         ({"method": "api", "host": "smtp.sendgrid.net", "port": 587, "tls": "implicit"}, ["host", "port", "tls"]),
         ({"base_url": "https://api.sendgrid.com"}, ["base_url"]),
+        ({"method": "api", "data_timeout": 60.0}, ["data_timeout"]),
+        ({"data_timeout": 60.0}, []),
         ({"tls": "none"}, ["tls"]),
         ({"tls": "none", "host": "127.0.0.1"}, []),
     ],

@@ -25,7 +25,9 @@ SECRET = Secret("env:KEY", KEY)
 async def smtp(setting: Setting) -> AsyncIterator[Place]:
     async with FakeSmtp(starttls=setting.authority.server_context(), users={"apikey": KEY}) as server:
         timeout = Duration(setting.timeout)
-        settings = SendGridSettings(api_key=SECRET, host="localhost", port=server.port, timeout=timeout)
+        settings = SendGridSettings(
+            api_key=SECRET, host="localhost", port=server.port, timeout=timeout, data_timeout=timeout
+        )
         upstream = KIND.build("our-sendgrid", settings, Host("relay.example"))
         try:
             yield SmtpPlace(server, upstream, "apikey", KEY)
@@ -156,7 +158,7 @@ CASES = (
         open=smtp,
         limit=1000,
         replies=SMTP_REPLIES,
-        steps=smtp_steps(limited=True),
+        steps=smtp_steps(),
         echoes={"AUTH": quoted_at_login},
     ),
     Case(

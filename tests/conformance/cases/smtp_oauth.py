@@ -30,7 +30,9 @@ class OauthPlace(AfterEntra, SmtpPlace):
 
 @asynccontextmanager
 async def place(setting: Setting) -> AsyncIterator[Place]:
-    async with kit.opened(setting.authority, timeout=Duration(setting.timeout)) as made:
+    async with kit.opened(
+        setting.authority, timeout=Duration(setting.timeout), data_timeout=Duration(setting.timeout)
+    ) as made:
         made.mailboxes.add(SENDER)
         yield OauthPlace(made)
 
@@ -195,7 +197,7 @@ CASES = (
         open=place,
         limit=500,
         replies=TOKEN_REPLIES + REPLIES,
-        steps=(TOKEN_STEP, *smtp_steps(limited=True)),
+        steps=(TOKEN_STEP, *smtp_steps()),
         echoes={"token": quoted_by_entra, "AUTH": quoted_at_login},
     ),
 )
