@@ -121,10 +121,13 @@ def canonical_field(name: str, value: bytes) -> bytes:
 
 def _select(present: tuple[Field, ...]) -> tuple[list[bytes], bytes]:
     """The names for h= and the canonical fields behind them. Of several of one name the last comes first (5.4.2)."""
+    by_name: dict[str, list[Field]] = {}
+    for field in present:
+        by_name.setdefault(field.name.lower(), []).append(field)
     names: list[bytes] = []
     signed: list[bytes] = []
     for wanted in SIGNED_FIELDS:
-        for field in reversed([field for field in present if field.name.lower() == wanted]):
+        for field in reversed(by_name.get(wanted, ())):
             names.append(wanted.encode("ascii"))
             signed.append(canonical_field(field.name, field.value))
     # Once more than it occurs: a From added on the way breaks the signature (RFC 6376 8.15).
