@@ -81,6 +81,38 @@ def test_a_hold_is_told_by_every_way_and_never_by_the_broken_one(authority: Auth
     asyncio.run(journey())
 
 
+def test_two_relays_on_one_database_tell_their_common_trouble_once(
+    authority: Authority, tmp_path: Path, database: str
+) -> None:
+    async def journey() -> None:
+        async with Hook() as hook, FakeSmtp(starttls=authority.server_context(), users={"acme": "new"}) as broken:
+            routes = (
+                f"upstreams:\n  acme: {{type: smtp, host: localhost, port: {broken.port}, username: acme, password: x, "
+                "expires: 2020-01-02}\nroutes:\n  - {from: acme.nl, via: acme}\n"
+            )
+            extra = 'doctor: {every: 0s}\nalerts: {webhook: "env:HOOK"}\n'
+            environment = {"HOOK": f"http://127.0.0.1:{hook.port}/x"}
+            one, other = (
+                RelayProcess(tmp_path / name, routes, url=database, extra=extra, environment=environment)
+                for name in ("one", "other")
+            )
+            async with one, other:
+                for relay in (one, other):
+                    content = mails.plain("info@acme.nl", "jan@example.nl")
+                    assert (await clients.smtplib(relay.port, "info@acme.nl", ["jan@example.nl"], content)).code == 0
+                async with asyncio.timeout(30):
+                    while {"held", "expiry_near"} - {str(post["event"]) for post in hook.posts}:
+                        await asyncio.sleep(0.05)
+                for relay in (one, other):
+                    relay.write_routes("routes: [")
+                    await relay.reload()
+                    await relay.event("alert_sent", by="webhook", alert=str(hook_text(relay)))
+                told = sorted(str(post["event"]) for post in hook.posts)
+                assert told == ["expiry_near", "held", "reload_refused", "reload_refused"], "their own is told by each"
+
+    asyncio.run(journey())
+
+
 def hook_text(relay: RelayProcess) -> str:
     (refused,) = [event for event in relay.events if event["event"] == "reload_refused"]
     return f"New rules were refused: {' '.join(str(refused['why']).split())}"
