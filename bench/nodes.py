@@ -280,8 +280,8 @@ def run(counts: Sequence[int], mails: int, size: int, whole: bool) -> None:
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION pg_stat_statements")
         total = in_the_database(server, counts, mails, size, whole)
+        statements(server)
         if not whole:
-            statements(server)
             sizes(server, total)
     finally:
         server.remove()
