@@ -97,19 +97,19 @@ class Holds:
         return watch.next_at if watch else None
 
     def _watch(self, way: Way, failures: int) -> Watch:
-        ready, failed = partial(self.release, way, "a probe succeeded"), partial(self._probe_failed, way)
+        ready, failed = partial(self.release, way, "a probe succeeded", works=True), partial(self._probe_failed, way)
         ask, names = partial(self._ask_way, way), {"route": way.route, "upstream": way.name}
         watch = Watch(ask, is_ready, self._clock, ready, failures, PROBE_WAITS, failed, **names)
         self._watches[way] = watch
         return watch
 
-    def _probe_failed(self, way: Way, outcome: Outcome) -> None:
+    def _probe_failed(self, way: Way, _outcome: Outcome) -> None:
         watch = self._watches.get(way)
         if self.together is not None and watch is not None:
-            self.together.probed(way, watch.failures + 1, watch.next_at, unreached(outcome))
+            self.together.probed(way, watch.failures + 1, watch.next_at)
 
-    def release(self, way: Way, why: str) -> None:
-        """Open a way on hold, for one mail at a time until one is delivered."""
+    def release(self, way: Way, why: str, *, works: bool = False) -> None:
+        """Open a way on hold, for one mail at a time until one is delivered. `works`: a probe has shown it."""
         watch = self._watches.pop(way, None)
         self._probed_elsewhere.pop(way, None)
         if way.held is None:
@@ -121,7 +121,7 @@ class Holds:
         tell_released(way, way.held.since, now, why)
         way.release(now)
         if self.together is not None:
-            self.together.opened(way)
+            self.together.opened(way, works)
         self._released(way)
 
     def all(self) -> tuple[HeldWay, ...]:

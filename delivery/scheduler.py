@@ -114,8 +114,6 @@ class Scheduler:
         dispatch = self._dispatch
         dispatch.drain()
         self._shares.stop()
-        if self._together is not None:
-            await self._together.stop()
         for way in [way for lane in dispatch.lanes.values() for way in lane.ways]:
             way.gone = True
         for gate in (*self._gates.values(), *self._leaving):
@@ -125,6 +123,8 @@ class Scheduler:
         for task in tuple(dispatch.sending):
             task.cancel()
         await asyncio.gather(*dispatch.sending, *dispatch.asking, return_exceptions=True)
+        if self._together is not None:
+            await self._together.stop()
         for gate in (*self._gates.values(), *self._leaving):
             await self._close(gate)
 

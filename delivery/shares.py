@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Task
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Final
 
 from delivery.clock import Clock, Timer
@@ -44,6 +45,7 @@ class Share:
         "_turn_until",
         "busy",
         "held",
+        "lasts_until",
         "on_held",
         "size",
     )
@@ -59,6 +61,8 @@ class Share:
         self.size = size
         self.on_held: Callable[[int], None] = _nobody
         """Called with `held` when it changes."""
+        self.lasts_until = inf
+        """When slots that were lent for a time are others' again."""
         self.busy = self.held = self._most = 0
         self._clock = clock
         self._ask = ask
@@ -76,6 +80,8 @@ class Share:
     def lets(self) -> bool:
         """Whether one more send may start now; where not, slots are asked for."""
         self._yield()
+        if self._clock.now() >= self.lasts_until:
+            self.release()
         if self.busy < self.held:
             self._most = max(self._most, self.busy + 1)
             return True

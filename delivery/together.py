@@ -12,6 +12,7 @@ from asyncio import Task
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Final, Protocol
 from uuid import uuid4
 
@@ -24,10 +25,12 @@ from delivery.shares import Share, Shares
 from delivery.silence import Silence
 from delivery.ways import Hold, Way
 from routing.events import emit
-from spool.cluster import Closed, ClosedNow, Cluster, News, WayKey, trial_of
+from spool.cluster import TRIAL_LASTS, Closed, ClosedNow, Cluster, News, WayKey, trial_of
 from spool.contract import Leased, SpoolFull, SpoolUnavailable
 
 _log = logging.getLogger("delivery.together")
+_LAST_WORDS: Final = 2.0
+"""Seconds at a stop for what other relays should know."""
 _AWAY: Final = (SpoolFull, SpoolUnavailable)
 
 
@@ -65,7 +68,11 @@ class Together:
         self._asking: set[Way] = set()
         """Ways of which an answer is under way that is newer than the next news."""
         self._left_to_others: set[Way] = set()
-        self._to_open: set[WayKey] = set()
+        self._had_turn: set[Way] = set()
+        """Ways whose last probe was this relay's: the next is another's, where there is one."""
+        self._contradicted: dict[Way, float] = {}
+        """Ways on hold that worked for another relay, and when (unix seconds)."""
+        self._to_open: dict[WayKey, bool] = {}
         self._news = News()
         self._tasks: set[Task[None]] = set()
         cluster.listen(self)
@@ -75,8 +82,8 @@ class Together:
     def news(self, news: News) -> None:
         """See `Ears.news`."""
         self._news = news
-        for key in self._to_open:
-            self._spawn(self._open(key))
+        for key, works in self._to_open.items():
+            self._spawn(self._open(key, works=works))
         by_way: dict[tuple[str, str], list[ClosedNow]] = {}
         for row in news.closed:
             by_way.setdefault((row.closed.key.route, row.closed.key.upstream), []).append(row)
@@ -96,6 +103,11 @@ class Together:
     def freed(self, limit: str) -> None:
         """See `Ears.freed`."""
         self._shares.freed(limit)
+
+    def works(self, key: WayKey) -> None:
+        """See `Ears.works`."""
+        now = self._clock.now()
+        self._contradicted |= {way: now for way, known in self._keys.items() if known == key}
 
     def reborn(self) -> None:
         """See `Ears.reborn`. What it holds is said again at the next news."""
@@ -122,25 +134,30 @@ class Together:
         self._asking.add(way)
         self._spawn(self._close(way, mail))
 
-    def opened(self, way: Way) -> None:
-        """A way is open again: by a probe of this relay, or by its people."""
+    def opened(self, way: Way, works: bool) -> None:
+        """A way is open again: by a probe of this relay (`works`), or by its people."""
         row = self._known.pop(way, None)
         if row is not None:
-            self._to_open.add(row.closed.key)
-            self._spawn(self._open(row.closed.key))
+            self._to_open[row.closed.key] = works
+            self._spawn(self._open(row.closed.key, works=works))
+        if self._is_alone(way):
+            del self._keys[way]
 
-    def probed(self, way: Way, failures: int, next_probe: float, away: bool) -> None:
-        """A probe failed. Where nobody was reached (`away`), another relay may have more luck."""
+    def probed(self, way: Way, failures: int, next_probe: float) -> None:
+        """A probe failed. The next is another relay's: what is wrong may be this one's address or network."""
         row = self._known.get(way)
         if row is not None:
             self._cluster.probed(row.closed.key, failures, next_probe)
-            if away:
+            if not row.closed.alone:
+                self._had_turn.add(way)
                 self._cluster.leave(row.closed.key)
 
     def forget(self, way: Way) -> None:
         """New rules took a way away."""
         row, key = self._known.pop(way, None), self._keys.pop(way, None)
-        self._left_to_others.discard(way)
+        self._contradicted.pop(way, None)
+        for ways in (self._left_to_others, self._had_turn):
+            ways.discard(way)
         if row is not None and row.mine and key is not None:
             self._cluster.leave(key)
 
@@ -157,7 +174,9 @@ class Together:
         self._silence.reached(way)
 
     async def stop(self) -> None:
-        """Ask nothing more."""
+        """Say what there is to say, and ask nothing more."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
         for task in (*self._tasks, *self._silence.tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._silence.tasks, return_exceptions=True)
@@ -220,11 +239,13 @@ class Together:
             self._holds.leave_probing(way, row.closed.failures, row.closed.next_probe)
         if not row.nobody:
             self._left_to_others.discard(way)
-        elif way.endpoint.since is None or way in self._left_to_others:
+            if not row.mine:
+                self._had_turn.discard(way)
+        elif way in self._left_to_others or (way.endpoint.since is None and way not in self._had_turn):
             self._asking.add(way)
             self._spawn(self._adopt(way, row))
         else:
-            self._left_to_others.add(way)  # those first that can reach it; the next news find it with nobody still
+            self._left_to_others.add(way)  # the others first; the news after these may find it with nobody still
 
     async def _adopt(self, way: Way, row: ClosedNow) -> None:
         key = row.closed.key
@@ -235,7 +256,9 @@ class Together:
         finally:
             self._asking.discard(way)
         if adopted and way.held is not None and not way.gone:
-            emit(_log, "probes_taken_over", route=way.route, upstream=way.name, why="the relay that made them is gone")
+            if way not in self._had_turn:
+                emit(_log, "probes_taken_over", route=way.route, upstream=way.name)
+            self._had_turn.discard(way)
             self._follow(way, replace(row, mine=True, nobody=False))
 
     async def _close(self, way: Way, mail: Leased) -> None:
@@ -252,7 +275,7 @@ class Together:
             way.proved()
         if held is None or way.held is not held or way.gone:
             if row is not None and row.mine:
-                await self._open(row.closed.key)  # new rules or people were faster
+                await self._open(row.closed.key, works=False)  # new rules or people were faster
             return
         if row is None or row.mine:
             self._holds.hold(way, mail)
@@ -277,22 +300,28 @@ class Together:
 
     async def _tell(self, way: Way, held: Hold) -> ClosedNow:
         key = await self._key(way)
+        works_elsewhere = self._clock.now() - self._contradicted.pop(way, -inf) < PROBE_WAITS[-1]
+        if works_elsewhere and way.failures > 1:  # and nothing was sent here since
+            key = self._keys[way] = replace(key, settings=self._alone)
         next_probe = self._holds.next_probe(way)
         if next_probe is None:
             next_probe = self._clock.now() + probe_wait(way.failures - 1, held.outcome.wait, PROBE_WAITS)
-        alone = not self._has_login(way)
+        alone = self._is_alone(way)
         return await self._cluster.close(Closed(key, held.since, held.outcome, way.failures, next_probe, alone))
 
-    async def _open(self, key: WayKey) -> None:
+    async def _open(self, key: WayKey, *, works: bool) -> None:
         try:
-            await self._cluster.open(key)
+            await self._cluster.open(key, works=works)
         except _AWAY:
             return  # with the next news
-        self._to_open.discard(key)
+        self._to_open.pop(key, None)
 
     async def _attempt(self, way: Way, limit: str, _wanted: int) -> int:
         """Ask to be the one who tries a way. Whoever tried it before may have found out enough."""
+        started = self._clock.now()
         mine, rows = await self._cluster.attempt(way.route, way.name)
+        if way.proof is not None:
+            way.proof.lasts_until = started + TRIAL_LASTS
         if rows and not way.gone:
             key = await self._key(way)
             row = next((row for row in rows if row.closed.key == key and key not in self._to_open), None)
@@ -321,6 +350,10 @@ class Together:
     def _has_login(self, way: Way) -> bool:
         rule = self._rooms.plan.rules.get(way.name)
         return rule is not None and has_secret(rule.settings)
+
+    def _is_alone(self, way: Way) -> bool:
+        key = self._keys.get(way)
+        return key is not None and key.settings == self._alone
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -89,6 +89,9 @@ class Ears(Protocol):
     def freed(self, limit: str) -> None:
         """There may be a slot of `limit` now."""
 
+    def works(self, key: WayKey) -> None:
+        """Another relay's probe of a way on hold succeeded. May be missed."""
+
     def reborn(self) -> None:
         """The others took this relay for dead: all that it had is theirs."""
 
@@ -125,8 +128,8 @@ class Cluster(ABC):
         """Put a way on hold for all relays; this one probes it. What counts, which may be what another found before."""
 
     @abstractmethod
-    async def open(self, key: WayKey) -> None:
-        """Its hold is over for all relays."""
+    async def open(self, key: WayKey, *, works: bool) -> None:
+        """Its hold is over for all relays. `works`: a probe of this relay's succeeded."""
 
     @abstractmethod
     async def open_route(self, route: str) -> tuple[Closed, ...]:

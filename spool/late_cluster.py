@@ -50,8 +50,8 @@ class LateCluster(Cluster):
     async def close(self, closed: Closed) -> ClosedNow:
         return await self._cluster.close(closed)
 
-    async def open(self, key: WayKey) -> None:
-        await self._cluster.open(key)
+    async def open(self, key: WayKey, *, works: bool) -> None:
+        await self._cluster.open(key, works=works)
 
     async def open_route(self, route: str) -> tuple[Closed, ...]:
         return await self._cluster.open_route(route)

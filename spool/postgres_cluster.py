@@ -6,8 +6,10 @@ database is away is written with the next sign of life, or is void by then.
 
 from __future__ import annotations
 
+import json
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ TROUBLES: Final = "troubles"
 """The word by which nodes tell that `News` has changed."""
 _WANTED: Final = "wanted "
 _FREED: Final = "freed "
+_WORKS: Final = "works "
 
 
 class PostgresCluster(Cluster):
@@ -71,8 +74,12 @@ class PostgresCluster(Cluster):
         found: ClosedNow = await self._ask(_told(partial(troubles.close, closed=closed)))
         return found
 
-    async def open(self, key: WayKey) -> None:
-        await self._ask(_told(lambda connection, _: troubles.open_way(connection, key)))
+    async def open(self, key: WayKey, *, works: bool) -> None:
+        def question(connection: Connection, node: int) -> None:
+            tell(connection, node, [f"{_WORKS}{json.dumps(asdict(key))}"] if works else [])
+            troubles.open_way(connection, key)
+
+        await self._ask(_told(question))
 
     async def open_route(self, route: str) -> tuple[Closed, ...]:
         ended: tuple[Closed, ...] = await self._ask(_told(lambda connection, _: troubles.open_route(connection, route)))
@@ -125,6 +132,8 @@ class PostgresCluster(Cluster):
                 self._ears.wanted(limit, int(part))  # type: ignore[union-attr]
             elif word.startswith(_FREED):
                 self._ears.freed(word.removeprefix(_FREED))  # type: ignore[union-attr]
+            elif word.startswith(_WORKS):
+                self._ears.works(WayKey(**json.loads(word.removeprefix(_WORKS))))  # type: ignore[union-attr]
 
     # ---- inside ------------------------------------------------------------------------------------------------
 

@@ -130,6 +130,7 @@ def _attention(snapshot: Snapshot, reader: Reader) -> Values:
         {
             "route": one.way.route,
             "upstream": one.way.upstream,
+            "only": one.way.only,
             "since": age_text(now - one.way.since),
             "next": age_text(one.way.next_probe - now),
             "lines": one.way.reply.splitlines(),
@@ -152,7 +153,7 @@ def _queue(view: SpoolView, snapshot: Snapshot) -> Values:
     found: Forecast = forecast(meters, plan.routes, loads, snapshot.now)
     ahead = {queue.route: queue for queue in found.queues}
     held = {hold.subject for hold in snapshot.holds if hold.scope is Scope.ROUTE}
-    held |= {one.way.route for one in snapshot.closed}
+    held |= {one.way.route for one in snapshot.closed if not one.way.only}
     names = sorted({*backlog, *snapshot.in_flight}, key=lambda name: backlog[name].oldest if name in backlog else 0.0)
     routes = [
         {

@@ -88,6 +88,7 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "for {time}": "sinds {time}",
         "next try in {time}": "volgende poging over {time}",
         "Its mail is kept, and nothing is lost.": "De mail blijft bewaard, er gaat niets verloren.",
+        "On {node} alone": "Alleen op {node}",
         "What to do": "Wat te doen",
         "They said": "Zij zeiden",
         "Nobody answers at {upstream}": "Niemand antwoordt bij {upstream}",

@@ -16,6 +16,7 @@ from spool.contract import Arrival
 from spool.postgres import PostgresSpool
 from tests.delivery.room import CONTENT, Scripted, kinds, route, rules, until
 from tests.fakes import postgres
+from tests.spool.test_postgres_nodes import sql
 from upstreams.base import Host
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
@@ -106,6 +107,30 @@ def test_mail_in_a_row_asks_nothing(database):
                 await put(one)
             await until(lambda: provider.mails == 20, "all mail")
             assert sorted(asked) == [("route acme.nl", 2, 2), ("upstream one", 3, 3)]
+
+    asyncio.run(test())
+
+
+def test_what_a_relay_had_under_way_when_it_was_taken_for_dead_counts_when_it_is_back(database):
+    async def test():
+        provider = Provider()
+        upstreams = [Slow(provider, 0.0, concurrency=2) for _ in range(2)]
+        for upstream in upstreams:
+            upstream.opened.clear()
+        async with relays(database, 2, upstreams, route("acme.nl", via="one")) as ((one, first), (other, _)):
+            for way in first.ways():
+                way.proven = True
+            await put(one)
+            await until(lambda: any(upstream.under_way for upstream in upstreams), "a send that hangs")
+            busy = one if upstreams[0].under_way else other
+            before = busy._identity.node
+            sql(database, "DELETE FROM node WHERE id = %s", before)  # as the others do it
+            await until(lambda: busy._identity.node != before, "it is somebody new")
+            held = "SELECT coalesce(sum(held), 0)::int FROM slots WHERE name = 'upstream one' AND node = %s"
+            await until(lambda: sql(database, held, busy._identity.node)[0][0] >= 1, "its send counts again")
+            for upstream in upstreams:
+                upstream.opened.set()
+            await until(lambda: provider.now == 0, "the end")
 
     asyncio.run(test())
 

@@ -118,7 +118,7 @@ def test_a_wrong_password_is_one_failed_login_and_one_story_for_all_relays(datab
             assert sum(r.probes) == 1
             await r.advance(300)
             assert sum(r.probes) == 2, "by one of them, at the timetable of one"
-            assert sorted(r.probes) == [0, 0, 2]
+            assert sorted(r.probes) == [0, 1, 1], "in turns: what is wrong may be one relay's address"
             seen = {(way.reply, way.next_probe) for relay in r.all for way in relay.scheduler.held()}
             assert len(seen) == 1, "all show the same reply, and the same next probe"
             assert r.mails == 1
@@ -157,11 +157,19 @@ def test_another_relay_probes_when_the_one_that_did_is_gone(database, caplog):
             await r.advance(62)
             prober = next(relay for relay in r.all if relay.upstream.probes)
             other = next(relay for relay in r.all if relay is not prober)
+            await r.settle()
+            await r.advance(302)
+            assert r.probes == [1, 1], "the other one has the turn"
+            await r.settle()
             await fall_silent(prober.spool)
-            await until(lambda: events(caplog, "probes_taken_over") != [], "another takes over")
+            taken = len(events(caplog, "probes_taken_over"))
+            await until(lambda: sql(database, "SELECT count(*) FROM node") == [(1,)], "its death is noticed")
             await prober.scheduler.stop(0.0)
-            await r.clock.advance(300)
-            await until(lambda: len(other.upstream.probes) == 1, "its probe")
+            for _ in range(8):
+                await r.settle()
+            assert len(events(caplog, "probes_taken_over")) >= taken
+            await r.clock.advance(910)
+            await until(lambda: len(other.upstream.probes) == 2, "the probe that was the dead one's turn")
             assert r.mails == 1
 
     asyncio.run(scenario())
@@ -185,6 +193,39 @@ def test_a_relay_with_the_corrected_password_is_not_kept_shut(database):
             assert not [way for way in r.all[1].scheduler.held() if way.route not in ("acme.nl",)]
             seen = sql(database, "SELECT count(*) FROM closed_way")
             assert seen in ([(0,)], [(1,)])
+
+    asyncio.run(scenario())
+
+
+def test_a_login_that_one_relay_alone_cannot_make_keeps_the_others_for_one_probe(database):
+    """As where a customer lets only some of our addresses log in."""
+
+    async def scenario():
+        barred, welcome = wrong(2)
+        async with relays(database, barred, welcome) as r:
+            await r.all[1].scheduler.stop(0.0)  # so that it is the barred one that tries first
+            welcome.closed = 0
+            await r.all[0].put()
+            await until(lambda: len(barred.mails) == 1, "its failure")
+            plan = build_plan(with_password(Secret("env:PASSWORD", "geheim")), kinds(welcome), HOST, None)
+            r.all[1].scheduler = Scheduler(r.all[1].spool, plan, Delivery(), r.clock, Random(7))
+            welcome.answers, welcome.probe_answer = [SENT], SENT
+            await r.all[1].scheduler.start()
+            await r.settle()
+            for _ in range(4):
+                await r.all[1].put()
+            await r.advance(10)
+            assert (len(barred.mails), len(welcome.mails)) == (1, 0)
+            await r.advance(400)
+            await r.all[0].put()
+            for _ in range(10):
+                await r.all[1].put()
+                await r.advance(2)
+            assert len(welcome.mails) >= 10
+            assert len(barred.mails) <= 2
+            rows = sql(database, "SELECT alone IS NOT NULL FROM closed_way")
+            assert rows in ([], [(True,)]), "what is so for one is no hold for all any more"
+            await r.all[1].scheduler.stop(0.0)
 
     asyncio.run(scenario())
 

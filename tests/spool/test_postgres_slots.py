@@ -133,6 +133,9 @@ class Ears:
     def freed(self, limit):
         self.told.append(("freed", limit))
 
+    def works(self, key):
+        self.told.append(("works", key))
+
     def reborn(self):
         self.told.append(("reborn",))
 
