@@ -15,6 +15,10 @@ Parsed = tuple[str | None, str | None]
 _ATEXT: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _PLAIN: Final = re.compile(rf"(<)?({_ATEXT}(?:\.{_ATEXT})*@{_LABEL}(?:\.{_LABEL})*)(?(1)>)(?: +([ -~]*))?")
+PLAIN_COMMAND: Final = re.compile(
+    rf"(?i:(MAIL FROM)|RCPT TO): *<({_ATEXT}(?:\.{_ATEXT})*@{_LABEL}(?:\.{_LABEL})*)>\r?\n".encode()
+)
+"""A whole command line with a plain address in brackets and nothing behind it. The first group is there for MAIL."""
 _NULL: Final = re.compile(r"<>(?: +([ -~]*))?")
 _NAMED: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<>@]*)(<.*)')
 _TOLERATED: Final = frozenset({"RET", "ENVID", "AUTH", "NOTIFY", "ORCPT"})

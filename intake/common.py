@@ -6,8 +6,6 @@ Must never let more clients in than `limits.connections`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -61,14 +59,13 @@ class Common:
             return f"421 4.3.2 {self.hostname} has too many connections; try again later"
         return None
 
-    @contextmanager
-    def counted(self, dialogue: Speaker) -> Iterator[None]:
-        """Open for as long as its task runs, which may be longer than its connection."""
+    def enter(self, dialogue: Speaker) -> None:
+        """It is open for as long as its task runs, which may be longer than its connection: until `exit`."""
         self.open.add(dialogue)
         self.numbers.connections += 1
         self.numbers.open += 1
-        try:
-            yield
-        finally:
-            self.open.remove(dialogue)
-            self.numbers.open -= 1
+
+    def exit(self, dialogue: Speaker) -> None:
+        """Its task ends."""
+        self.open.remove(dialogue)
+        self.numbers.open -= 1

@@ -80,6 +80,8 @@ class Connection(SMTP):
         """Who the client is, where a load balancer in front says it; set before `connection_made`."""
         self._unsaid = b""
         self._bogus = 0
+        self._over = False
+        """The client took its leave: what it says behind that is not read."""
         self._room: asyncio.Future[None] | None = None
 
     # ---- the transport
@@ -132,6 +134,12 @@ class Connection(SMTP):
             self._unsaid = b""
 
     async def _say(self, reply: str, *, now: bool = True) -> None:
+        """Send a reply, and wait while the client takes none."""
+        self._answer(reply, now=now)
+        if self._room is not None and not self._unsaid:
+            await self._room
+
+    def _answer(self, reply: str, *, now: bool) -> None:
         """Send a reply; one that need not be said `now` waits for that to a command which is here already (RFC 2920 3.2
         lets a server answer a group of commands in one write).
         """
@@ -139,10 +147,8 @@ class Connection(SMTP):
             raise ConnectionResetError("the client is gone")
         if not now and self.inbound.line_ahead:
             self._unsaid += reply.encode("ascii", "replace") + b"\r\n"
-            return
-        self._write(reply)
-        if self._room is not None:
-            await self._room
+        else:
+            self._write(reply)
 
     def _close(self) -> None:
         """Close, once all that was said is out."""
@@ -157,14 +163,24 @@ class Connection(SMTP):
     async def _converse(self) -> None:
         """Greet, then one command after the other until the client is gone."""
         await self._say(f"220 {self.hostname} {self.__ident__}")
-        while self.transport is not None:
+        while self.transport is not None and not self._over:
             line = await self.inbound.line()
             try:
-                await self._obey(line)
+                reply = self._at_once(line) if line is not None and len(line) <= COMMAND_OCTETS else None
+                if reply is None:
+                    await self._obey(line)
+                elif reply[0] != "2" or self._room is not None:
+                    await self.push(reply)
+                else:
+                    self._answer(reply, now=False)
             except ConnectionResetError:
                 raise
             except Exception as error:
                 await self.push(await self.handle_exception(error))
+
+    def _at_once(self, _line: bytes) -> str | None:
+        """The whole answer to a command that the subclass can answer without waiting; None for any other."""
+        return None
 
     async def _obey(self, line: bytes | None) -> None:
         """Do as a command line says. None is one that was too long to be kept."""

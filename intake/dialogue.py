@@ -14,7 +14,7 @@ from typing import Final
 
 from aiosmtpd.smtp import syntax
 
-from intake.addresses import Parsed, parse
+from intake.addresses import PLAIN_COMMAND, Parsed, parse
 from intake.common import Common
 from intake.connection import Connection, methods_of
 from intake.content import Content
@@ -69,8 +69,11 @@ class Dialogue(Connection):
             if refusal is not None:
                 self._turn_away(refusal)
                 return
-            with self._common.counted(self):
+            self._common.enter(self)
+            try:
                 await self._converse()
+            finally:
+                self._common.exit(self)
         except ConnectionResetError:
             pass
         finally:
@@ -225,6 +228,19 @@ class Dialogue(Connection):
         await self._say(reply)
         self._leave_when_idle()
 
+    def _at_once(self, line: bytes) -> str | None:
+        """MAIL and RCPT as nearly every client writes them, without parameters; the same as `_obey` does."""
+        found = PLAIN_COMMAND.fullmatch(line)
+        if found is None or self._leaving or (found[1] is None and self.envelope.mail_from is None):
+            return None
+        self._reset_timeout()
+        address = str(found[2], "ascii")
+        self._argument = f"<{address}>"[:300]
+        if found[1] is None:
+            return self._common.handler.add(self.envelope, address)
+        self._set_post_data_state()
+        return self._common.handler.begin(self.envelope, address)
+
     @syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:
         """A second MAIL starts over (RFC 5321 4.1.1.2: it clears the buffers); the original answers 503."""
@@ -242,8 +258,7 @@ class Dialogue(Connection):
             await self.push("501 Syntax: QUIT")
             return
         await self._say("221 2.0.0 Bye")
-        self._close()
-        raise ConnectionResetError("it took leave")
+        self._over = True
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:

@@ -11,13 +11,14 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from config.network import Network, network
 from config.relay_settings import Listen, ListenTls, PerPeer
 from intake.peers import Peers
+
+_PEERS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,20 @@ class Door:
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     plain_login: bool = False
     """A login may be said without TLS: there is none, and nothing leaves the machine."""
+    _verdicts: dict[str, bool] = field(init=False, default_factory=dict, repr=False, compare=False)
+    """By address: few clients make many connections."""
 
     def allows(self, peer: Any) -> bool:
         """Whether a client may speak at all. `peer` is the socket's peer name."""
         if not peer:
             return False
-        address = _address(str(peer[0]))
-        return any(address in found for found in self.allow)
+        allowed = self._verdicts.get(peer[0])
+        if allowed is None:
+            address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+            allowed = any(address in found for found in self.allow)
+            if len(self._verdicts) < _PEERS:
+                self._verdicts[peer[0]] = allowed
+        return allowed
 
     @property
     def guarded(self) -> bool:
@@ -48,12 +56,6 @@ class Door:
         """Whether the login is right, in the same time for every wrong one."""
         right = self.users.get(name, "")
         return hmac.compare_digest(right.encode(), password.encode()) and bool(right)
-
-
-@lru_cache(maxsize=1024)
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Few clients make many connections."""
-    return ipaddress.ip_address(text.partition("%")[0])
 
 
 def door_of(listen: Listen, *, loopback: bool) -> Door:

@@ -43,6 +43,9 @@ class GuardedDialogue(Dialogue):
             offered += ("AUTH PLAIN LOGIN",)
         return offered
 
+    def _at_once(self, _line: bytes) -> str | None:
+        return None  # each MAIL has its questions
+
     @syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:
         refusal = self._not_yet(self.door)

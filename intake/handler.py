@@ -56,6 +56,16 @@ class Transaction(Envelope):
     content: bytes
     overflowed = False
     """It was said once that these are too many recipients."""
+    original_content = None
+    mail_options: list[str] = []  # noqa: RUF012 - options are read where they are said, and nobody adds any here
+    rcpt_options: list[str] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        # Not the original's: four of these are made for a mail.
+        self.mail_from: str | None = None
+        self.smtp_utf8 = False
+        self.content = b""
+        self.rcpt_tos: list[str] = []
 
 
 class Handler:
@@ -76,9 +86,11 @@ class Handler:
     async def handle_MAIL(
         self, _server: SMTP, _session: Session, envelope: Transaction, address: str, _options: list[str]
     ) -> str:
+        return "555 5.5.4 SMTPUTF8 is not offered here" if envelope.smtp_utf8 else self.begin(envelope, address)
+
+    def begin(self, envelope: Transaction, address: str) -> str:
+        """The reply to MAIL; the transaction has its sender and route when it is a 250."""
         sender = _sender(address)
-        if envelope.smtp_utf8:
-            return "555 5.5.4 SMTPUTF8 is not offered here"
         if not sender.isascii():
             return "553 5.6.7 A sender address beyond ASCII cannot be carried; write its domain in xn-- form"
         if sender and not domain_of(sender):
@@ -93,6 +105,10 @@ class Handler:
     async def handle_RCPT(
         self, _server: SMTP, _session: Session, envelope: Transaction, address: str, _options: list[str]
     ) -> str:
+        return self.add(envelope, address)
+
+    def add(self, envelope: Transaction, address: str) -> str:
+        """The reply to RCPT; the transaction has the recipient when it is a 250."""
         if not address.isascii():
             return "553 5.6.7 A recipient address beyond ASCII cannot be carried; write its domain in xn-- form"
         if not domain_of(address):

@@ -21,7 +21,7 @@ class Inbound:
     """
 
     __slots__ = (
-        *("_buffer", "_chunk", "_ended", "_full", "_held", "_lines", "_loop", "_most", "_reading", "_transport"),
+        *("_buffer", "_chunk", "_ended", "_full", "_held", "_lines", "_loop", "_most", "_transport"),
         *("_waiter", "crlf_seen"),
     )
 
@@ -30,7 +30,6 @@ class Inbound:
         self._loop = loop
         self._buffer = bytearray()
         self._chunk: bytes | None = None
-        self._reading = False
         self._waiter: asyncio.Future[None] | None = None
         self._ended = self._full = self._held = False
         self._lines = 0
@@ -41,8 +40,8 @@ class Inbound:
 
     def feed(self, octets: bytes) -> None:
         """The client said this."""
-        if self._reading and self._chunk is None and not self._buffer:
-            self._chunk = octets  # content is handed on as it came: a copy would double what a crowd makes us hold
+        if self._chunk is None and not self._buffer:
+            self._chunk = octets  # it is handed on as it came: a copy would double what a crowd makes us hold
         else:
             self._buffer += octets
         self._wake()
@@ -64,33 +63,52 @@ class Inbound:
     @property
     def line_ahead(self) -> bool:
         """True when the next command line is here already."""
-        return b"\n" in self._buffer
+        return b"\n" in self._buffer or (self._chunk is not None and b"\n" in self._chunk)
 
     async def line(self) -> bytes | None:
         """The next command line with its line ending; None for one over BUFFER_OCTETS, which is thrown away."""
         self._lines += 1
         if self._lines % _LINES_A_TURN == 0:
             await asyncio.sleep(0)
-        end, searched, too_long = 0, 0, False
+        if self._chunk is None and not self._buffer:
+            await self._more()
+        line = self._take_chunk_that_is_a_line()
+        return await self._line_of_buffer() if line is None else line
+
+    def _take_chunk_that_is_a_line(self) -> bytes | None:
+        """What came, if it is a whole line and nothing more, as it is while the client waits for each answer."""
+        chunk = self._chunk
+        if chunk is None or self._buffer or chunk.find(b"\n") + 1 != len(chunk):
+            return None
+        self._chunk = None
+        self._drained()
+        self.crlf_seen = self.crlf_seen or chunk.endswith(b"\r\n")
+        return chunk
+
+    async def _line_of_buffer(self) -> bytes | None:
+        searched, too_long = 0, False
+        self._pour()
         while not (end := self._buffer.find(b"\n", searched) + 1):
             if len(self._buffer) > BUFFER_OCTETS:
                 too_long = True
                 self._take(len(self._buffer))
             searched = len(self._buffer)
             await self._more()
+            self._pour()
         line = self._take(end)
-        if not self.crlf_seen and line.endswith(b"\r\n"):
-            self.crlf_seen = True
+        self.crlf_seen = self.crlf_seen or line.endswith(b"\r\n")
         return None if too_long else line
+
+    def _pour(self) -> None:
+        """The chunk that came first goes into the buffer, in front."""
+        chunk, self._chunk = self._chunk, None
+        if chunk is not None:
+            self._buffer[:0] = chunk
 
     async def read(self, most: int) -> bytes:
         """Between 1 and `most` octets, as soon as there are any."""
         while not self._buffer and self._chunk is None:
-            self._reading = True
-            try:
-                await self._more()
-            finally:
-                self._reading = False
+            await self._more()
         chunk, self._chunk = self._chunk, None
         if chunk is None:
             return self._take(most)
@@ -101,7 +119,7 @@ class Inbound:
     @property
     def empty(self) -> bool:
         """True when all that came was taken."""
-        return not self._buffer
+        return not self._buffer and self._chunk is None
 
     def comes_through(self, transport: asyncio.Transport) -> None:
         """From now on, all that comes comes from there."""
@@ -148,11 +166,9 @@ class Inbound:
         if not self._full and not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    async def _more(self) -> None:
+    def _more(self) -> asyncio.Future[None]:
+        """Ends when more has come."""
         if self._ended:
             raise ConnectionResetError("the client is gone")
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter

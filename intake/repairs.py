@@ -198,7 +198,12 @@ def add_mime_version(content: bytes) -> bytes:
 
 def date_text(now: float) -> str:
     """Unix seconds as a date of RFC 5322 3.3, in UTC."""
-    at = gmtime(now)
+    return _date_of_second(int(now))
+
+
+@lru_cache(maxsize=2)
+def _date_of_second(second: int) -> str:
+    at = gmtime(second)
     clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
     return f"{_DAYS[at.tm_wday]}, {at.tm_mday} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04} {clock} +0000"
 
@@ -209,17 +214,23 @@ def trace_header(*, peer: str, helo: str, hostname: str, queue_id: str, protocol
     `peer` is the client's IP address, `helo` the name it gave, `protocol` a word of RFC 3848. What the client said is
     reduced to the characters of a name, and the recipients are left out: they may be blind copies.
     """
+    return b"%b%b;\r\n\t%b\r\n" % (
+        _trace_start(peer, helo, hostname, protocol, len(queue_id)),
+        queue_id.encode("ascii"),
+        date_text(now).encode("ascii"),
+    )
+
+
+@lru_cache(maxsize=256)
+def _trace_start(peer: str, helo: str, hostname: str, protocol: str, id_octets: int) -> bytes:
+    """Up to the id, which is the same for all mails of a client. It ends where the longest line begins its id."""
     literal = _address_literal(peer)
     name = _HELO.sub("?", helo)[:255] or literal
-    parts = (
-        f"from {name} ({literal})",
-        f"by {_domain_text(hostname)} with {protocol} id {queue_id};",
-        date_text(now),
-    )
-    return field_line("Received", "\r\n\t".join(parts).encode("ascii"))
+    mark = "x" * id_octets + ";"
+    start = f"from {name} ({literal})\r\n\tby {_domain_text(hostname)} with {protocol} id {mark}"
+    return field_line("Received", start.encode("ascii"))[: -len(mark) - 2]
 
 
-@lru_cache(maxsize=1024)
 def _address_literal(peer: str) -> str:
     try:
         address = ip_address(peer)

@@ -16,6 +16,8 @@ from contextlib import nullcontext
 from typing import Final, TextIO
 
 _PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_QUOTING: Final = json.JSONEncoder(ensure_ascii=False)
+_AS_JSON: Final = json.JSONEncoder(default=str)
 _GATHER_SECONDS: Final = 0.02
 """How long a line of the event loop may wait for others: one write for all. Spool and peers wait longer for a disk."""
 _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -144,7 +146,7 @@ class JsonLines(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        text = json.dumps(line, default=str)  # ASCII: no character in it can end a line
+        text = _AS_JSON.encode(line)  # ASCII: no character in it can end a line
         return _prioritised(record, text) if self._journal else text
 
 
@@ -156,10 +158,12 @@ def _line(record: logging.LogRecord) -> str:
 
 
 def _value(value: object) -> str:
+    if type(value) is int:
+        return str(value)
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
     text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(_one_line(text), ensure_ascii=False)
+    return text if _PLAIN.fullmatch(text) else _QUOTING.encode(_one_line(text))
 
 
 def _one_line(text: str) -> str:

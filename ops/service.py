@@ -139,6 +139,7 @@ class Service:
                 await rooms.webhooks.start()
             status = _listening(intake, rooms)
             emit(_log, "started", listen=_addresses(intake), routes=len(rooms.plan.routes), spool=rooms.relay.spool.url)
+            _spare_the_collector()
             notify.ready(status)
             if rooms.site:
                 rooms.site.serving()

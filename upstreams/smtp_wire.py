@@ -18,7 +18,7 @@ _LONGEST_REPLY: Final = 32768
 _LONGEST_TEXT: Final = 1000
 _FAREWELL_SECONDS: Final = 5.0
 _CHUNK: Final = 1 << 18
-_LINE: Final = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?\r?\n\Z", re.DOTALL)
+_LINE: Final = re.compile(rb"([2-5]\d\d)(?:([ -])(.*)|\r?)\Z", re.DOTALL)
 
 
 class Broken(Exception):
@@ -42,11 +42,16 @@ class Wire(asyncio.Protocol):
     def __init__(self, transport: asyncio.Transport) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._buffer = bytearray()
-        self._lines: list[bytes] = []
+        self._part = b""
+        """Of a line whose end has not come."""
+        self._lines: list[tuple[bytes, bytes]] = []
+        """Code and words of the lines of a reply whose last one has not come, which have so many octets."""
+        self._octets = 0
         self._replies: deque[Reply] = deque()
         self._due = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = self._seconds = 0.0
         self._broken: Broken | None = None
         self._room: asyncio.Future[None] | None = None
         self._farewell: asyncio.TimerHandle | None = None
@@ -108,47 +113,67 @@ class Wire(asyncio.Protocol):
     async def reply(self, seconds: float) -> Reply:
         """The next reply. Raises Broken when the line fails first or `seconds` pass."""
         if not self._replies and self._broken is None:
-            await self._wait(seconds)
+            self._waiter = self._loop.create_future()
+            self._look_until(seconds)
+            await self._waiter
         if self._replies:
             return self._replies.popleft()
         raise self._broken or Broken("no answer came")
 
-    async def _wait(self, seconds: float) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(seconds, _give_up, waiter, seconds)  # half of what asyncio.timeout costs
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
+    def _look_until(self, seconds: float) -> None:
+        """Give up on the wait that begins now after so many seconds. One timer serves many waits: it looks at the time
+        again, for a new one each time costs more than the wait.
+        """
+        self._seconds, self._until = seconds, self._loop.time() + seconds
+        if self._timer is None or self._until < self._timer.when():
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._until, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._until:
+            self._set_timer()
+        else:
+            self._waiter.set_exception(Broken(f"no answer within {self._seconds:g} seconds"))
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         if self._broken is not None:
             self._transport.close()
             return
-        self._buffer += data
-        while self._broken is None and (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[: end + 1])
-            del self._buffer[: end + 1]
+        if self._part:
+            data = self._part + data
+        *lines, self._part = data.split(b"\n")
+        for line in lines:
             self._take_line(line)
-        if len(self._buffer) > _LONGEST_LINE:
+            if self._broken is not None:
+                return
+        if len(self._part) > _LONGEST_LINE:
             self._break("the server's answer is too long")
 
     def _take_line(self, line: bytes) -> None:
+        """A line without its LF."""
         match = _LINE.match(line)
-        if match is None or (self._lines and not line.startswith(self._lines[0][:3])):
+        if match is None or (self._lines and match[1] != self._lines[0][0]):
             self._break(f"the server's answer is not SMTP: {one_line(line.decode('utf-8', 'replace'))[:80]}")
             return
-        self._lines.append(line)
-        if sum(map(len, self._lines)) > _LONGEST_REPLY or len(line) > _LONGEST_LINE:
+        self._lines.append((match[1], match[3] or b""))
+        self._octets += len(line)
+        if self._octets > _LONGEST_REPLY or len(line) > _LONGEST_LINE:
             self._break("the server's answer is too long")
         elif match[2] != b"-":
             self._take_reply(int(match[1]))
 
     def _take_reply(self, code: int) -> None:
-        text = one_line(" ".join(line[4:].decode("utf-8", "replace") for line in self._lines))
+        text = one_line(b" ".join([words for _, words in self._lines]).decode("utf-8", "replace"))
         self._lines.clear()
+        self._octets = 0
         if not self._due:
             self._break(f"the server said {code} {text} unasked", closed=code == 421)
             return
@@ -165,8 +190,9 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the loop."""
         self._break("the server closed the connection" if error is None else _reason(error), closed=True)
-        if self._farewell is not None:
-            self._farewell.cancel()  # or it would keep the connection's 80 KB until then
+        for timer in (self._farewell, self._timer):
+            if timer is not None:
+                timer.cancel()  # or it would keep the connection's 80 KB until then
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -199,11 +225,6 @@ class Wire(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection as it is."""
         self._transport.abort()
-
-
-def _give_up(waiter: asyncio.Future[None], seconds: float) -> None:
-    if not waiter.done():
-        waiter.set_exception(Broken(f"no answer within {seconds:g} seconds"))
 
 
 def _reason(error: Exception) -> str:
