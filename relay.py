@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +16,9 @@ from config.fields import Settings
 from config.loading import load_relay
 from config.problems import ConfigInvalid
 from config.relay_settings import Delivery
-from config.schema import relay_schema, routes_schema
 from ops.check import check, secrets_beside
 from ops.command_parser import AT_NIGHT, CommandParser
-from ops.completion import add_completion
-from ops.convert_postfix import add_convert_postfix
-from ops.doctor_command import add_doctor
-from ops.expiry_command import add_expiry
-from ops.nodes_command import add_nodes
-from ops.onboard_command import add_onboard
-from ops.queue_commands import add_queue
 from ops.queue_options import Command, length_of_time, open_view
-from ops.spool_command import add_spool
 from spool.contract import SpoolUnusable
 from upstreams import KINDS
 from upstreams.tls import TrustUnusable
@@ -40,7 +31,8 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is returned."""
-    parsed = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parsed = _parser(serving=words[:1] == ["serve"]).parse_args(arguments)
     command: Command = parsed.command
     if command is not serve and "config" in parsed:
         secrets_beside(parsed.config)  # the relay itself is handed them by systemd, and nothing else
@@ -121,6 +113,8 @@ def send_mail(asked: argparse.Namespace) -> int:
 
 def print_schema(asked: argparse.Namespace) -> int:
     """`schema`: JSON Schema for editors."""
+    from config.schema import relay_schema, routes_schema
+
     schema = relay_schema() if asked.file == "relay.yaml" else routes_schema(_shapes())
     print(json.dumps(schema, indent=2))
     return 0
@@ -128,6 +122,8 @@ def print_schema(asked: argparse.Namespace) -> int:
 
 def print_example(asked: argparse.Namespace) -> int:
     """`example`: an annotated file to start from."""
+    from importlib import resources
+
     print((resources.files("config.examples") / asked.file).read_text("utf-8"), end="")
     return 0
 
@@ -136,7 +132,8 @@ def _shapes() -> dict[str, type[Settings]]:
     return {name: kind.settings for name, kind in KINDS.items()}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, serving: bool = False) -> argparse.ArgumentParser:
+    """Of all commands; when `serving`, of that one alone, so that the others' code is not in memory for months."""
     words = "Hands each customer's mail to that customer's own way out."
     parser: argparse.ArgumentParser = CommandParser(
         prog="callpro-relay", description=words, epilog=AT_NIGHT, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -144,7 +141,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"callpro-relay {metadata.version('callpro-relay')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_serving(commands)
-    _add_asking(commands)
+    if not serving:
+        _add_asking(commands)
+        _add_rooms_own(commands)
+    return parser
+
+
+def _add_rooms_own(commands: Commands) -> None:
+    """The commands that stand in a file of their own."""
+    from ops.completion import add_completion
+    from ops.convert_postfix import add_convert_postfix
+    from ops.doctor_command import add_doctor
+    from ops.expiry_command import add_expiry
+    from ops.nodes_command import add_nodes
+    from ops.onboard_command import add_onboard
+    from ops.queue_commands import add_queue
+    from ops.spool_command import add_spool
+
     add_queue(commands, _add)
     add_doctor(commands, _add)
     add_expiry(commands, _add)
@@ -153,7 +166,6 @@ def _parser() -> argparse.ArgumentParser:
     add_convert_postfix(commands, _add)
     add_onboard(commands, _add)
     add_completion(commands, _add, _parser)
-    return parser
 
 
 def _add(commands: Commands, name: str, command: Command, words: str) -> argparse.ArgumentParser:

@@ -5,7 +5,6 @@ Must never show the value of a secret, nor read one without a reference where it
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
@@ -25,6 +24,8 @@ _UNREAD: Final = object()
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word nearest to `word`, if one is near."""
     by_lower = {each.lower(): each for each in known}
+    import difflib  # rarely needed, and serve would carry it for ever
+
     near = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[near[0]] if near else None
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from config.rules import Dkim, Route, Rules, UpstreamRule
 from routing.mail import NULL_SENDER
-from routing.signing import Signer
 from routing.table import Table
 from upstreams.base import Host, Kind, Upstream
 from upstreams.traits import traits_of
+
+if TYPE_CHECKING:
+    from routing.signing import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ def _signers(rules: Rules) -> dict[tuple[str, str], Signer]:
             traits = traits_of(rules.upstreams[name].settings)
             wanted = tuple(dkim for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always))
             if wanted:
+                from routing.signing import Signer  # 9 MB with the library behind it, only where somebody signs
+
                 signers[route.name, name] = made[wanted] = made.get(wanted) or Signer(wanted)
     return signers
 

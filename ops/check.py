@@ -19,7 +19,6 @@ from config.rules import Place, PlacedTest, Route, Rules
 from config.shapes import shapes_of
 from ops.authentication import authentication_problems
 from ops.terminal import Paint, plain
-from routing.signing import Signer, SigningKeyInvalid
 from routing.table import Table
 
 SECRETS_FOLDER: Final = "secrets"
@@ -148,7 +147,9 @@ def _names(via: tuple[str, ...]) -> str:
 
 
 def _bad_keys(rules: Rules) -> Iterator[Problem]:
-    for route in rules.routes:
+    for route in (route for route in rules.routes if route.settings.dkim):
+        from routing.signing import Signer, SigningKeyInvalid  # 9 MB, only where somebody signs
+
         for dkim in route.settings.dkim:
             try:
                 if dkim.key.reveal():  # empty: only the running unit can read it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from typing import NoReturn
 
@@ -28,6 +27,8 @@ class CommandParser(argparse.ArgumentParser):
         """As argparse, with the nearest word there is. Exit 2."""
         found = _INVALID.search(message)
         if found:
+            import difflib  # rarely needed, and serve would carry it for ever
+
             near = difflib.get_close_matches(found[1], re.findall(r"'([^']*)'", found[2]), 1)
             if near:
                 message = f"{message[: found.start()]}there is no {found[1]!r}; did you mean {near[0]}?"

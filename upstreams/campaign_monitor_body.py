@@ -6,7 +6,6 @@ than CallPro made it raises `Unsayable`, by name; what else is lost is listed in
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -97,6 +96,8 @@ def _refuse_pictures_in_text(content: Content) -> None:
     if not referred:
         return
     texts = "".join(text.value for text in content.texts if text.media_type == "text/html")
+    import html  # its table of names is big, and few relays need it
+
     readable = unquote(html.unescape(texts)).lower()
     if any(picture in readable for picture in referred):
         raise Unsayable("a picture inside the text (Content-ID)")
