@@ -164,7 +164,10 @@ class Ledger:
 
     def end(self, fare: Fare, counted: bool) -> None:
         """A send is over; what it turned out not to count goes with the next that is written."""
-        if not fare.ended and fare.tickets:
+        if fare.ended or not fare.meters:
+            fare.ended = True
+            return
+        if fare.tickets:
             self._spool.passed(fare.tickets, counted=counted)
         self.take_back(fare.end(self._now(), counted))
 

@@ -219,7 +219,7 @@ class Attempts:
         said = True
         try:
             answered = await self._send_once(way, mail)
-            said = any(_may_count(outcome) for outcome in answered.values())
+            said = any([_may_count(outcome) for outcome in answered.values()])
             return answered
         finally:
             self._ledger.end(fare, counted=said)
@@ -231,7 +231,7 @@ class Attempts:
         except Exception as error:
             _log.exception("mail %s: sending by %s failed by a bug of ours", mail.id, way.name)
             return dict.fromkeys(mail.recipients, our_fault(error))
-        if len(answered) == len(mail.recipients) and all(address in answered for address in mail.recipients):
+        if len(answered) == len(mail.recipients) and all([address in answered for address in mail.recipients]):
             return answered
         _log.error("mail %s: %s answered for other recipients than it was handed, a bug of ours", mail.id, way.name)
         missing = Outcome(Word.UNKNOWN, "the upstream's result does not name this recipient", Stage.PREPARE)
@@ -244,6 +244,8 @@ class Attempts:
 
     def _next(self, errand: Errand) -> Way | None:
         """The next way that any recipient needs, in the order of `via:`."""
+        if len(errand.ways) == 1:
+            return None
         wanted = {name for _, name in self._choices(errand)}
         return next((way for way in errand.ways if way.name in wanted), None)
 
@@ -269,9 +271,10 @@ def our_fault(error: Exception) -> Outcome:
     return Outcome(Word.RETRY, f"the relay failed: {type(error).__name__}; its log says more", Stage.PREPARE)
 
 
-def _parts(addresses: Sequence[str], limit: int) -> Iterator[tuple[str, ...]]:
-    for start in range(0, len(addresses), max(1, limit)):
-        yield tuple(addresses[start : start + max(1, limit)])
+def _parts(addresses: tuple[str, ...], limit: int) -> Sequence[tuple[str, ...]]:
+    if len(addresses) <= limit:
+        return (addresses,)
+    return [addresses[start : start + max(1, limit)] for start in range(0, len(addresses), max(1, limit))]
 
 
 def _same_for_all(results: Results) -> Outcome | None:

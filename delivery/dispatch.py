@@ -336,7 +336,7 @@ class Dispatch:
     @staticmethod
     def spawn(work: Coroutine[None, None, None], into: set[Task[None]]) -> None:
         """Run it, and keep it in that set while it runs."""
-        task = asyncio.create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
         into.add(task)
         task.add_done_callback(into.discard)
 

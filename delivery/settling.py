@@ -50,9 +50,7 @@ class Settling:
         """Settle a mail after its attempt, with a report when recipients are given up."""
         mail, now = errand.mail, self._clock.now()
         finals = errand.finals()
-        alive_since = max(
-            mail.received_at, mail.released_at, max((way.released_at for way in errand.ways), default=0.0)
-        )
+        alive_since = max([mail.received_at, mail.released_at, *[way.released_at for way in errand.ways]])
         warning_at = warn_at(mail, self._settings, alive_since)
         verdict = judge(
             mail,

@@ -174,6 +174,8 @@ class Way:
         """Most recipients of one send, for the upstream and for the pace; a redirected mail has one."""
         if self.redirected:
             return 1
+        if self.meter is None and self.gate.meter is None:
+            return self.gate.upstream.recipients_limit
         limits = [meter.largest for meter in self._meters()]
         return min([self.gate.upstream.recipients_limit, *[limit for limit in limits if limit is not None]])
 
@@ -241,6 +243,8 @@ class Way:
             raise
 
     def _meters(self) -> tuple[Meter, ...]:
+        if self.meter is None and self.gate.meter is None:
+            return ()
         return tuple([meter for meter in (self.meter, self.gate.meter) if meter is not None])
 
     def learn(self, mail: int, results: Results, now: float, holds: bool) -> bool:

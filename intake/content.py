@@ -42,32 +42,40 @@ class Content:
 
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk. None: more must come. Once the end is in it: what stands behind the end, not taken."""
-        window = self._tail + chunk
-        end, after = self._find_end(window)
-        if end < 0:
+        end, after = self._find_end(chunk)
+        if after < 0:
             self._keep(chunk)
-            self._tail = window[-4:]
+            self._tail = (self._tail + chunk[-4:])[-4:]
             return None
-        self._end = self._taken + end - len(self._tail)
-        self._keep(chunk[: max(0, end - len(self._tail))])
-        return window[after:]
+        self._end = self._taken + end
+        self._keep(chunk[: max(0, end)])
+        return chunk[after:]
 
     def message(self) -> bytes | None:
         """The content without its transparency dots, after the end has come; None when it is over the limit."""
         if self._too_large:
             return None
-        wire = b"".join(self._chunks)[: self._end]
+        wire = b"".join(self._chunks)
         self._chunks.clear()
+        if len(wire) > self._end:  # the end began in the chunk before the last
+            wire = wire[: self._end]
         content = _without_transparency_dots(wire)
         return content if len(content) <= self._limit else None
 
-    def _find_end(self, window: bytes) -> tuple[int, int]:
-        """Where the content ends (behind its last line ending) and where the next command begins."""
-        if self._lf_client:
-            found = _END_OF_LF_CLIENT.search(window)
-            return (found.start() + 1, found.end()) if found else (-1, -1)
-        at = window.find(_END)
-        return (at + 2, at + 5) if at >= 0 else (-1, -1)
+    def _find_end(self, chunk: bytes) -> tuple[int, int]:
+        """Where in the chunk the content ends (behind its last line ending; below 0 in what came before) and the next
+        command begins; (-1, -1) without an end. It may begin in what came before, so the seam is looked at first, and
+        then the chunk as it is: it is not copied.
+        """
+        tail = len(self._tail)
+        for window, before in ((self._tail + chunk[:4], tail), (chunk, 0)):
+            if self._lf_client:
+                found = _END_OF_LF_CLIENT.search(window)
+                if found:
+                    return found.start() + 1 - before, found.end() - before
+            elif (at := window.find(_END)) >= 0:
+                return at + 2 - before, at + 5 - before
+        return -1, -1
 
     def _keep(self, chunk: bytes) -> None:
         self._taken += len(chunk)
