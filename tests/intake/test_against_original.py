@@ -36,7 +36,8 @@ MAILS = [
     START + TO + TO.replace(b"klant", b"k2") + b"DATA\r\n.\r\n",
     b"MAIL FROM:<info@acme.nl>\r\n" + TO + b"rcpt to: <k2@example.org>\nDATA\r\n" + CONTENT,
     b"mail from:  <Info@Globex.NL>\r\n" + TO + b"RCPT TO:<k@b> \r\nDATA\r\n" + CONTENT,
-    b"MAIL FROM:<info@acme.nl>\r\nRCPT TO:<" + b"x" * 3000 + b"@example.org>\r\nRSET\r\n", b"MAIL FROM:<info@acme.nl>x\r\n",
+    b"MAIL FROM:<info@acme.nl>\r\nRCPT TO:<" + b"x" * 3000 + b"@example.org>\r\nRSET\r\n",
+    b"MAIL FROM:<info@acme.nl>x\r\n",
     b"MAIL FROM: info@acme.nl SIZE=5\r\n" + TO + b"DATA\r\n" + MAIL + b"\r\n\r\n.\r\n",
 ]  # fmt: skip
 SAME = [
