@@ -239,7 +239,8 @@ class Service:
         try:
             control.start()
         except OSError as error:
-            emit(_log, "control_unavailable", logging.ERROR, socket=str(path), error=str(error))
+            why = "mail goes on; check --diff, expiry and queue holds cannot ask this relay"
+            emit(_log, "control_unavailable", logging.ERROR, socket=str(path), error=error.strerror or error, why=why)
             return None
         return control
 

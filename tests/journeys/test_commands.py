@@ -137,3 +137,20 @@ def test_two_relays_of_one_machine_with_one_state_folder_are_told_apart(tmp_path
                 assert (await one.command("check", "--diff"))[1] == "No customer changes.\n"
 
     asyncio.run(journey())
+
+
+def test_without_a_state_folder_mail_and_orders_go_on(tmp_path: Path, database: str) -> None:
+    async def journey() -> None:
+        async with FakeSmtp() as up:
+            missing = {"STATE_DIRECTORY": str(tmp_path / "missing")}
+            rules = RULES.format(up=up.port, bad=up.port)
+            async with RelayProcess(tmp_path / "r", rules, url=database, environment=missing) as relay:
+                told = await relay.event("control_unavailable")
+                assert (told["error"], "missing" in str(told["socket"])) == ("No such file or directory", True)
+                assert (await relay.command("queue", "hold", "--route", "acme.nl"))[0] == 0
+                await send(relay)
+                assert "on hold" in (await relay.command("queue", "list"))[1]
+                assert (await relay.command("queue", "release", "--route", "acme.nl"))[0] == 0
+                await relay.event("delivered")
+
+    asyncio.run(journey())
