@@ -56,7 +56,10 @@ class Buffer:
         return self._numbers.next()
 
     async def put(self, arrival: Arrival) -> None:
-        """As `Spool.put`."""
+        """As `Spool.put`. What was begun is counted when it is there, also when nobody waits for it any more."""
+        await asyncio.shield(self._keep(arrival))
+
+    async def _keep(self, arrival: Arrival) -> None:
         await self._spool.put(arrival)
         self.mails += 1
 

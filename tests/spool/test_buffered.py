@@ -15,7 +15,9 @@ from spool import buffered, draining
 from spool.buffer import Buffer
 from spool.contract import Backlog, SpoolFull, SpoolUnavailable, SpoolUnusable
 from spool.holding import Hold, Scope
+from spool.moving import move
 from spool.postgres import PostgresSpool
+from spool.postgres_schema import options_of
 from spool.postgres_worker import Writer
 from spool.view import Filter
 from tests.fakes.tcp_proxy import TcpProxy
@@ -386,6 +388,22 @@ def test_numbers_of_the_buffer_are_no_nodes_and_rise(engine):
     asyncio.run(test())
 
 
+def test_a_mail_whose_client_went_away_in_the_middle_follows_too(engine):
+    async def test():
+        async with behind_a_proxy(engine) as (spool, proxy):
+            proxy.refuse()
+            await spool.put(arrival(spool, engine.clock))
+            gone = asyncio.create_task(spool.put(arrival(spool, engine.clock)))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await until(lambda: spool.buffered.mails == 2)
+            await proxy.listen()
+            await until(lambda: drained(spool))
+            assert len(await all_mail(spool, engine.clock.now)) == 2
+
+    asyncio.run(test())
+
+
 def test_what_an_earlier_relay_left_in_the_buffer_goes_at_the_start(engine):
     async def fill():
         async with behind_a_proxy(engine) as (spool, proxy):
@@ -398,6 +416,24 @@ def test_what_an_earlier_relay_left_in_the_buffer_goes_at_the_start(engine):
 
     asyncio.run(fill())
     engine.port = None
+    engine.run(look)
+
+
+def test_a_buffer_can_be_emptied_by_hand(engine):
+    """As `spool move` does it, with the relay stopped."""
+
+    async def fill():
+        async with behind_a_proxy(engine) as (spool, proxy):
+            proxy.refuse()
+            await put_all(spool, [arrival(spool, engine.clock) for _ in range(5)])
+
+    async def look(spool):
+        assert spool.buffered.mails == 0
+        assert len(await all_mail(spool, engine.clock.now)) == 5
+
+    asyncio.run(fill())
+    engine.port = None
+    assert move(engine.file, options_of(engine.url), lambda *_: None) == 5
     engine.run(look)
 
 
