@@ -1,7 +1,7 @@
 """Delivered mails a second with TLS, with TLS and DKIM (RSA-2048), and with neither, by one process of the relay.
 
-Run as `python -m bench.secure [--mails N] [--rounds N]`, as root, with Debian's postfix and haproxy. The client is
-smtp-source, the upstream smtp-sink; TLS is ended in front of it by haproxy, so that no Python but the relay's is
+Run as `python -m bench.secure [--kept] [--mails N] [--rounds N]`, as root, with Debian's postfix and haproxy. The
+client is smtp-source, the upstream smtp-sink; TLS is ended in front of it by haproxy, so that no Python but ours is
 measured. The rounds of the three take turns; what is in the middle is told, and the ratio to plain of each round.
 """
 
@@ -84,11 +84,12 @@ routes:
 """
 
 
-def measure(peer: Peer, sink: Sink, terminator: ControlGroup, domain: str, mails: int) -> Round:
+def measure(peer: Peer, sink: Sink, terminator: ControlGroup, domain: str, mails: int, kept: bool) -> Round:
     before, cpu, theirs = sink.messages(), peer.group.seconds(), terminator.seconds()
     start = time.monotonic()
-    client = subprocess.Popen(["smtp-source", "-s", "10", "-m", str(mails), "-l", "5000", "-f", f"info@{domain}",
-                               "-t", "klant@example.test", f"127.0.0.1:{peer.port}"])  # fmt: skip
+    keep = ["-d"] if kept else []
+    client = subprocess.Popen(["smtp-source", *keep, "-s", "10", "-m", str(mails), "-l", "5000", "-f",
+                               f"info@{domain}", "-t", "klant@example.test", f"127.0.0.1:{peer.port}"])  # fmt: skip
     while sink.messages() - before < mails:
         if time.monotonic() - start > 60:
             raise SystemExit(f"{domain}: {sink.messages() - before} of {mails} mails arrived")
@@ -121,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="TLS and DKIM at full load, beside neither.")
     parser.add_argument("--mails", type=int, default=2000, help="a round; default: 2000")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--kept", action="store_true", help="clients keep their connection, as they may")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -133,10 +135,11 @@ def main() -> None:
         found: dict[str, list[Round]] = {each: [] for each in WAYS}
         for turn in range(asked.rounds + 1):
             for each, domain in WAYS.items():
-                measured = measure(peer, sink, terminator, domain, asked.mails if turn else 200)
+                measured = measure(peer, sink, terminator, domain, asked.mails if turn else 200, asked.kept)
                 if turn:
                     found[each].append(measured)
-        print(f"5 KB, 10 clients, a connection for each mail; {asked.rounds} rounds of {asked.mails} mails")
+        how = "kept connections" if asked.kept else "a connection for each mail"
+        print(f"5 KB, 10 clients, {how}; {asked.rounds} rounds of {asked.mails} mails")
         report(found)
 
 
