@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from spool import intake_log, schema, statements
 from spool.contract import Arrival, SpoolUnusable
@@ -18,6 +19,9 @@ from spool.inbox import Settle
 from spool.intake_log import InLog, IntakeLog, LogDamaged, LogOfAnother
 from spool.log_records import MailRecord, SettlementRecord, mail_octets, mail_record, settlement_octets
 from spool.statements import Count
+
+_PART: Final = 512 << 10
+"""Octets of content that are read back from the log at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,9 +176,9 @@ class Unabsorbed:
         # First what was known before: its content makes room.
         statements.apply(connection, [one.record for one in settled if one.record.id not in new])
         waiting = [mail for mail in mails if mail.record.id not in ended]
-        statements.insert_records(
-            connection, [(mail.record, self.log.read(mail.place, mail.record.size)) for mail in waiting]
-        )
+        for some in _in_parts(waiting):  # contents are read back, a few at a time
+            read = [(mail.record, self.log.read(mail.place, mail.record.size)) for mail in some]
+            statements.insert_records(connection, read)
         statements.insert_settled(
             connection, [(mail.record, ended[mail.record.id]) for mail in mails if mail.record.id in ended]
         )
@@ -235,6 +239,19 @@ def take_over(path: Path) -> None:
             connection.execute("COMMIT")
             left.committed()
     left.log.close(empty=True)
+
+
+def _in_parts(mails: Sequence[InLog]) -> Iterator[list[InLog]]:
+    part: list[InLog] = []
+    room = _PART
+    for mail in mails:
+        part.append(mail)
+        room -= mail.record.size
+        if room <= 0:
+            yield part
+            part, room = [], _PART
+    if part:
+        yield part
 
 
 def _is_there(connection: sqlite3.Connection, number: int) -> bool:

@@ -29,6 +29,7 @@ _FLAGS: Final = os.O_RDWR | os.O_DSYNC | os.O_CLOEXEC
 _PAGE: Final = 4096
 """Each batch begins on a page of its own, so that a write that breaks off cannot touch an earlier one."""
 _STEP: Final = 1 << 20
+_ZEROS: Final = bytes(64 << 10)
 _VECTORS: Final = 1000
 
 
@@ -180,7 +181,8 @@ class IntakeLog:
     def _grow(self, descriptor: int, end: int) -> None:
         if end > self._size:
             size = -(-end // _STEP) * _STEP
-            _write(descriptor, [bytes(size - self._size)], self._size)
+            more = size - self._size
+            _write(descriptor, [_ZEROS] * (more // len(_ZEROS)) + [bytes(more % len(_ZEROS))], self._size)
             self._size = size
 
     def _close(self) -> None:
