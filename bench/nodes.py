@@ -106,7 +106,9 @@ class Passed:
 def relays(folder: Path, url: str, count: int, sink: Sink, group: ControlGroup) -> Iterator[list[int]]:
     """So many relays on one spool; their ports."""
     ports, running = [free_port() for _ in range(count)], []
-    rules = f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {sink.port}, tls: none}}\nroutes:\n"
+    most = 5 * count  # all relays keep the limit together: as many for each as one alone has by default
+    up = f"{{type: smtp, host: 127.0.0.1, port: {sink.port}, tls: none, connections: {most}}}"
+    rules = f"upstreams:\n  up: {up}\nroutes:\n"
     rules += "".join(f"  - {{from: {domain}, via: up}}\n" for domain in DOMAINS)
     try:
         for number, port in enumerate(ports):
