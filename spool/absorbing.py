@@ -32,6 +32,11 @@ class Ending:
     asked: Settle | None
 
 
+def asked(endings: Iterable[Ending]) -> list[Settle]:
+    """Those that somebody waits for."""
+    return [ending.asked for ending in endings if ending.asked is not None]
+
+
 @dataclass(slots=True)
 class Batch:
     """What goes into the log with one sync: mails as (record, its octets, content), and settlements as octets. `taken`

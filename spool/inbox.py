@@ -5,11 +5,15 @@ from __future__ import annotations
 import sqlite3
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Protocol
 
 from spool.contract import Arrival, Settlement
 from spool.statements import Count
+
+_BATCH_OCTETS: Final = 16 << 20
+_BATCH_MAILS: Final = 500
 
 Question = Callable[[sqlite3.Connection], Any]
 
@@ -44,6 +48,63 @@ class Call:
     about_mail: bool = True
 
 
+@dataclass(slots=True)
+class Post:
+    """What had come when the thread looked. `flushed`: settlements shall not wait for new mail. `last`: then end."""
+
+    puts: list[Put] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    flushed: bool = False
+    last: bool = False
+
+
+class Inbox:
+    """Filled by the loop's thread, emptied by the writer's. Nothing is overtaken."""
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[Put | Call | bool | None] = SimpleQueue()
+
+    @property
+    def empty(self) -> bool:
+        return self._items.empty()
+
+    def put(self, puts: Sequence[Put]) -> None:
+        for put in puts:
+            self._items.put(put)
+
+    def call(self, call: Call) -> None:
+        self._items.put(call)
+
+    def flush(self) -> None:
+        self._items.put(True)
+
+    def stop(self) -> None:
+        self._items.put(None)
+
+    def gather(self, patience: float | None) -> Post:
+        """All that has come, up to what one transaction takes. Waits for the first so many seconds, None: for ever."""
+        post, octets = Post(), 0
+        try:
+            item = self._items.get(timeout=patience)
+            while True:
+                match item:
+                    case Put():
+                        post.puts.append(item)
+                        octets += len(item.arrival.content)
+                    case Call():
+                        post.calls.append(item)
+                    case None:
+                        post.last = True
+                        return post
+                    case _:
+                        post.flushed = True
+                if len(post.puts) >= _BATCH_MAILS or octets >= _BATCH_OCTETS:
+                    return post
+                item = self._items.get_nowait()
+        except Empty:
+            return post
+
+
 class Listener(Protocol):
     """Who is told on the loop, in the order in which things became true on disk."""
 
@@ -68,3 +129,9 @@ def succeed(call: Call, answer: Any) -> None:
 def fail(future: Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def end(settles: Sequence[Settle]) -> None:
+    for settle in settles:
+        if not settle.future.done():
+            settle.future.set_result(None)

@@ -1,4 +1,4 @@
-"""The one thread that owns the SQLite connection: new mail goes into the intake log, and from there into the database a
+"""Mail on its way to disk: it goes into the intake log, and from there, by a thread of its own, into the database a
 moment later, together with what became of it.
 
 It never sleeps to gather more. A future is resolved only after it is on disk, and in the order of commits.
@@ -11,27 +11,23 @@ import sqlite3
 import threading
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
 
 from routing.events import emit
 from spool import statements
-from spool.absorbing import Batch, Ending, Unabsorbed
+from spool.absorbing import Batch, Ending, Unabsorbed, asked
 from spool.contract import SpoolFull, id_text
-from spool.inbox import Call, Listener, Put, Settle, fail, succeed
+from spool.inbox import Call, Inbox, Listener, Post, Put, Settle, end, fail, succeed
 from spool.intake_log import InLog
 from spool.log_records import settlement_record
 from spool.sqlite_file import SqliteFile, is_damage, is_storage
 from spool.statements import Count
 
 _LOG = logging.getLogger("relay.spool")
-_BATCH_OCTETS: Final = 16 << 20
-_BATCH_MAILS: Final = 500
 _WITHIN: Final = 0.05
 """Seconds after which the database takes over what is in the log, as people look there."""
 _REST: Final = 20.0
@@ -47,19 +43,13 @@ _STRAIGHT_FOR: Final = 1.0
 """Seconds for which as many mails at once go straight into the database, after most of them had to go there: then the
 log only doubles the work. One at a time it is faster all the same.
 """
+_QUICK: Final = 0.001
+_QUICK_OCTETS: Final = 1 << 17
+"""So much is appended in the loop's thread, unless that took `_QUICK` seconds in the last `_SLOW_FOR`."""
+_SLOW_FOR: Final = 2.0
 _AGAIN_AFTER: Final = 1.0
 _DAMAGED_AGAIN_AFTER: Final = 60.0
 _LOG_AGAIN_AFTER: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Flush:
-    pass
 
 
 class Writer:
@@ -79,7 +69,7 @@ class Writer:
         self._loop = loop
         self._listener = listener
         self._clock = clock
-        self._inbox: SimpleQueue[Put | Call | _Flush | _Stop] = SimpleQueue()
+        self._inbox = Inbox()
         self._settles: deque[Settle] = deque()
         self._since: float | None = None
         self._rest_until = 0.0
@@ -87,6 +77,9 @@ class Writer:
         self._recount = not unabsorbed.empty
         self._no_log_until = 0.0
         self._straight_until = 0.0
+        self._lock = threading.Lock()
+        self._come: list[Put] = []
+        self._slow_until = 0.0
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
 
     @property
@@ -98,72 +91,92 @@ class Writer:
         self._thread.start()
 
     def put(self, put: Put) -> None:
-        self._inbox.put(put)
+        if not self._come:
+            self._loop.call_soon(self._take)
+        self._come.append(put)
 
     def settle(self, settle: Settle) -> None:
         """Goes with the next batch that has room for it, or at `flush`."""
         self._settles.append(settle)
 
     def flush(self) -> None:
-        self._inbox.put(_Flush())
+        self._inbox.flush()
 
     def call(self, call: Call) -> None:
-        self._inbox.put(call)
+        self._inbox.call(call)
 
     def stop(self) -> list[Settle]:
         """Write what waits, close the files and end. Returns the settlements that could not be written."""
-        self._inbox.put(_Stop())
+        self._inbox.put(self._come)
+        self._inbox.stop()
         self._thread.join()
-        return [ending.asked for ending in self._unabsorbed.unmarked if ending.asked is not None]
+        return asked(self._unabsorbed.unmarked)
 
-    # ---- in the thread -----------------------------------------------------------------------------------------
+    # ---- in the loop's thread ----------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        """All that came in this turn of the loop. Where a sync is quick it is made here: to wake another thread and to
+        be woken by it takes longer.
+        """
+        puts, self._come = self._come, []
+        octets = sum(len(put.arrival.content) for put in puts)
+        quick = octets <= _QUICK_OCTETS and monotonic() >= self._slow_until and self._inbox.empty
+        if quick and self._lock.acquire(blocking=False):
+            try:
+                puts = self._append_here(puts)
+            finally:
+                self._lock.release()
+        self._inbox.put(puts)
+
+    def _append_here(self, puts: list[Put]) -> list[Put]:
+        """Returns those that the other thread must see to, as more is to be done than to append."""
+        if self._since is None or self._stuck or self._begins() or monotonic() < self._straight_until:
+            return puts
+        self._drain()
+        batch = Batch(self._unabsorbed.mails, self._unabsorbed.marks())
+        kept = [put for put in puts if self._encode(put, batch)]
+        if not kept or not self._log_takes(batch):
+            return kept
+        try:
+            self._write(batch)
+        except OSError as error:
+            self._log_failed(error)
+            return kept
+        # Not at once: what the other thread told before was on disk before.
+        self._loop.call_soon(self._listener.kept, kept, ())
+        if self._is_due():
+            self.flush()
+        return []
+
+    # ---- in the writer's thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
         going = True
         while going:
-            puts, others, going = self._gather(self._patience())
-            calls = [other for other in others if isinstance(other, Call)]
-            flushed = len(calls) < len(others)
-            self._drain()
-            crowd = len(puts) >= _CROWD and monotonic() < self._straight_until
-            if self._stuck and going and not puts and self._patience():
-                self._mark()
-            elif self._stuck or not going or crowd or any(call.about_mail for call in calls):
-                self._absorb(puts)  # in one commit with what is in the log, as somebody wants to see it
-            elif flushed and not puts and monotonic() >= self._rest_until:
-                self._absorb([])
-            else:
-                self._append(puts, mark=flushed or bool(puts))
-                if self._is_due():
-                    self._absorb([])
-            for call in calls:
-                self._answer(call)
+            post = self._inbox.gather(self._patience())
+            going = not post.last
+            with self._lock:
+                self._do(post)
         if self._unabsorbed.settled and self._mark():
-            self._tell(_end, self._unabsorbed.settled)
+            self._tell(end, asked(self._unabsorbed.settled))
         self._file.close()
         self._unabsorbed.log.close(empty=self._unabsorbed.empty)
 
-    def _gather(self, patience: float | None) -> tuple[list[Put], list[Call | _Flush], bool]:
-        """What has come; None waits for ever."""
-        puts: list[Put] = []
-        others: list[Call | _Flush] = []
-        octets = 0
-        try:
-            item = self._inbox.get(timeout=patience)
-            while True:
-                match item:
-                    case Put():
-                        puts.append(item)
-                        octets += len(item.arrival.content)
-                    case Call() | _Flush():
-                        others.append(item)
-                    case _Stop():
-                        return puts, others, False
-                if len(puts) >= _BATCH_MAILS or octets >= _BATCH_OCTETS:
-                    return puts, others, True
-                item = self._inbox.get_nowait()
-        except Empty:
-            return puts, others, True
+    def _do(self, post: Post) -> None:
+        self._drain()
+        crowd = len(post.puts) >= _CROWD and monotonic() < self._straight_until
+        if self._stuck and not post.last and not post.puts and self._patience():
+            self._mark()
+        elif self._stuck or post.last or crowd or any(call.about_mail for call in post.calls):
+            self._absorb(post.puts)  # in one commit with what is in the log, as somebody wants to see it
+        elif post.flushed and not post.puts and monotonic() >= self._rest_until:
+            self._absorb([])
+        else:
+            self._append(post.puts, mark=post.flushed or bool(post.puts))
+            if self._is_due():
+                self._absorb([])
+        for call in post.calls:
+            self._answer(call)
 
     def _drain(self) -> None:
         """Take the settlements that have come."""
@@ -206,12 +219,9 @@ class Writer:
             self._absorb(kept)
             return
         try:
-            self._unabsorbed.append(batch)
+            self._write(batch)
         except OSError as error:
-            if not self._no_log_until:
-                what = f"{error}; mail goes straight into the database, which takes longer"
-                emit(_LOG, "spool.intake_log_failed", logging.ERROR, error=what)
-            self._no_log_until = monotonic() + _LOG_AGAIN_AFTER
+            self._log_failed(error)
             self._absorb(kept)
             return
         self._no_log_until = 0.0
@@ -220,6 +230,19 @@ class Writer:
         if kept:
             self._tell(self._listener.kept, kept, ())
             self._file.report(None)
+
+    def _write(self, batch: Batch) -> None:
+        started = monotonic()
+        self._unabsorbed.append(batch)
+        ended = monotonic()
+        if ended - started > _QUICK:
+            self._slow_until = ended + _SLOW_FOR
+
+    def _log_failed(self, error: OSError) -> None:
+        if not self._no_log_until:
+            what = f"{error}; mail goes straight into the database, which takes longer"
+            emit(_LOG, "spool.intake_log_failed", logging.ERROR, error=what)
+        self._no_log_until = monotonic() + _LOG_AGAIN_AFTER
 
     def _begins(self) -> bool:
         """Whether the disk and the database must be looked at before more is promised: once a generation."""
@@ -282,7 +305,7 @@ class Writer:
         endings = self._unabsorbed.committed()
         if puts or (self._file.trouble and not self._file.no_room()):
             self._file.report(None)
-        self._tell(self._listener.kept, puts, _asked(endings))
+        self._tell(self._listener.kept, puts, asked(endings))
         self._unstick()
 
     def _unstick(self) -> None:
@@ -313,7 +336,7 @@ class Writer:
         except (sqlite3.Error, OSError):
             return  # it was told that the disk is full
         self._unabsorbed.forget((), done)
-        self._tell(self._listener.kept, (), _asked(done))
+        self._tell(self._listener.kept, (), asked(done))
 
     def _one_by_one(self, puts: list[Put]) -> None:
         """One of them cannot be written as it is: it must not take the others with it."""
@@ -349,7 +372,7 @@ class Writer:
                 if ending.asked is not None:
                     self._lost_sight_of(ending.asked, error)
         else:
-            self._tell(self._listener.kept, (), _asked(endings))
+            self._tell(self._listener.kept, (), asked(endings))
         self._unabsorbed.forget(mails, endings)
 
     def _lost_sight_of(self, settle: Settle, error: Exception) -> None:
@@ -374,14 +397,3 @@ class Writer:
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(what, *arguments)
-
-
-def _asked(endings: Sequence[Ending]) -> list[Settle]:
-    return [ending.asked for ending in endings if ending.asked is not None]
-
-
-def _end(endings: Sequence[Ending]) -> None:
-    """At the very end: what only the log knows is on disk all the same."""
-    for settle in _asked(endings):
-        if not settle.future.done():
-            settle.future.set_result(None)

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import stat
+import threading
 from contextlib import closing, contextmanager
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from spool import intake_log
 from spool.absorbing import take_over
 from spool.contract import SpoolUnavailable, SpoolUnusable
-from spool.intake_log import path_of
+from spool.intake_log import IntakeLog, path_of
 from spool.sqlite_file import SqliteFile
 from spool.view import Filter
 from spool.writer import Writer
@@ -342,6 +343,77 @@ def test_a_log_that_cannot_be_written_makes_it_slower_and_no_mail_is_refused(eng
             assert len(rows(engine, "SELECT 1 FROM mail")) == 4
         killed = copy(engine, "killed")
         assert await asyncio.to_thread(contents, killed) == [b"0", b"1", b"2", b"3"]
+
+    engine.run(test)
+    assert [record.message for record in caplog.records] == ["spool.intake_log_failed"]
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """The names of the threads that appended to the log."""
+    names = []
+    append = IntakeLog.append
+
+    def named(log, parts):
+        names.append(threading.current_thread().name)
+        return append(log, parts)
+
+    monkeypatch.setattr(IntakeLog, "append", named)
+    monkeypatch.setattr("spool.writer._QUICK", 60.0)  # however busy the machine is
+    return names
+
+
+def test_the_loop_appends_by_itself_while_that_is_quick(engine, threads, nothing_absorbed, monkeypatch):
+    async def test(spool):
+        await spool.put(arrival(spool, engine.clock, content=b"0"))  # whether there is room is asked elsewhere
+        await spool.put(arrival(spool, engine.clock, content=b"1"))
+        assert threads == ["spool-writer", "MainThread"]
+        monkeypatch.setattr("spool.writer._QUICK", 0.0)
+        await spool.put(arrival(spool, engine.clock, content=b"2"))
+        await spool.put(arrival(spool, engine.clock, content=b"3"))
+        assert threads[2:] == ["MainThread", "spool-writer"]
+        killed = copy(engine, "killed")
+        assert await asyncio.to_thread(contents, killed) == [b"0", b"1", b"2", b"3"]
+
+    engine.run(test)
+
+
+def test_the_loop_never_waits_for_the_database(engine, threads, nothing_absorbed):
+    """While the thread is at work there, mail is handed to it; it is not seen before what was asked earlier."""
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow(_):
+        at_work.set()
+        assert go_on.wait(30)
+
+    async def test(spool):
+        for number in range(2):
+            await spool.put(arrival(spool, engine.clock, content=b"%d" % number))
+        question = asyncio.ensure_future(spool._ask(slow, lambda _: len(spool._shelves.of("acme.nl").fresh)))
+        await asyncio.to_thread(at_work.wait)
+        put = asyncio.create_task(spool.put(arrival(spool, engine.clock, content=b"2")))
+        await asyncio.sleep(0.05)
+        assert not put.done()
+        go_on.set()
+        await put
+        assert await question == 2
+        assert threads[-1] == "spool-writer"
+        assert await content_of(spool, engine) == [b"0", b"1", b"2"]
+
+    engine.run(test)
+
+
+def test_an_append_of_the_loop_that_fails_is_told_and_the_mail_kept(engine, monkeypatch, caplog, nothing_absorbed):
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    async def test(spool):
+        monkeypatch.setattr("spool.writer._QUICK", 60.0)
+        await spool.put(arrival(spool, engine.clock, content=b"0"))
+        with monkeypatch.context() as patch:
+            patch.setattr(intake_log, "_write", broken)
+            await spool.put(arrival(spool, engine.clock, content=b"1"))
+        assert len(rows(engine, "SELECT 1 FROM mail")) == 2
 
     engine.run(test)
     assert [record.message for record in caplog.records] == ["spool.intake_log_failed"]
