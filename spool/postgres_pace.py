@@ -28,6 +28,8 @@ _COUNT: Final = """
 INSERT INTO pace (account, length, slot, units) VALUES (%s, %s, %s, %s)
 ON CONFLICT (account, length, slot) DO UPDATE SET units = pace.units + excluded.units"""
 _FORGET: Final = "DELETE FROM pace WHERE account = %s AND length = %s AND slot < %s"
+_BEGIN: Final = """
+INSERT INTO fare (account, node, recipients) SELECT %s, id, %s FROM node WHERE id = %s FOR KEY SHARE RETURNING id"""
 _END: Final = "DELETE FROM fare WHERE {which} = ANY(%s) RETURNING account, recipients"
 
 
@@ -58,9 +60,10 @@ def admit(connection: Connection, node: int, tolls: Sequence[Toll], at: float | 
             return Full(toll.account, wait)
     numbers: list[int] = []
     for toll in ordered:
-        insert = "INSERT INTO fare (account, node, recipients) VALUES (%s, %s, %s) RETURNING id"
-        row = connection.execute(insert, (toll.account, node, toll.recipients)).fetchone()
-        numbers += [int(row[0])] if row else []
+        row = connection.execute(_BEGIN, (toll.account, toll.recipients, node)).fetchone()
+        if row is None:  # this node was declared dead meanwhile: nobody would end what it began
+            return Full(toll.account, _ASK_AGAIN)
+        numbers.append(int(row[0]))
     return tuple(numbers)
 
 

@@ -21,6 +21,12 @@ def connection(database):
     options = postgres_schema.options_of(database)
     postgres_schema.prepare(options)
     with postgres_schema.connect(options) as opened:
+        for number in range(3):
+            opened.execute(
+                "INSERT INTO node (id, slot, name, machine, process, born, started_at, seen_at, lease) "
+                "OVERRIDING SYSTEM VALUE VALUES (%s, %s, 'a', 'a', 1, '', 0, 0, 30)",
+                (number, number),
+            )
         yield opened
 
 
@@ -78,6 +84,14 @@ def test_a_send_needs_room_on_all_its_accounts_or_counts_on_none(connection):
     assert isinstance(pace.admit(connection, 1, [other, one], START), tuple)
     assert isinstance(pace.admit(connection, 2, [one, other], START), pace.Full)
     assert connection.execute("SELECT count(*) FROM fare").fetchone() == (2,)
+
+
+def test_a_node_that_was_declared_dead_begins_no_send_that_would_count_for_ever(connection):
+    toll = [Toll("account", (None, 5, None, None), 1)]
+    connection.execute("DELETE FROM node WHERE id = 1")
+    assert pace.admit(connection, 1, toll, START) == pace.Full("account", 0.5)
+    assert connection.execute("SELECT count(*) FROM fare").fetchone() == (0,)
+    assert isinstance(pace.admit(connection, 2, toll, START), tuple)
 
 
 def test_nodes_at_one_moment_do_not_pass_a_limit_together(database):
