@@ -53,6 +53,8 @@ SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
         "spool.buffering": Sort(
             "The database takes no mail, so it is kept on this machine and not sent: {why}", (), "spool.buffer_drained"
         ),
+        "spool.damaged": Sort("The spool takes no new mail: {error}", ()),
+        "spool.intake_log_failed": Sort("The disk of the spool has errors: {error}", ()),
         "spool.mail_unreadable": Sort("Mail {mail} cannot be read back: {error}", ("mail",)),
         "doctor_problem": Sort(
             "{route}: {check} {where}: {what}", ("route", "check", "where"), "doctor_mended", together=_DAY
