@@ -37,6 +37,7 @@ from spool.inbox import Put, Settle
 from spool.postgres_node import Beat, Pulse, holds_of, this_process
 from spool.postgres_shared import SharedSpool, same
 from spool.postgres_worker import Again, Session, Trouble, Writer
+from spool.statements import Unreadable
 
 _LOG = logging.getLogger("relay.spool")
 _SETTLE_WITHIN: Final = 0.05
@@ -166,15 +167,19 @@ class PostgresSpool(SharedSpool):
             self._unanswered.discard(route)
         question = partial(statements.take, node=node, route=route, limit=limit, now=now, at_hand=self._at_hand.find)
         try:
-            mails: list[Leased] = await self._leases.ask(question, partial(self._took, node), single=True)
+            taken = await self._leases.ask(question, partial(self._took, node), single=True)
         except SpoolUnavailable:
             self._unanswered.add(route)
             raise
+        for broken in [mail for mail in taken if isinstance(mail, Unreadable)]:
+            # It stays leased, so that it does not come up again until the next start.
+            emit(_LOG, "spool.mail_unreadable", logging.CRITICAL, mail=id_text(broken.id), error=broken.error)
+        mails = [mail for mail in taken if isinstance(mail, Leased)]
         for mail in [mail for mail in mails if not mail.recipients]:
             self.settle(Settlement(mail, note="finished by two nodes together", counted=False))
         return [mail for mail in mails if mail.recipients]
 
-    def _took(self, node: int, mails: list[Leased]) -> list[Leased]:
+    def _took(self, node: int, mails: list[Leased | Unreadable]) -> list[Leased | Unreadable]:
         if node != self._identity.node:
             return []  # this node was declared dead meanwhile
         self._leased.update(mail.id for mail in mails)

@@ -17,6 +17,7 @@ from routing.mail import domain_of
 from spool.contract import Arrival, Leased, Pending, Settlement
 from spool.postgres_filtering import part_of
 from spool.records import message_id_of, results_text
+from spool.statements import Unreadable
 
 ON_HOLD: Final = """EXISTS (SELECT FROM hold WHERE hold.mail = waiting.id
  OR (hold.scope = 'sender' AND hold.subject IN (waiting.sender, '@' || waiting.domain)))"""
@@ -79,6 +80,7 @@ FROM leased JOIN mail ON mail.id = leased.id CROSS JOIN LATERAL (
  SELECT array_agg(address ORDER BY address COLLATE "C") AS addresses,
   array_agg(doubts ORDER BY address COLLATE "C") AS doubts
  FROM recipient WHERE recipient.mail = leased.id AND state = 'waiting') AS people"""
+_IS_OURS: Final = "SELECT FROM waiting WHERE id = %s AND node = %s"
 _CONTENTS: Final = "SELECT mail, bytes FROM content WHERE mail = ANY(%s)"
 COUNT: Final = """
 INSERT INTO tally VALUES (%(slot)s, %(octets)s) ON CONFLICT (slot) DO UPDATE SET octets = tally.octets + %(octets)s
@@ -179,10 +181,11 @@ def count(connection: Connection, slot: int, octets: int) -> int:
 
 def take(
     connection: Connection, node: int, route: str, limit: int, now: float, at_hand: Callable[[int], bytes | None]
-) -> list[Leased]:
+) -> list[Leased | Unreadable]:
     """Lease mails of the route that are due, the longest due first. `at_hand` gives contents that need not be read.
 
-    A mail without recipients was finished by two nodes together. The lease is one statement, a transaction by itself.
+    A mail without recipients was finished by two nodes together. The lease is one statement, a transaction by itself. One
+    whose content went before it was read is left out: another node had sent it, and told it late.
     """
     values = {"node": node, "route": route, "limit": limit, "now": now}
     rows = connection.cursor(binary=True).execute(LEASE, values).fetchall()
@@ -190,13 +193,15 @@ def take(
     contents = {row[0]: content for row in rows if (content := at_hand(row[0])) is not None}
     if missing := [row[0] for row in rows if row[0] not in contents]:
         contents |= dict(connection.cursor(binary=True).execute(_CONTENTS, (missing,)).fetchall())
-    return [
-        Leased(
-            number, route, sender, tuple(map(Pending, addresses or (), doubts or ())),
-            contents.get(number, b""), received_at, attempts, released_at, warned,
-        )
-        for number, _, received_at, released_at, warned, sender, attempts, addresses, doubts in rows
-    ]  # fmt: skip
+    found: list[Leased | Unreadable] = []
+    for number, _, received_at, released_at, warned, sender, attempts, addresses, doubts in rows:
+        content = contents.get(number) if addresses else b""
+        if content is not None:
+            people = tuple(map(Pending, addresses or (), doubts or ()))
+            found.append(Leased(number, route, sender, people, content, received_at, attempts, released_at, warned))
+        elif connection.execute(_IS_OURS, (number, node)).rowcount:
+            found.append(Unreadable(number, "its content is missing"))
+    return found
 
 
 def give_back(connection: Connection, route: str, node: int, but: Sequence[int]) -> None:

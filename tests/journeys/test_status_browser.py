@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +164,11 @@ def test_relays_that_share_a_spool_fit_on_a_phone_with_their_warnings(watch, dat
                 " version, rules) VALUES (60, 'relay-in-a-data-centre-far-away.callcenter.nl:4194304', 'm', 1, 'b',"
                 " 1, extract(epoch FROM now()) + 600, 900, 90.5, '9.9.9', 'fedcba987654')"
             )
+            told = "SELECT count(*) FROM callpro_relay.node WHERE rules <> ''"
+            deadline = time.monotonic() + 60
+            while connection.execute(told).fetchone() != (2,):  # the relay tells its rules with its next sign of life
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
         browser.size(390, 844, phone=True)
         for path in ("/nodes", "/", "/?lang=nl", "/nodes"):
             browser.open(url + path)

@@ -363,17 +363,25 @@ def threads(monkeypatch):
     return names
 
 
-def test_the_loop_appends_by_itself_while_that_is_quick(engine, threads, nothing_absorbed, monkeypatch):
+def test_the_loop_appends_by_itself_while_that_is_quick(engine, threads, monkeypatch):
     async def test(spool):
-        await spool.put(arrival(spool, engine.clock, content=b"0"))  # whether there is room is asked elsewhere
-        await spool.put(arrival(spool, engine.clock, content=b"1"))
-        assert threads == ["spool-writer", "MainThread"]
+        async def put() -> None:
+            await asyncio.sleep(0.001)  # the thread may still be at the batch before
+            await spool.put(arrival(spool, engine.clock, content=b"%d" % len(threads)))
+
+        while "MainThread" not in threads:
+            await put()
+        assert threads[0] == "spool-writer", "whether there is room is asked there"
         monkeypatch.setattr("spool.writer._QUICK", 0.0)
-        await spool.put(arrival(spool, engine.clock, content=b"2"))
-        await spool.put(arrival(spool, engine.clock, content=b"3"))
-        assert threads[2:] == ["MainThread", "spool-writer"]
+        while threads[-2:] != ["MainThread", "spool-writer"]:
+            await put()
+        monkeypatch.setattr("spool.writer._SLOW_FOR", 60.0)
+        quick = threads.count("MainThread")
+        for _ in range(10):
+            await put()
+        assert threads.count("MainThread") == quick
         killed = copy(engine, "killed")
-        assert await asyncio.to_thread(contents, killed) == [b"0", b"1", b"2", b"3"]
+        assert await asyncio.to_thread(contents, killed) == [b"%d" % number for number in range(len(threads))]
 
     engine.run(test)
 

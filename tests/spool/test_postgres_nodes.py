@@ -327,3 +327,27 @@ def test_a_lease_whose_answer_was_lost_is_made_again(database, monkeypatch):
             assert await one.lease("acme.nl", 2, CLOCK.now) == []
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_mail_whose_content_is_gone_is_never_sent_empty(database, monkeypatch, caplog, damaged):
+    """Another node had sent it, lost its lease, and told it between the lease and the reading of the content."""
+
+    async def test():
+        async with nodes(database, 1) as (one,):
+            await put_all(one, [arrival(one, CLOCK), arrival(one, CLOCK)])
+
+            def find(number):
+                if number == first:
+                    sql(database, "DELETE FROM callpro_relay.content WHERE mail = %s RETURNING mail", number)
+                    if not damaged:
+                        sql(database, "DELETE FROM callpro_relay.waiting WHERE id = %s RETURNING id", number)
+
+            ((first,),) = sql(database, "SELECT min(id) FROM callpro_relay.waiting")
+            monkeypatch.setattr(one._at_hand, "find", find, raising=True)
+            (mail,) = await one.lease("acme.nl", 2, CLOCK.now)
+            assert mail.id != first
+            assert mail.content
+
+    asyncio.run(test())
+    assert [record.message for record in caplog.records] == ["spool.mail_unreadable"] * damaged
