@@ -184,8 +184,8 @@ def take(
 ) -> list[Leased | Unreadable]:
     """Lease mails of the route that are due, the longest due first. `at_hand` gives contents that need not be read.
 
-    A mail without recipients was finished by two nodes together. The lease is one statement, a transaction by itself. One
-    whose content went before it was read is left out: another node had sent it, and told it late.
+    A mail without recipients was finished by two nodes together. The lease is one statement, a transaction by itself.
+    A mail whose content went before it was read is left out: another node had sent it, and told it late.
     """
     values = {"node": node, "route": route, "limit": limit, "now": now}
     rows = connection.cursor(binary=True).execute(LEASE, values).fetchall()
