@@ -138,7 +138,7 @@ def test_implicit_tls_to_a_port_that_begins_in_clear(authority):
 @pytest.mark.parametrize("what", [CUT, Cut(reset=True), STALL, Raw((b"garbage\r\n",)), Raw((b"\x16\x03\x01\xff\n",))])
 def test_trouble_at_each_step_of_opening(run, authority, step, stage, what):
     server = secured(authority.server_context(), replies={step: what}, faults_expected=True)
-    outcome = run(_one(server, tls="starttls", timeout=0.3, **with_login()))
+    outcome = run(_one(server, tls="starttls", timeout=1.5, **with_login()))
     assert (outcome.word, outcome.stage) == (Word.RETRY, stage)
     assert not server.received
 
