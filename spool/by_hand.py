@@ -18,6 +18,7 @@ from spool import hand_statements as statements
 from spool.contract import Leased, Steps, Tally, id_number, id_text
 from spool.hand_statements import Row
 from spool.holding import Held, Hold, Key, Scope
+from spool.inbox import same
 from spool.shelves import Shelves
 from spool.statements import Due
 from spool.view import Filter
@@ -40,13 +41,13 @@ class ByHand:
 
     async def load(self) -> None:
         """Take up the holds of earlier processes."""
-        self.held = Held(await self._ask(statements.holds, _same))
+        self.held = Held(await self._ask(statements.holds, same))
 
     async def hold(self, hold: Hold, note: str | None, told: Steps) -> bool:
         known, self.held = self.held.get(hold.key), self.held.plus(hold)
         kept = False
         try:
-            kept = await self._ask(partial(_keep, hold=hold, note=note), _same)
+            kept = await self._ask(partial(_keep, hold=hold, note=note), same)
         finally:
             if not kept:
                 self.held = self.held.plus(known) if known else self.held.minus(hold.key)
@@ -54,7 +55,7 @@ class ByHand:
             return False
         if hold.scope is not Scope.ROUTE:
             async for rows in self._chunks(_covered(hold.key), told):
-                await self._ask(partial(statements.park_held, rows=rows, held=self.held), _same)
+                await self._ask(partial(statements.park_held, rows=rows, held=self.held), same)
         self._look_again()
         return True
 
@@ -67,8 +68,8 @@ class ByHand:
             self.held = self.held.minus(key)
         try:
             async for rows in self._chunks(_covered(key), told):
-                await self._ask(partial(_let_go, rows=rows, scope=hold.scope, held=self.held, now=now), _same)
-            await self._ask(partial(_forget, key=key, note=note, now=now), _same)
+                await self._ask(partial(_let_go, rows=rows, scope=hold.scope, held=self.held, now=now), same)
+            await self._ask(partial(_forget, key=key, note=note, now=now), same)
         except BaseException:
             self.held = self.held.plus(hold)
             raise
@@ -81,7 +82,7 @@ class ByHand:
         async for rows in self._chunks(which, told):
             free = [row for row in rows if not (row.parked or self.held.route(row.route))]
             idle = [row for row in free if row.id not in self._shelves.leased]
-            await self._ask(partial(_hurry, rows=idle, note=note if which.ids else None, now=now), _same)
+            await self._ask(partial(_hurry, rows=idle, note=note if which.ids else None, now=now), same)
             done, left = done + len(idle), left + len(rows) - len(idle)
         self._look_again()
         return Tally(done, left)
@@ -95,7 +96,7 @@ class ByHand:
             if not rows:
                 return Tally(done, left)
             try:
-                await self._ask(partial(statements.drop, rows=taken, text=note, now=now), _same)
+                await self._ask(partial(statements.drop, rows=taken, text=note, now=now), same)
             except BaseException:
                 self._shelves.give_back(row.id for row in taken)
                 raise
@@ -117,7 +118,7 @@ class ByHand:
             ids = {mail.id for mail in held}
             try:
                 if not whole:
-                    await self._ask(partial(statements.park, ids=ids), _same)
+                    await self._ask(partial(statements.park, ids=ids), same)
             except BaseException:
                 self._shelves.give_back(mail.id for mail in mails)
                 raise
@@ -129,7 +130,7 @@ class ByHand:
     def settled(self, number: int) -> None:
         """A mail is finished; a hold of its own, which came too late, goes with it."""
         if self.held.mails and self._end(number):
-            forgotten = self._ask(partial(statements.forget_hold, key=(Scope.MAIL, id_text(number))), _same)
+            forgotten = self._ask(partial(statements.forget_hold, key=(Scope.MAIL, id_text(number))), same)
             forgotten.add_done_callback(_read)
 
     def _end(self, number: int) -> bool:
@@ -141,7 +142,7 @@ class ByHand:
 
     async def _chunks(self, which: Filter, told: Steps) -> AsyncIterator[list[Row]]:
         after = through = 0
-        while rows := await self._ask(partial(statements.select, which=which, after=after, limit=_CHUNK), _same):
+        while rows := await self._ask(partial(statements.select, which=which, after=after, limit=_CHUNK), same):
             yield rows
             after, through = rows[-1].id, through + len(rows)
             told(through)
@@ -204,10 +205,6 @@ def _hurry(connection: Connection, rows: list[Row], note: str | None, now: float
     statements.hurry(connection, rows, now)
     if note is not None:
         statements.note(connection, [row.id for row in rows], note, now)
-
-
-def _same(answer: Any) -> Any:
-    return answer
 
 
 def _read(forgotten: Future[Any]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from asyncio import Future
+from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from spool.contract import Arrival, Settlement
 from spool.statements import Count
+
+Answer = TypeVar("Answer")
 
 _BATCH_OCTETS: Final = 16 << 20
 _BATCH_MAILS: Final = 500
@@ -105,6 +107,25 @@ class Inbox:
             return post
 
 
+class FlushTimer:
+    """Calls `flush` on the loop, once for all who ask meanwhile."""
+
+    def __init__(self, loop: AbstractEventLoop, flush: Callable[[], None]) -> None:
+        self._loop = loop
+        self._flush = flush
+        self._due = False
+
+    def within(self, seconds: float) -> None:
+        """So many seconds from now, or when it was asked for before."""
+        if not self._due:
+            self._due = True
+            self._loop.call_later(seconds, self._now)
+
+    def _now(self) -> None:
+        self._due = False
+        self._flush()
+
+
 class Listener(Protocol):
     """Who is told on the loop, in the order in which things became true on disk."""
 
@@ -119,6 +140,11 @@ class Listener(Protocol):
 
     def unwritten(self, count: int) -> None:
         """So many settlements could not be written yet; that is tried again."""
+
+
+def same(answer: Answer) -> Answer:
+    """For who wants an answer as it is."""
+    return answer
 
 
 def succeed(call: Call, answer: Any) -> None:

@@ -33,9 +33,9 @@ from spool.contract import (
 )
 from spool.holding import Held
 from spool.ids import Numbers, next_moment
-from spool.inbox import Put, Settle
+from spool.inbox import FlushTimer, Put, Settle, same
 from spool.postgres_node import Beat, Pulse, holds_of, this_process
-from spool.postgres_shared import SharedSpool, same
+from spool.postgres_shared import SharedSpool
 from spool.postgres_worker import Again, Session, Trouble, Writer
 from spool.statements import Unreadable
 
@@ -76,11 +76,12 @@ class PostgresSpool(SharedSpool):
         self._settling: set[int] = set()
         self._others = self._incoming = 0
         self._numbers = Numbers(clock, self._chance, run=_SLOT_BITS)
-        self._flush_due = self._skewed = False
+        self._skewed = False
         self._random = random.SystemRandom()
         self._about = ("", "")
         self._pulse = Pulse(options, self._loop, self, self._identity, this_process(lease), clock, lambda: self._about)
         self._writer = Writer(Session(options, trouble), self._loop, self, self._identity, clock)
+        self._flush = FlushTimer(self._loop, self._writer.flush)
 
     @classmethod
     async def open(
@@ -202,7 +203,7 @@ class PostgresSpool(SharedSpool):
         self._settling.add(settlement.mail.id)
         future: Future[None] = self._loop.create_future()
         self._writer.settle(Settle(settlement, future))
-        self._flush_within(_SETTLE_WITHIN)
+        self._flush.within(_SETTLE_WITHIN)
         return future
 
     async def next_due(self, route: str) -> float | None:
@@ -264,7 +265,7 @@ class PostgresSpool(SharedSpool):
 
     def unwritten(self, count: int) -> None:
         emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count, again_in=_WRITE_AGAIN_AFTER)
-        self._flush_within(_WRITE_AGAIN_AFTER)
+        self._flush.within(_WRITE_AGAIN_AFTER)
 
     def beat(self, beat: Beat) -> None:
         self._alone = beat.alone
@@ -285,15 +286,6 @@ class PostgresSpool(SharedSpool):
             self._arrived(route)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
-
-    def _flush_within(self, seconds: float) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_later(seconds, self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        self._writer.flush()
 
     def _check(self, settlement: Settlement) -> None:
         number = settlement.mail.id

@@ -18,6 +18,7 @@ from psycopg import Connection
 from spool import postgres_slots as slots
 from spool import postgres_troubles as troubles
 from spool.cluster import TRIAL_LASTS, Closed, ClosedNow, Cluster, Ears, News, WayKey, trial_of
+from spool.inbox import same
 from spool.postgres_node import Identity, tell
 from spool.postgres_worker import Asker
 
@@ -139,7 +140,7 @@ class PostgresCluster(Cluster):
 
     def _ask(self, question: Callable[[Connection, int], Any]) -> Future[Any]:
         """The node is the one that this process is when it is asked."""
-        return self._asker.ask(lambda connection: question(connection, self._identity.node), _same)
+        return self._asker.ask(lambda connection: question(connection, self._identity.node), same)
 
     def _say(self, statement: Callable[[Connection, int], Any]) -> None:
         self._ask(statement).add_done_callback(_unheard)
@@ -182,10 +183,6 @@ def _told(question: Callable[[Connection, int], Any]) -> Callable[[Connection, i
         return question(connection, node)
 
     return telling
-
-
-def _same(answer: Any) -> Any:
-    return answer
 
 
 def _unheard(future: Future[Any]) -> None:

@@ -21,6 +21,7 @@ from spool.cluster import Cluster
 from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Steps, Tally, Toll, id_text, unheard
 from spool.holding import Held, Hold, Key, Scope
 from spool.ids import first_number
+from spool.inbox import same
 from spool.postgres_cluster import PostgresCluster
 from spool.postgres_node import Identity, due_routes, holds_of, tell
 from spool.postgres_worker import Asker, Session, Trouble
@@ -251,11 +252,6 @@ class SharedSpool(Spool):
         if not self._alone:
             told = self._leases.ask(partial(tell, node=self._identity.node, words=words), same, single=True)
             told.add_done_callback(_read)
-
-
-def same(answer: Any) -> Any:
-    """The answer as it is."""
-    return answer
 
 
 def _read(told: Future[None]) -> None:

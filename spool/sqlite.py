@@ -41,7 +41,7 @@ from spool.contract import (
 )
 from spool.holding import Held, Hold, Key
 from spool.ids import Numbers, first_number
-from spool.inbox import Call, Put, Settle
+from spool.inbox import Call, FlushTimer, Put, Settle, same
 from spool.marks import LeaseMarks
 from spool.ownership import Ownership
 from spool.shelves import Shelves
@@ -84,9 +84,9 @@ class SqliteSpool(Spool):
         self._incoming = 0
         self._numbers = Numbers(clock, random.Random().getrandbits)  # noqa: S311 - seeded by the system; an id is no secret
         self._callbacks: list[Callable[[str], None]] = []
-        self._flush_due = False
         self._settling: set[int] = set()
         self._writer = Writer(path, unabsorbed, self._loop, self, clock, reserve)
+        self._flush = FlushTimer(self._loop, self._writer.flush)
         self._numbers.skip_to(unabsorbed.greatest())
         self._by_hand = ByHand(self._shelves, self._ask, self._arrived)
         self._marks = LeaseMarks(self._shelves.leased, self._ask)
@@ -141,7 +141,7 @@ class SqliteSpool(Spool):
     async def probe(self) -> None:
         if self._shelves.octets + self._incoming + _SMALL_MAIL > self._size_limit:
             raise SpoolFull(f"mail of {self._shelves.octets} octets waits; the limit is {self._size_limit}")
-        await self._ask(schema.write_nothing, _same, grows=True, about_mail=False)
+        await self._ask(schema.write_nothing, same, grows=True, about_mail=False)
 
     @property
     def octets(self) -> int:
@@ -170,7 +170,7 @@ class SqliteSpool(Spool):
         try:
             await self._ask(partial(statements.due, route=route, now=now, limit=limit + shelf.leased), claim)
             wanted = [mail for mail in claimed if isinstance(mail, int)]
-            loaded = await self._ask(partial(statements.load, ids=wanted), _same) if wanted else []
+            loaded = await self._ask(partial(statements.load, ids=wanted), same) if wanted else []
         except BaseException:
             self._shelves.give_back(mail if isinstance(mail, int) else mail.id for mail in claimed)
             raise
@@ -191,11 +191,11 @@ class SqliteSpool(Spool):
             settlement = replace(settlement, mail=replace(settlement.mail, content=b""))
         future: Future[None] = self._loop.create_future()
         self._writer.settle(Settle(settlement, future, octets))
-        self._flush_within(_SETTLE_WITHIN)
+        self._flush.within(_SETTLE_WITHIN)
         return future
 
     async def note(self, notice: Notice) -> tuple[Noted, ...] | None:
-        return await self._ask(partial(notices.note, notice=notice, now=self._clock()), _same, grows=True)
+        return await self._ask(partial(notices.note, notice=notice, now=self._clock()), same, grows=True)
 
     async def next_due(self, route: str) -> float | None:
         if self.held.route(route):
@@ -219,7 +219,7 @@ class SqliteSpool(Spool):
     async def wake(self, route: str, now: float) -> None:
         changed = _CHUNK
         while changed == _CHUNK:
-            changed = await self._ask(partial(statements.wake, route=route, now=now, limit=_CHUNK), _same)
+            changed = await self._ask(partial(statements.wake, route=route, now=now, limit=_CHUNK), same)
             self._shelves.of(route).due_on_disk = None
         self._arrived(route)
 
@@ -231,17 +231,17 @@ class SqliteSpool(Spool):
 
     async def spend(self, spent: Sequence[Spent]) -> None:
         if spent:
-            await self._ask(partial(statements.spend, spent=spent), _same, about_mail=False)
+            await self._ask(partial(statements.spend, spent=spent), same, about_mail=False)
 
     async def spent(self, since: float) -> list[Spent]:
-        return await self._ask(partial(statements.spent, since=since), _same, about_mail=False)
+        return await self._ask(partial(statements.spent, since=since), same, about_mail=False)
 
     async def tally(self, volumes: Sequence[Volume]) -> None:
         if volumes:
-            await self._ask(partial(ledger.add, volumes=volumes), _same, about_mail=False)
+            await self._ask(partial(ledger.add, volumes=volumes), same, about_mail=False)
 
     async def record(self, order: GivenOrder) -> None:
-        await self._ask(partial(ledger.record, order=order), _same, about_mail=False)
+        await self._ask(partial(ledger.record, order=order), same, about_mail=False)
 
     @property
     def held(self) -> Held:
@@ -260,16 +260,16 @@ class SqliteSpool(Spool):
         return await self._by_hand.drop(which, note, now, told)
 
     async def prune(self, before: float) -> int:
-        await self._ask(partial(ledger.forget_orders, before=before), _same)
+        await self._ask(partial(ledger.forget_orders, before=before), same)
         question = partial(statements.forget, first_kept=first_number(before), before=before, limit=_CHUNK)
         total = 0
-        while forgotten := await self._ask(question, _same):
+        while forgotten := await self._ask(question, same):
             total += forgotten
         return total
 
     async def shown(self) -> None:
         """Wait until the file shows all that was kept, for those who read it beside us."""
-        await self._ask(lambda _: None, _same)
+        await self._ask(lambda _: None, same)
 
     async def close(self) -> None:
         self._next_look.cancel()
@@ -339,15 +339,6 @@ class SqliteSpool(Spool):
         for callback in self._callbacks:
             callback(route)
 
-    def _flush_within(self, seconds: float) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_later(seconds, self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        self._writer.flush()
-
     def _check(self, settlement: Settlement) -> None:
         number = settlement.mail.id
         if number not in self._shelves.leased or number in self._settling:
@@ -374,7 +365,7 @@ class SqliteSpool(Spool):
     async def _reroute_from(self, old: str, match: Callable[[str], str | None]) -> int:
         """In chunks, so that new mail waits for no more than one of them."""
         after = total = 0
-        while rows := await self._ask(partial(statements.senders, route=old, after=after, limit=_CHUNK), _same):
+        while rows := await self._ask(partial(statements.senders, route=old, after=after, limit=_CHUNK), same):
             after = rows[-1][0]
             matches = {sender: match(sender) for sender in {sender for _, sender in rows}}
             moves = {number: new for number, sender in rows if (new := matches[sender]) is not None and new != old}
@@ -387,10 +378,6 @@ class SqliteSpool(Spool):
             self._shelves.moved(ids, old, new)
             self._arrived(new)
         return sum(len(ids) for ids in moved.values())
-
-
-def _same(answer: Answer) -> Answer:
-    return answer
 
 
 def _ends(connection: Connection, route: str, limit: int) -> Ends:

@@ -4,6 +4,8 @@ and what an attacker puts behind it.
 
 from __future__ import annotations
 
+import asyncio
+
 ENDS = {
     "LF.LF": b"\n.\n",
     "LF.CRLF": b"\n.\r\n",
@@ -42,3 +44,13 @@ def smuggled(domain: str) -> bytes:
         b"MAIL FROM:<boss@%(d)s>\r\nRCPT TO:<victim@example.nl>\r\nDATA\r\n"
         b"From: boss@%(d)s\r\nSubject: evil\r\n\r\nPay.\r\n.\r\nQUIT\r\n"
     ) % {b"d": domain.encode()}
+
+
+async def said(port: int, octets: bytes) -> list[bytes]:
+    """All replies to these octets, sent at once on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(octets)
+    writer.write_eof()
+    lines = (await asyncio.wait_for(reader.read(), 30)).splitlines()
+    writer.close()
+    return lines

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.relay_process import ROOT, RelayProcess
 from tests.fakes.smtp import FakeSmtp
-from tests.journeys.ends import ENDS, smuggled
+from tests.journeys.ends import ENDS, said, smuggled
 
 SMUGGLED = smuggled("acme.nl")
 
@@ -21,16 +21,6 @@ def route(server: FakeSmtp) -> str:
         f"upstreams:\n  acme: {{type: smtp, host: 127.0.0.1, port: {server.port}, tls: none}}\n"
         "routes:\n  - {from: acme.nl, via: acme}\n"
     )
-
-
-async def said(port: int, octets: bytes) -> list[bytes]:
-    """All replies to these octets, sent at once on one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(octets)
-    writer.write_eof()
-    lines = (await asyncio.wait_for(reader.read(), 30)).splitlines()
-    writer.close()
-    return lines
 
 
 @pytest.mark.parametrize("place", ["header", "body"])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import smtplib
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -40,20 +41,25 @@ async def until(condition, seconds: float = 40.0) -> None:
             await asyncio.sleep(0.05)
 
 
+def made(folder: Path, port: int, database: str, count: int, *, lease: int) -> list[RelayProcess]:
+    """Relays that log in at `port` with a wrong password; `lease` in seconds. None is started."""
+    return [
+        RelayProcess(
+            folder / str(n),
+            rules(port),
+            url=database,
+            spool_options=f", lease: {lease}s",
+            environment={"UP": "wrong"},
+        )
+        for n in range(count)
+    ]
+
+
 def test_one_failed_login_for_three_relays_and_an_order_from_a_fourth_process(tmp_path, database):
     async def test() -> None:
         async with FakeSmtp(users={"callpro": "right"}) as upstream:
-            made = [
-                RelayProcess(
-                    tmp_path / str(n),
-                    rules(upstream.port),
-                    url=database,
-                    spool_options=", lease: 3s",
-                    environment={"UP": "wrong"},
-                )
-                for n in range(4)
-            ]
-            relays, machine = made[:3], made[3]
+            all_four = made(tmp_path, upstream.port, database, 4, lease=3)
+            relays, machine = all_four[:3], all_four[3]
             await relays[0].start()
             await asyncio.gather(*(relay.start() for relay in relays[1:]))
             await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 5) for relay in relays))
@@ -86,16 +92,7 @@ def test_the_prober_is_killed_and_another_takes_over(tmp_path, database):
 
     async def test() -> None:
         async with FakeSmtp(users={"callpro": "right"}) as upstream:
-            relays = [
-                RelayProcess(
-                    tmp_path / str(n),
-                    rules(upstream.port),
-                    url=database,
-                    spool_options=", lease: 2s",
-                    environment={"UP": "wrong"},
-                )
-                for n in range(2)
-            ]
+            relays = made(tmp_path, upstream.port, database, 2, lease=2)
             await relays[0].start()
             await relays[1].start()
             await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 2) for relay in relays))

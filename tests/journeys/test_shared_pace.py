@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import smtplib
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -22,6 +23,14 @@ def hand_over(port: int, count: int) -> None:
             client.sendmail("info@acme.nl", ["jan@example.nl"], f"Subject: {number}\r\n\r\nDag\r\n")
 
 
+async def started(folder: Path, rules: str, database: str) -> list[RelayProcess]:
+    """Three relays with the same rules on one database; the first makes its tables."""
+    relays = [RelayProcess(folder / str(n), rules, url=database, spool_options=", lease: 2s") for n in range(3)]
+    await relays[0].start()
+    await asyncio.gather(*(relay.start() for relay in relays[1:]))
+    return relays
+
+
 def test_three_relays_keep_one_limit(tmp_path, database):
     async def test() -> None:
         async with FakeSmtp() as upstream:
@@ -29,11 +38,7 @@ def test_three_relays_keep_one_limit(tmp_path, database):
                 f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {upstream.port}, tls: none,"
                 " pace: {per_minute: 9}}\nroutes:\n  - {from: acme.nl, via: up}\n"
             )
-            relays = [
-                RelayProcess(tmp_path / str(n), rules, url=database, spool_options=", lease: 2s") for n in range(3)
-            ]
-            await relays[0].start()
-            await asyncio.gather(*(relay.start() for relay in relays[1:]))
+            relays = await started(tmp_path, rules, database)
             await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 8) for relay in relays))
             while len(upstream.received) < 9:
                 await asyncio.sleep(0.05)
@@ -59,11 +64,7 @@ def test_three_relays_keep_one_limit_on_sends_at_one_time_and_the_last_has_all_o
                 f"upstreams:\n  up: {{type: smtp, host: 127.0.0.1, port: {upstream.port}, tls: none, connections: 9}}\n"
                 "routes:\n  - {from: acme.nl, via: up, pace: {concurrency: 3}}\n"
             )
-            relays = [
-                RelayProcess(tmp_path / str(n), rules, url=database, spool_options=", lease: 2s") for n in range(3)
-            ]
-            await relays[0].start()
-            await asyncio.gather(*(relay.start() for relay in relays[1:]))
+            relays = await started(tmp_path, rules, database)
             for relay in relays:  # a way carries more than one mail at a time once it has shown that it works
                 while not any(event["event"] == "delivered" for event in relay.events):
                     await asyncio.to_thread(hand_over, relay.port, 1)

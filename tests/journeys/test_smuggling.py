@@ -17,20 +17,10 @@ from tests.fakes.mailgun import FakeMailgun
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.sendgrid import FakeSendGrid
 from tests.fakes.smtp import FakeSmtp
-from tests.journeys.ends import ENDS, smuggled
+from tests.journeys.ends import ENDS, said, smuggled
 
 JAN = "jan@example.nl"
 SECRETS = {"SECRET": "entra-s3cret", "SG": "SG.journey.s3cret", "MG": "mailgun-s3cret", "CM": "cm-s3cret"}
-
-
-async def said(port: int, octets: bytes) -> list[bytes]:
-    """All replies to these octets, sent at once on one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(octets)
-    writer.write_eof()
-    lines = (await asyncio.wait_for(reader.read(), 30)).splitlines()
-    writer.close()
-    return lines
 
 
 def attack(domain: str, number: int, end: bytes) -> bytes:

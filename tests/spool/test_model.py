@@ -97,7 +97,7 @@ class SpoolMachine(RuleBasedStateMachine):
         settled = self.spool.settle(
             Settlement(model.leased, done, (), frozenset(doubted), due_at, None, route, counted)
         )
-        self.spool._flush()
+        self.spool._writer.flush()
         self.do(settled)
         if due_at is None:
             del self.mails[number]
