@@ -15,6 +15,7 @@ from delivery.choice import unreached
 from delivery.clock import Clock
 from delivery.endpoint import Endpoint
 from delivery.ways import Way
+from routing.outcome import Outcome
 from spool.cluster import Cluster, Silent
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Silence:
         if not self._holds.watches(endpoint):
             if mine:
                 self._cluster.answered(endpoint.name)
-            elif endpoint.since is None:
+            else:
                 self._look_too(endpoint, rows)
         elif not mine:
             self.asked(way)  # the database was away, or took this relay for dead
@@ -102,7 +103,9 @@ class Silence:
         self._holds.probe_at(endpoint, asked_at + wait + turn * _PATIENCE)
 
     def _look_too(self, endpoint: Endpoint, rows: Sequence[Silent]) -> None:
-        """Others get no answer where this relay has not tried lately: one probe, rather than mail."""
+        """Others get no answer where this relay has not tried lately, or not often enough to be sure: one probe, rather
+        than mail, of which it may have no more.
+        """
         news = {(row.place, row.node) for row in rows} - self._looked_at
         way = self._harmless(endpoint) if news and not endpoint.asking else None
         if way is not None:
@@ -122,14 +125,20 @@ class Silence:
         endpoint = way.endpoint
         try:
             outcome = await self._holds.ask(way)
-            if unreached(outcome) and not way.gone and endpoint.since is None:
-                endpoint.broke(outcome, self._clock.now())
-                self._holds.go_round(way)
+            if not way.gone and not self._holds.watches(endpoint):  # else mail that was under way was faster
+                self._saw(way, outcome)
         finally:
             endpoint.asking = False
         for one in tuple(self._ways()):
             if one.endpoint is endpoint:
                 self._look(one)
+
+    def _saw(self, way: Way, outcome: Outcome) -> None:
+        if unreached(outcome):
+            way.endpoint.broke(outcome, self._clock.now())
+            self._holds.go_round(way)
+        else:
+            way.endpoint.answered()
 
 
 def _is_known_to_others(endpoint: Endpoint) -> bool:

@@ -270,15 +270,6 @@ async def room(
         await spool.close()
 
 
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until it is so; the test fails after ten seconds."""
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError(f"never came: {what}")
-
-
 def events(caplog: object, name: str) -> list[dict[str, object]]:
     """The fields of every event of that name so far."""
     records: list[logging.LogRecord] = caplog.records  # type: ignore[attr-defined]

@@ -14,7 +14,8 @@ from config.rules import Dkim, Sender
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from spool.sqlite_view import SqliteView
-from tests.delivery.room import BUSY, CONTENT, DOUBT, DOWN, NO_USER, SENT, Scripted, events, room, route, until
+from tests.delivery.room import BUSY, CONTENT, DOUBT, DOWN, NO_USER, SENT, Scripted, events, room, route
+from tests.waiting import until
 
 
 def key_pair() -> tuple[str, bytes]:

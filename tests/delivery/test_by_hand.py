@@ -11,7 +11,8 @@ from config.fields import Duration
 from spool.contract import id_text
 from spool.holding import Hold, Scope
 from spool.view import Filter
-from tests.delivery.room import BAD_LOGIN, BUSY, SENT, Scripted, events, numbers_of, room, route, until
+from tests.delivery.room import BAD_LOGIN, BUSY, SENT, Scripted, events, numbers_of, room, route
+from tests.waiting import until
 
 ROUTE = (Scope.ROUTE, "acme.nl")
 CUSTOMER = (Scope.SENDER, "@acme.nl")

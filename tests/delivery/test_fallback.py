@@ -12,7 +12,8 @@ from delivery.choice import Standing, next_upstream
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from spool.sqlite_view import SqliteView
-from tests.delivery.room import BAD_LOGIN, BUSY, DOUBT, DOWN, NO_USER, SENT, Scripted, events, room, route, until
+from tests.delivery.room import BAD_LOGIN, BUSY, DOUBT, DOWN, NO_USER, SENT, Scripted, events, room, route
+from tests.waiting import until
 
 VIA = ("a", "b")
 FINE = {"a": Standing(), "b": Standing()}

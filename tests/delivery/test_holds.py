@@ -10,7 +10,8 @@ from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from spool.sqlite_view import SqliteView
 from spool.view import Filter
-from tests.delivery.room import BAD_LOGIN, NOT_YOURS, SENT, Scripted, events, numbers_of, room, route, until
+from tests.delivery.room import BAD_LOGIN, NOT_YOURS, SENT, Scripted, events, numbers_of, room, route
+from tests.waiting import until
 
 
 def test_one_wrong_password_is_one_login_however_much_mail_waits(tmp_path, caplog):

@@ -11,8 +11,9 @@ from config.credentials import Secret
 from config.rules import Dkim, Pace, Rate, Sender
 from routing.headers import values
 from spool.sqlite_view import SqliteView
-from tests.delivery.room import CONTENT, DOWN, NO_USER, SENT, Scripted, events, room, route, until
+from tests.delivery.room import CONTENT, DOWN, NO_USER, SENT, Scripted, events, room, route
 from tests.delivery.test_attempt import key_pair
+from tests.waiting import until
 
 TEST = "test@callcenter.nl"
 EVERYBODY = tuple(f"r{number}@example.org" for number in range(7))

@@ -8,7 +8,8 @@ import logging
 from config.rules import Pace
 from spool.contract import Leased, SpoolUnavailable
 from spool.sqlite import SqliteSpool
-from tests.delivery.room import BAD_LOGIN, BUSY, SENT, START, Scripted, events, numbers_of, room, route, until
+from tests.delivery.room import BAD_LOGIN, BUSY, SENT, START, Scripted, events, numbers_of, room, route
+from tests.waiting import until
 
 
 def test_a_mail_leaves_by_its_route_and_its_line_tells_where(tmp_path, caplog):

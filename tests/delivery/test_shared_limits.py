@@ -14,9 +14,10 @@ from delivery.plan import build_plan
 from delivery.scheduler import Scheduler
 from spool.contract import Arrival
 from spool.postgres import PostgresSpool
-from tests.delivery.room import CONTENT, Scripted, kinds, route, rules, until
+from tests.delivery.room import CONTENT, Scripted, kinds, route, rules
 from tests.fakes import postgres
 from tests.spool.test_postgres_nodes import sql
+from tests.waiting import until
 from upstreams.base import Host
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")

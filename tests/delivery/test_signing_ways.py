@@ -14,7 +14,8 @@ from config.credentials import Secret
 from config.fields import setting
 from config.rules import Dkim, Route, Rules
 from delivery.plan import Plan, build_plan
-from tests.delivery.room import BAD_LOGIN, CONTENT, Scripted, ScriptedSettings, kinds, room, route, rules, until
+from tests.delivery.room import BAD_LOGIN, CONTENT, Scripted, ScriptedSettings, kinds, room, route, rules
+from tests.waiting import until
 from upstreams.base import Host
 from upstreams.traits import Signing, Traits
 

@@ -17,9 +17,10 @@ from delivery.plan import build_plan
 from delivery.scheduler import Scheduler
 from spool.contract import Arrival, SpoolUnavailable
 from spool.postgres import PostgresSpool
-from tests.delivery.room import BAD_LOGIN, CONTENT, DOWN, SENT, HeldClock, Scripted, events, kinds, route, rules, until
+from tests.delivery.room import BAD_LOGIN, CONTENT, DOWN, SENT, HeldClock, Scripted, events, kinds, route, rules
 from tests.fakes import postgres
 from tests.spool.test_postgres_nodes import fall_silent, sql
+from tests.waiting import until
 from upstreams.base import Host
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
@@ -74,6 +75,17 @@ class Relays:
         for relay in self.all:
             await relay.spool.cluster.look()
         await asyncio.sleep(0.8)
+
+    async def silent(self, url: str, count: int, meanwhile=None) -> None:
+        """Until so many say that nobody answers at the host, while time goes by."""
+
+        async def said() -> bool:
+            if meanwhile is not None:
+                await meanwhile()
+            await self.clock.advance(1.0)
+            return len(sql(url, "SELECT node FROM silent_host")) == count
+
+        await until(said, f"{count} relays that get no answer")
 
 
 @asynccontextmanager
@@ -320,12 +332,7 @@ def test_a_host_that_is_down_for_all_is_asked_by_one_at_a_time_and_found_by_whoe
         caplog.set_level(logging.INFO)
         async with relays(database, *hosts(3, DOWN)) as r:
             await asyncio.gather(*(relay.put() for relay in r.all for _ in range(3)))
-            for _ in range(400):
-                await r.clock.advance(1)
-                await asyncio.sleep(0.005)
-                if len(sql(database, "SELECT node FROM silent_host")) == 3:
-                    break
-            assert len(sql(database, "SELECT node FROM silent_host")) == 3
+            await r.silent(database, 3)
             told = [len(events(caplog, name)) for name in ("unreachable", "unreachable_too")]
             assert sum(told) == 3
             assert told[0] >= 1
@@ -346,6 +353,37 @@ def test_a_host_that_is_down_for_all_is_asked_by_one_at_a_time_and_found_by_whoe
     asyncio.run(scenario())
 
 
+def test_a_relay_that_failed_once_looks_when_another_hears_nobody_and_needs_no_more_mail_for_it(database):
+    async def scenario():
+        (one,) = hosts(1, DOWN)
+        async with relays(database, one) as r:
+            await r.all[0].put()
+            await until(lambda: r.all[0].scheduler.unreachable(), "its one failure")
+            other = await PostgresSpool.open(database, size_limit=1 << 30, lease=3.0)
+            other.cluster.silent(one.connects_to, r.clock.at, DOWN.reply, r.clock.at)
+            await until(lambda: len(sql(database, "SELECT node FROM silent_host")) == 2, "what it found itself")
+            assert (len(one.mails), len(one.probes)) == (1, 1)
+            await other.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_relay_that_failed_once_and_gets_an_answer_says_so(database):
+    async def scenario():
+        (one,) = hosts(1, DOWN)
+        one.probe_answer = SENT
+        async with relays(database, one) as r:
+            await r.all[0].put()
+            await until(lambda: r.all[0].scheduler.unreachable(), "its one failure")
+            other = await PostgresSpool.open(database, size_limit=1 << 30, lease=3.0)
+            other.cluster.silent(one.connects_to, r.clock.at, DOWN.reply, r.clock.at)
+            await until(lambda: not r.all[0].scheduler.unreachable(), "its answer")
+            assert sql(database, "SELECT count(*) FROM silent_host") == [(1,)]
+            await other.close()
+
+    asyncio.run(scenario())
+
+
 def test_one_relay_with_a_cut_network_stops_nobody_and_each_other_looks_once(database, caplog):
     async def scenario():
         caplog.set_level(logging.INFO)
@@ -355,13 +393,7 @@ def test_one_relay_with_a_cut_network_stops_nobody_and_each_other_looks_once(dat
         async with relays(database, cut, whole, idle) as r:
             for relay in r.all:
                 await relay.put()
-            for _ in range(300):
-                await r.all[0].put()
-                await r.clock.advance(2)
-                await asyncio.sleep(0.01)
-                if sql(database, "SELECT node FROM silent_host"):
-                    break
-            assert len(sql(database, "SELECT node FROM silent_host")) == 1
+            await r.silent(database, 1, meanwhile=r.all[0].put)
             await r.advance(120)
             assert len(whole.probes) <= 1
             assert len(idle.probes) <= 1
