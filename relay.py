@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +21,13 @@ from ops.command_parser import AT_NIGHT, CommandParser
 from ops.queue_options import Command, length_of_time, open_view
 from spool.contract import SpoolUnusable
 from upstreams import KINDS
-from upstreams.tls import TrustUnusable
+from upstreams.tls import TrustUnusable, require_trust
 
 _DEFAULT_CONFIG = "/etc/callpro-relay/relay.yaml"
 _CONFIG_HELP = f"the relay.yaml to read; default: {_DEFAULT_CONFIG}"
 if TYPE_CHECKING:
+    from ops.service import Service
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -36,8 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = parsed.command
     if command is not serve and "config" in parsed:
         secrets_beside(parsed.config)  # the relay itself is handed them by systemd, and nothing else
+    return _carried_out(lambda: command(parsed))
+
+
+def _carried_out(command: Callable[[], int]) -> int:
+    """Its exit code; what went wrong is a sentence for people."""
     try:
-        return command(parsed)
+        return command()
     except BrokenPipeError:  # the reader of our output has enough, such as `head`
         sys.stderr.close()
         return 0
@@ -51,18 +58,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(asked: argparse.Namespace) -> int:
     """`serve`: the relay."""
-    import uvloop
-
     from ops.logs import set_up
     from ops.service import Service
 
     set_up(asked.log_format)
+    if _workers(asked.config) == 1:
+        return _run(Service(asked.config, KINDS))
 
-    async def run() -> int:
-        return await Service(asked.config, KINDS).run()
+    from ops.seat import Seat
+    from ops.workers import Parent
+
+    def work(seat: Seat) -> int:
+        set_up(asked.log_format, worker=seat.number)
+        return _carried_out(lambda: _run(Service(asked.config, KINDS, seat)))
+
+    require_trust()
+    return Parent(asked.config, lambda: check(asked.config, _shapes()), work).run()
+
+
+def _workers(config: Path) -> int:
+    """How many processes relay.yaml asks for. Where something is wrong in it one will do, to say so."""
+    try:
+        return load_relay(config).workers
+    except ConfigInvalid:
+        return 1
+
+
+def _run(service: Service) -> int:
+    import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+        return runner.run(service.run())
 
 
 def check_config(asked: argparse.Namespace) -> int:

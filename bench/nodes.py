@@ -40,6 +40,7 @@ hostname: relay.test
 listen: [{{address: "127.0.0.1:{port}"}}]
 spool: {{url: "{url}"}}
 doctor: {{every: 0s}}
+workers: {workers}
 """
 
 
@@ -103,10 +104,10 @@ class Passed:
 
 
 @contextmanager
-def relays(folder: Path, url: str, count: int, sink: Sink, group: ControlGroup) -> Iterator[list[int]]:
-    """So many relays on one spool; their ports."""
+def relays(folder: Path, url: str, count: int, sink: Sink, group: ControlGroup, workers: int) -> Iterator[list[int]]:
+    """So many relays on one spool, of so many processes each; their ports."""
     ports, running = [free_port() for _ in range(count)], []
-    most = 5 * count  # all relays keep the limit together: as many for each as one alone has by default
+    most = 5 * count * workers  # all relays keep the limit together: as many for each as one alone has by default
     up = f"{{type: smtp, host: 127.0.0.1, port: {sink.port}, tls: none, connections: {most}}}"
     rules = f"upstreams:\n  up: {up}\nroutes:\n"
     rules += "".join(f"  - {{from: {domain}, via: up}}\n" for domain in DOMAINS)
@@ -114,7 +115,7 @@ def relays(folder: Path, url: str, count: int, sink: Sink, group: ControlGroup) 
         for number, port in enumerate(ports):
             place = folder / f"relay{number}"
             place.mkdir(parents=True)
-            (place / "relay.yaml").write_text(_RELAY.format(port=port, url=url))
+            (place / "relay.yaml").write_text(_RELAY.format(port=port, url=url, workers=workers))
             (place / "routes.yaml").write_text(rules)
             command = [sys.executable, str(HERE / "relay.py"), "serve", "--config", str(place / "relay.yaml")]
             with (place / "log").open("wb") as log:
@@ -128,6 +129,8 @@ def relays(folder: Path, url: str, count: int, sink: Sink, group: ControlGroup) 
                     )
                 )
             wait_for(port)
+            while workers > 1 and b"workers_started" not in (place / "log").read_bytes():
+                time.sleep(0.02)
         yield ports
     finally:
         for one in running:
@@ -136,30 +139,30 @@ def relays(folder: Path, url: str, count: int, sink: Sink, group: ControlGroup) 
             one.wait()
 
 
-def through_relays(url: str, count: int, mails: int, size: int) -> Passed:
-    """`mails` for each relay, from 50 connections to each, one mail a connection."""
-    group = ControlGroup(f"nodes{count}")
+def through_relays(url: str, count: int, mails: int, size: int, workers: int = 1) -> Passed:
+    """`mails` for each process, from 50 connections for each, one mail a connection."""
+    group, processes = ControlGroup(f"nodes{count}"), count * workers
     try:
         with tempfile.TemporaryDirectory() as text:
             folder = Path(text)
             folder.chmod(0o755)
             sink = Sink(folder, "up")
             try:
-                with relays(folder, url, count, sink, group) as ports:
+                with relays(folder, url, count, sink, group, workers) as ports:
                     before, start = group.seconds(), time.monotonic()
-                    sources = [_source(port, DOMAINS[n % 2], mails, size) for n, port in enumerate(ports)]
+                    sources = [_source(ports[n % count], DOMAINS[n % 2], mails, size) for n in range(processes)]
                     for one in sources:
                         if one.wait():
                             raise SystemExit("smtp-source failed")
                     accepted = time.monotonic() - start
-                    while sink.messages() < count * mails and time.monotonic() < start + 120:
+                    while sink.messages() < processes * mails and time.monotonic() < start + 120:
                         time.sleep(0.02)
                     took, used = time.monotonic() - start, group.seconds() - before
             finally:
                 sink.stop()
     finally:
         group.remove()
-    total = count * mails
+    total = processes * mails
     return Passed(total / accepted, total / took, used * 1000 / total)
 
 
@@ -224,8 +227,8 @@ def watched(server: Server, folder: Path) -> ControlGroup:
     return group
 
 
-def in_the_database(server: Server, counts: Sequence[int], mails: int, size: int, whole: bool) -> int:
-    """A line for each number of processes; how many mails it kept."""
+def in_the_database(server: Server, counts: Sequence[int], mails: int, size: int, whole: bool, workers: bool) -> int:
+    """A line for each number of processes (with `workers` they are of one relay); how many mails it kept."""
     total = 0
     group = watched(server, Path())
     for count in counts:
@@ -233,7 +236,8 @@ def in_the_database(server: Server, counts: Sequence[int], mails: int, size: int
         log, used = _log(server), group.seconds()
         with Waits(server) as waits:
             if whole:
-                passed = through_relays(server.url(), count, mails, size)
+                one, each = (1, count) if workers else (count, 1)
+                passed = through_relays(server.url(), one, mails, size, each)
                 said = f"{passed.accepted:7.0f} accepted/s {passed.delivered:7.0f} delivered/s {passed.cpu:6.2f} ms"
             else:
                 rate, cpu = through_the_spool(server.url(), count, mails, size)
@@ -265,7 +269,7 @@ def sizes(server: Server, mails: int) -> None:
             print(f"  index {name:22} {octets / mails:6.0f} octets a mail, {scans} scans")
 
 
-def run(counts: Sequence[int], mails: int, size: int, whole: bool) -> None:
+def run(counts: Sequence[int], mails: int, size: int, whole: bool, workers: bool) -> None:
     print("through whole relays" if whole else "through the spool alone")
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'spool.db'}"
@@ -281,7 +285,7 @@ def run(counts: Sequence[int], mails: int, size: int, whole: bool) -> None:
         number(server, "SELECT 1 FROM (SELECT 1) AS one")
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION pg_stat_statements")
-        total = in_the_database(server, counts, mails, size, whole)
+        total = in_the_database(server, counts, mails, size, whole, workers)
         statements(server)
         if not whole:
             sizes(server, total)
@@ -295,6 +299,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=5000, help="octets")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--only", choices=("spool", "relays"), help="one of the two parts")
+    parser.add_argument("--workers", action="store_true", help="whole relays: one relay with so many `workers`")
     parser.add_argument("--work", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--route", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -304,7 +309,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for part in ("spool", "relays"):
         if asked.only in (None, part):
-            run(asked.processes, asked.mails, asked.size, part == "relays")
+            run(asked.processes, asked.mails, asked.size, part == "relays", asked.workers)
 
 
 if __name__ == "__main__":

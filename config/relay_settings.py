@@ -16,7 +16,6 @@ from config import names, network
 from config.credentials import Secret
 from config.fields import Duration, Fault, Mistake, Settings, Size, is_loopback, setting
 
-NOT_BUILT: Final = "is not built yet"
 SHORTEST_TOKEN: Final = 16
 
 
@@ -56,11 +55,6 @@ def sqlite_path(url: str) -> Path:
     if not path.isprintable() or set("?#%") & set(path):
         raise Mistake("has a character that a url gives another meaning", like)
     return Path(path[1:])
-
-
-def _one_process(workers: int) -> None:
-    if workers > 1:
-        raise Mistake(f"more than one process {NOT_BUILT}", "write 1, or leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,7 +363,12 @@ class Relay(Settings):
         example="10s",
         minimum=1,
     )
-    workers: int = setting(default=1, doc="Processes that share the port.", minimum=1, check=_one_process)
+    workers: int = setting(
+        default=1,
+        doc="Processes that share the port, for machines with many cores; above 1 it needs PostgreSQL.",
+        minimum=1,
+        maximum=32,
+    )
 
     def faults(self) -> Iterator[Fault]:
         addresses = [listen.address for listen in self.listen]
@@ -380,3 +379,13 @@ class Relay(Settings):
             if other is not None and other.address in addresses and network.host_port(other.address)[1]:
                 wrong = f"{other.address} is where mail is accepted"
                 yield Fault(f"{name}.address", wrong, "give it a port of its own")
+        yield from self._faults_of_workers()
+
+    def _faults_of_workers(self) -> Iterator[Fault]:
+        if self.workers > 1 and not self.spool.url.startswith("postgres"):
+            wrong = "above 1 needs a database, for one file has one writer"
+            mend = "write 1 (one process takes some two thousand mails a second), or a PostgreSQL url under `spool:`"
+            yield Fault("workers", wrong, mend)
+        elif self.workers > 1 and self.spool.buffer is not None:
+            wrong = "above 1 goes without `spool.buffer`, which is a file with one writer"
+            yield Fault("workers", wrong, "write 1, or leave the buffer out")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -61,14 +62,15 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 class HttpListener:
-    """Listens on `address` from `start` to `stop`. `answer` says what to answer; `refused(status, why)` is told of
-    requests that never came so far. `connections` may be open at a time, a body may have `body_limit` octets, and a
-    request may take `seconds` from its first octet to our answer. `purpose` is for messages: "for webhooks".
+    """Listens on `address` (or at a Unix socket that listens already) from `start` to `stop`. `answer` says what to
+    answer; `refused(status, why)` is told of requests that never came so far. `connections` may be open at a time, a
+    body may have `body_limit` octets, and a request may take `seconds` from its first octet to our answer. `purpose` is
+    for messages: "for webhooks".
     """
 
     def __init__(
         self,
-        address: str,
+        address: str | socket.socket,
         purpose: str,
         answer: Answer,
         refused: Callable[[int, str], object],
@@ -89,6 +91,9 @@ class HttpListener:
 
     async def start(self) -> None:
         """Raises OSError naming the address when it cannot be had."""
+        if isinstance(self._address, socket.socket):
+            self._server = await asyncio.start_unix_server(self._accepted, sock=self._address, limit=_HEAD_LIMIT)
+            return
         host, port = host_port(self._address)
         try:
             self._server = await asyncio.start_server(self._accepted, host, port, limit=_HEAD_LIMIT)
@@ -103,7 +108,9 @@ class HttpListener:
 
     @property
     def where(self) -> str:
-        """Host and real port."""
+        """Host and real port; "" for a Unix socket."""
+        if isinstance(self._address, socket.socket):
+            return ""
         host, _ = host_port(self._address)
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 

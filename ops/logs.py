@@ -10,8 +10,10 @@ import json
 import logging
 import os
 import re
+import select
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Final, TextIO
 
@@ -23,11 +25,14 @@ _GATHER_SECONDS: Final = 0.02
 _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 
-def set_up(style: str, stream: TextIO | None = None) -> None:
-    """Send every record to `stream` (standard error by default). `style` is `text` or `json`."""
-    handler = GatheringHandler(stream or sys.stderr)
+def set_up(style: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+    """Send every record to `stream` (standard error by default). `style` is `text` or `json`. A `worker` of several
+    says its number in each line, and lets no other's line into the middle of one.
+    """
+    handler = GatheringHandler(stream or sys.stderr, shared=worker is not None)
     journal = _is_journal(handler.stream)
-    handler.setFormatter(JsonLines(journal=journal) if style == "json" else TextLines(journal=journal))
+    make = JsonLines if style == "json" else TextLines
+    handler.setFormatter(make(journal=journal, worker=worker))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -41,11 +46,13 @@ def set_up(style: str, stream: TextIO | None = None) -> None:
 
 class GatheringHandler(logging.StreamHandler[TextIO]):
     """Writes the lines of a moment at once. A warning or worse, and a line from outside the event loop, waits for
-    nothing and takes along what waited. `logging.shutdown` at the end of the process writes the rest.
+    nothing and takes along what waited. `logging.shutdown` at the end of the process writes the rest. A `shared` stream
+    is one that other processes write to as well.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, shared: bool = False) -> None:
         super().__init__(stream)
+        self._shared = shared
         self._lines: list[str] = []
         self._due_on: asyncio.AbstractEventLoop | None = None
 
@@ -79,9 +86,22 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
         """Write what waits."""
         with self.lock or nullcontext():
             lines, self._lines = self._lines, []
-            if lines:
-                self.stream.write("".join(lines))
-            super().flush()
+            for part in _parts(lines) if self._shared else ["".join(lines)] if lines else ():
+                self.stream.write(part)
+                super().flush()
+
+
+def _parts(lines: list[str]) -> Iterator[str]:
+    """Whole lines together, as far as the system writes them in one piece (pipe(7), PIPE_BUF); a longer one alone."""
+    part, octets = "", 0
+    for line in lines:
+        size = len(line.encode("utf-8", "replace"))
+        if part and octets + size > select.PIPE_BUF:
+            yield part
+            part, octets = "", 0
+        part, octets = part + line, octets + size
+    if part:
+        yield part
 
 
 def _is_journal(stream: TextIO) -> bool:
@@ -104,14 +124,15 @@ def _prioritised(record: logging.LogRecord, text: str) -> str:
 class TextLines(logging.Formatter):
     """`2026-11-22T03:04:05+01:00 WARNING held route=acme.nl reply="535 5.7.8 no"`; in the journal `<4>held ...`."""
 
-    def __init__(self, *, journal: bool) -> None:
+    def __init__(self, *, journal: bool, worker: int | None = None) -> None:
         super().__init__()
         self._journal = journal
+        self._who = "" if worker is None else f" worker={worker}"
         self._second = -1
         self._stamp = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = _line(record)
+        text = _line(record) + self._who
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         if self._journal:
@@ -132,9 +153,10 @@ class JsonLines(logging.Formatter):
     the priority stands before it, which the journal takes off again.
     """
 
-    def __init__(self, *, journal: bool = False) -> None:
+    def __init__(self, *, journal: bool = False, worker: int | None = None) -> None:
         super().__init__()
         self._journal = journal
+        self._who = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -142,6 +164,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "room": record.name,
             "event": record.getMessage(),
+            **self._who,
         }
         line.update(getattr(record, "fields", {}))
         if record.exc_info:

@@ -23,6 +23,8 @@ from spool.contract import SpoolUnavailable
 from upstreams.base import Host, Kind
 
 _log = logging.getLogger("relay")
+Agree = Callable[[str | None, Rules | None], Awaitable[str | None]]
+"""Asked with why new rules cannot be (None: they can) and the rules: why they shall not be, None when they shall."""
 _TOLD: Final = 50
 """Customers that a reload tells of in the log; where more change, the last line says how many."""
 
@@ -48,9 +50,14 @@ class Rehearsed:
     problem: str | None = None
 
 
+async def alone(refusal: str | None, rules: Rules | None) -> str | None:  # noqa: ARG001 - see `Agree`
+    """Nobody else has a say."""
+    return refusal
+
+
 class Reloader:
     """Replaces the rules of one relay. `check` reads the files (in a thread), `plan` gives the rules in force, `swap`
-    puts others there. `last` is for the page, the metrics and systemd.
+    puts others there, `agree` asks whoever must do the same. `last` is for the page, the metrics and systemd.
     """
 
     def __init__(
@@ -61,7 +68,9 @@ class Reloader:
         kinds: Mapping[str, Kind],
         host: Host,
         relay: Relay,
+        agree: Agree = alone,
     ) -> None:
+        self._agree = agree
         self._check = check
         self._plan = plan
         self._swap = swap
@@ -70,18 +79,21 @@ class Reloader:
         self._relay = relay
         self.last = LastReload(time.time())
 
-    async def reload(self) -> None:
-        """Go by the files on disk from now on, or stay with what is there and say why. Never raises."""
+    async def reload(self, *, aloud: bool = True) -> None:
+        """Go by the files on disk from now on, or stay with what is there and say why. Never raises. Not `aloud`, where
+        another process of the same relay says what became of it.
+        """
         try:
             checked = await asyncio.to_thread(self._check)
-            for problem in checked.problems:
+            for problem in checked.problems if aloud else ():
                 tell_problem(problem)
             refusal, plan = await self._prepare(checked)
-            if plan is None or checked.rules is None:
-                self._refuse(refusal or "this is a bug of the relay, please report it")
+            refusal = await self._agree(refusal, checked.rules)
+            if refusal or plan is None or checked.rules is None:
+                self._refuse(refusal or "this is a bug of the relay, please report it", aloud)
                 return
             found = changes(_rules_of(self._plan()), _rules_of(plan))
-            _tell(found)
+            _tell(found if aloud else ())
             await self._swap(plan, checked.rules)
         except SpoolUnavailable as error:
             why = f"the new rules count, but waiting mail was not looked through ({error}); reload again"
@@ -92,9 +104,11 @@ class Reloader:
             _log.exception("a reload failed by a bug of ours")
             self._refuse("this is a bug of the relay, please report it")
             return
+        self.last = LastReload(time.time(), None, found)
+        if not aloud:
+            return
         if checked.relay != self._relay:
             emit(_log, "restart_needed", logging.WARNING, why="relay.yaml changed, and it is read at start only")
-        self.last = LastReload(time.time(), None, found)
         emit(_log, "reloaded", routes=len(plan.routes), upstreams=len(plan.upstreams), changed=len(found))
 
     async def rehearse(self) -> Rehearsed:
@@ -126,9 +140,10 @@ class Reloader:
         except ValueError as error:
             return str(error), None
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, aloud: bool = True) -> None:
         self.last = LastReload(time.time(), why)
-        emit(_log, "reload_refused", logging.ERROR, why=f"the old rules stay: {why}")
+        if aloud:
+            emit(_log, "reload_refused", logging.ERROR, why=f"the old rules stay: {why}")
 
 
 def tell_problem(problem: Problem) -> None:

@@ -28,6 +28,7 @@ from delivery.clock import SetBack
 from delivery.holds import HeldWay
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
+from intake.listeners import open_listeners
 from intake.server import Intake
 from ops import notify
 from ops.activation import inherited
@@ -41,7 +42,7 @@ from ops.nodes import rules_hash
 from ops.once import first
 from ops.orders import Hands
 from ops.own_files import buffer_file, own_file
-from ops.reload import Reloader, tell_problem
+from ops.reload import Reloader, alone, tell_problem
 from ops.rules_watch import Look, look, watch
 from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
@@ -51,6 +52,7 @@ from upstreams.base import Host, Kind
 from upstreams.tls import require_trust
 
 if TYPE_CHECKING:
+    from ops.seat import Seat
     from ops.status.web import Site
     from ops.webhook_listener import WebhookListener
 
@@ -79,10 +81,12 @@ class _Rooms:
 
 
 class Service:
-    """One relay. `run` returns the exit code."""
+    """One relay, or with a `seat` one of its processes. `run` returns the exit code."""
 
-    def __init__(self, config: Path, kinds: Mapping[str, Kind]) -> None:
+    def __init__(self, config: Path, kinds: Mapping[str, Kind], seat: Seat | None = None) -> None:
         self._config = config
+        self._seat = seat
+        self._first = seat is None or seat.first
         self._kinds = kinds
         self._shapes: dict[str, type[Settings]] = {name: kind.settings for name, kind in kinds.items()}
         self._stop = asyncio.Event()
@@ -97,11 +101,12 @@ class Service:
         """
         require_trust()
         self._files = look(self._config.parent)
-        checked = self._check()
+        checked = self._seat.checked if self._seat else self._check()
         if checked.relay is None or checked.rules is None:
             return 1
         relay = checked.relay
-        raise_limit(relay.limits.connections)
+        if self._seat is None:
+            raise_limit(relay.limits.connections)
         own_name = await asyncio.to_thread(socket.getfqdn)
         host = Host(hostname=relay.hostname or own_name)
         plan = build_plan(checked.rules, self._kinds, host, None)
@@ -113,7 +118,8 @@ class Service:
             lease=relay.spool.lease,
             buffer=buffer_file(relay.spool.buffer) if relay.spool.buffer else None,
         )
-        tell_left(relay.spool)
+        if self._first:
+            tell_left(relay.spool)
         spool.tell_about(metadata.version("callpro-relay"), rules_hash(checked.rules))
         webhooks = self._webhooks(relay, spool, checked.rules)
         rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan, webhooks)
@@ -125,8 +131,8 @@ class Service:
 
     async def _serve(self, rooms: _Rooms) -> None:
         self._take_signals()
-        handed = inherited(os.environ)
-        intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname, inherited=handed)
+        listeners = self._seat.listeners if self._seat else open_listeners(rooms.relay.listen, inherited(os.environ))
+        intake = Intake(rooms.relay, rooms.spool, rooms.match, rooms.host.hostname, listeners=listeners)
         hands = Hands(rooms.spool, rooms.scheduler, lambda: rooms.plan.routes, time.time)
         reloader = self._reloader(rooms)
         hands.rehearse, hands.expiries = reloader.rehearse, partial(_expiries, rooms)
@@ -177,7 +183,7 @@ class Service:
             if asked.done():
                 self._reload.clear()
                 notify.reloading()
-                await reloader.reload()
+                await (self._seat.reload(reloader) if self._seat else reloader.reload())
                 if rooms.site:
                     rooms.site.facts.reload = reloader.last
                 notify.ready(reloader.status(_listening(intake, rooms)))
@@ -195,17 +201,18 @@ class Service:
             return check(self._config, self._shapes)
 
         swap = partial(self._swap, rooms)
-        return Reloader(read, lambda: rooms.plan, swap, self._kinds, rooms.host, rooms.relay)
+        agree = self._seat.agree if self._seat else alone
+        return Reloader(read, lambda: rooms.plan, swap, self._kinds, rooms.host, rooms.relay, agree)
 
     def _watch_rules(self, rooms: _Rooms) -> asyncio.Task[None] | None:
-        """A look at the files now and then, where ops want it."""
-        if rooms.relay.watch is None:
+        """A look at the files now and then, where ops want it and no parent does it."""
+        if rooms.relay.watch is None or self._seat:
             return None
         return asyncio.create_task(watch(self._config.parent, self._files, rooms.relay.watch, self._reload.set))
 
     def _webhooks(self, relay: Relay, spool: Spool, rules: Rules) -> WebhookListener | None:
         """The listener for providers' events, where one is asked for; else its code is not even loaded."""
-        if relay.webhooks is None:
+        if relay.webhooks is None or not self._first:
             return None
         from ops.webhook_listener import WebhookListener
         from ops.webhooks import WebhookDesk
@@ -223,7 +230,8 @@ class Service:
         numbers = rooms.webhooks.desk.numbers if rooms.webhooks else None
         plan, view = lambda: rooms.plan, lambda: view_of(rooms.relay.spool)
         facts = Facts(rooms.relay, rooms.spool, rooms.scheduler, intake, plan, hands, view, numbers)
-        site = Site(facts, rooms.relay.status.address)
+        page = self._seat.page if self._seat else None
+        site = Site(facts, page or rooms.relay.status.address, self._seat)
         try:
             await site.start()
         except OSError as error:
@@ -234,6 +242,8 @@ class Service:
     def _control(self, rooms: _Rooms, hands: Hands) -> Control | None:
         """Where orders come in. A relay that nobody can give orders to still carries mail."""
         rooms.spool.on_hold(rooms.scheduler.recall)
+        if not self._first:
+            return None
         path = control_path(rooms.relay.spool.url, self._config)
         control = Control(path, hands)
         try:
@@ -260,7 +270,7 @@ class Service:
     def _doctor(self, rooms: _Rooms) -> asyncio.Task[None] | None:
         """The daily look at every route, unless ops switched it off."""
         every = rooms.relay.doctor.every
-        if not every:
+        if not every or not self._first:
             return None
         from ops.doctor_watch import DoctorWatch, Memory, tell_log
 
@@ -278,7 +288,10 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        if self._seat:
+            self._seat.obey(self._stop.set, self._reload.set)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
     def _watchdog(self, rooms: _Rooms) -> asyncio.Task[None] | None:
         allowed = seconds_allowed(os.environ)

@@ -60,15 +60,19 @@ class _Collected:
 
 
 def gather(facts: Facts, asked: Asked) -> list[Metric]:
-    """On the loop: the numbers as they are now, as values of their own."""
-    rooms = (*_intake(facts), *_delivery(facts), *_queue(facts, asked), *_provider(facts))
-    return [*_relay(facts, asked), *_nodes(asked.nodes), *rooms]
+    """On the loop: the numbers of this process as they are now, as values of their own."""
+    return [*_relay(facts, asked), *_intake(facts), *_delivery(facts), *_provider(facts), *process()]
+
+
+def gather_shared(facts: Facts, asked: Asked) -> list[Metric]:
+    """Those that all processes of this relay would tell the same."""
+    return [*_files(facts, asked), *_nodes(asked.nodes), *_queue(facts, asked)]
 
 
 def render(families: list[Metric]) -> bytes:
     """What a scrape is answered; for any thread."""
     registry = CollectorRegistry()
-    registry.register(_Collected([*families, *_process()]))
+    registry.register(_Collected(families))
     return bytes(generate_latest(registry))
 
 
@@ -101,7 +105,7 @@ def _one(number: float) -> list[_Row]:
     return [((), float(number))]
 
 
-def _process() -> Iterator[Metric]:
+def process() -> Iterator[Metric]:
     """The usual names. The library's own collector wants /proc/stat, which our systemd unit hides."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     yield CounterMetricFamily("process_cpu_seconds", "Processor time.", value=used.ru_utime + used.ru_stime)
@@ -114,6 +118,7 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     version = metadata.version("callpro-relay")
     yield _gauge("info", "The relay that runs.", ("version",), [((version,), 1.0)])
     yield _gauge("start_time_seconds", "When it was started (unix seconds).", (), _one(facts.started_at))
+    yield _gauge("worker_up", "Of several workers: 1 while one answers.", ("worker",), ())
     yield _gauge("ready", "1 while it takes mail, as /readyz tells.", (), _one(asked.ready))
     yield _gauge(
         "loop_lag_seconds", "How late the event loop was at most in the last minute.", (), _one(asked.loop_lag)
@@ -124,10 +129,6 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     yield _gauge(
         "reload_time_seconds", "When rules were last loaded or refused (unix seconds).", (), _one(facts.reload.at)
     )
-    ends = {(one.what, one.key): one.ends_at for one in asked.expiries if one.ends_at is not None}
-    words = "When a certificate, secret or key ends (unix seconds)."
-    yield _gauge("expires_timestamp_seconds", words, ("what", "name"), list(ends.items()))
-    yield _gauge("spool_bytes", "Content that waits.", (), _one(facts.spool.octets))
     yield _gauge("spool_damaged", "1 once damage was met in the spool's file.", (), _one(facts.spool.damaged))
     buffered = facts.spool.buffered or Buffered(0)
     words = "1 while new mail goes into the local buffer, for the database takes none."
@@ -135,6 +136,13 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     yield _gauge(
         "buffer_mails", "Mails in the local buffer; none of them is sent from there.", (), _one(buffered.mails)
     )
+
+
+def _files(facts: Facts, asked: Asked) -> Iterator[Metric]:
+    ends = {(one.what, one.key): one.ends_at for one in asked.expiries if one.ends_at is not None}
+    words = "When a certificate, secret or key ends (unix seconds)."
+    yield _gauge("expires_timestamp_seconds", words, ("what", "name"), list(ends.items()))
+    yield _gauge("spool_bytes", "Content that waits.", (), _one(facts.spool.octets))
     yield _gauge("spool_limit_bytes", "limits.spool_size.", (), _one(facts.relay.limits.spool_size))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 import threading
 import time
@@ -29,6 +30,9 @@ from spool.opening import is_shared
 from spool.view import NodeLine, SpoolView
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+    from ops.seat import Seat
     from ops.status.desk import Desk
     from spool.contract import Backlog
 
@@ -62,10 +66,13 @@ HEADERS: Final = (
 
 
 class Site:
-    """Answers at `status.address` from `start` to `stop`."""
+    """Answers at `status.address` from `start` to `stop`, or at a socket that listens already. Of several workers the
+    one in the first `seat` speaks for all.
+    """
 
-    def __init__(self, facts: Facts, address: str) -> None:
+    def __init__(self, facts: Facts, address: str | socket.socket, seat: Seat | None = None) -> None:
         self.facts = facts
+        self._seat = seat
         self._names = facts.relay.status.hosts if facts.relay.status else ()
         self._health = Health(facts)
         self._lags = [0.0] * _KEPT
@@ -92,7 +99,8 @@ class Site:
         """Raises OSError naming the address when it cannot be had."""
         await self._listener.start()
         self._tasks = [asyncio.create_task(self._watch_the_loop()), asyncio.create_task(self._volumes.run())]
-        emit(_log, "status_listening", address=self._listener.where)
+        if self._listener.where:
+            emit(_log, "status_listening", address=self._listener.where)
 
     def serving(self) -> None:
         """Mail is taken from now on."""
@@ -202,8 +210,20 @@ class Site:
             ends = await asyncio.to_thread(self.facts.hands.expiries) if self.facts.hands.expiries else ()
             asked = metrics.Asked(backlog, report.ready, max(self._lags), ends, nodes)
             families = metrics.gather(self.facts, asked)
+            if self._seat is not None:
+                families = await self._of_all(families, self._seat)
+            if self._seat is None or self._seat.first:
+                families += metrics.gather_shared(self.facts, asked)
             self._scraped = time.monotonic(), await asyncio.to_thread(metrics.render, families)
         return Response(200, self._scraped[1], (("Content-Type", metrics.CONTENT_TYPE),))
+
+    async def _of_all(self, families: list[Metric], seat: Seat) -> list[Metric]:
+        from ops.status import all_workers
+
+        if not seat.first:
+            return all_workers.labelled(families, seat.number)
+        others = await all_workers.ask_all(seat.pages)
+        return await asyncio.to_thread(all_workers.together, families, seat.number, others)
 
     async def _page(self, request: Request) -> Response:
         """Templates are loaded with the first page: a relay that is only scraped does not pay for them."""

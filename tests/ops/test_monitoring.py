@@ -107,7 +107,7 @@ def test_a_scrape_is_right_by_prometheus(scraped):
 
 _UNDER_THE_UNIT = """\
 mount -t proc -o subset=pid proc /proc || exit 77
-exec "$0" -c 'from ops.status.metrics import render; print(render([]).decode())'
+exec "$0" -c 'from ops.status.metrics import process, render; print(render([*process()]).decode())'
 """
 
 
