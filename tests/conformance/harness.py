@@ -53,10 +53,3 @@ async def sent(place: Place, outgoing: Outgoing | None = None) -> Outcome:
     assert tuple(sorted(results)) == tuple(sorted(outgoing.recipients))
     assert len({outcome.word for outcome in results.values()}) == 1, results
     return results[outgoing.recipients[0]]
-
-
-async def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for what will come true."""
-    async with asyncio.timeout(seconds):
-        while not what():
-            await asyncio.sleep(0.005)

@@ -9,8 +9,9 @@ import pytest
 
 from routing.outcome import Stage, Word
 from tests.conformance.case import Trouble
-from tests.conformance.harness import LARGE, TWO, at, mail, sent, until
+from tests.conformance.harness import LARGE, TWO, at, mail, sent
 from tests.conformance.hints import assert_helpful
+from tests.waiting import until
 
 
 def of(step):

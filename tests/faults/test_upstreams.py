@@ -24,6 +24,7 @@ from spool.view import Filter
 from tests.fakes.relay_process import RelayProcess
 from tests.faults.proxy import HUGE, Fault, FaultProxy, HttpProxy
 from tests.faults.street import KINDS, SECRETS, SENDER, Place, Words, certificates, token_words
+from tests.waiting import until
 
 EXTRA = "delivery: {retry: [1s], fallback_after: 1s}\nstatus: {address: '127.0.0.1:0', token: 'env:STATUS_TOKEN'}\n"
 TWICE = ("smtp", "smtp_oauth", "graph", "mailgun")
@@ -107,14 +108,6 @@ def still_waiting(relay: RelayProcess, numbers: set[int]) -> set[int]:
         return {mail.id for mail in view.list(Filter(ids=tuple(numbers)), len(numbers))}
     finally:
         view.close()
-
-
-async def until(what, seconds: float = 90.0):
-    """Wait for what will come true."""
-    async with asyncio.timeout(seconds):
-        while not (found := what()):
-            await asyncio.sleep(0.1)
-    return found
 
 
 async def strike(relay: RelayProcess, place: Place, ways: list[Way], number: int) -> list[int]:

@@ -156,15 +156,6 @@ def with_house(test: Callable[[House], Awaitable[None]], **settings: Any) -> Non
     asyncio.run(run())
 
 
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for something the server does by itself; fails after ten seconds."""
-    for _ in range(2000):
-        if true():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not happen")
-
-
 MAIL = (
     b"From: Acme <info@acme.nl>\r\nTo: klant@example.org\r\nSubject: Afspraak\r\n"
     b"Date: Sun, 22 Nov 2026 07:30:00 +0000\r\nMessage-ID: <1@acme.nl>\r\n\r\nTot morgen\r\n"

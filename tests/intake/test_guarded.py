@@ -15,7 +15,8 @@ from config.credentials import Secret
 from config.relay_settings import ListenTls, PerPeer, User
 from intake.peers import Peers, Rate
 from tests.fakes.authority import Authority
-from tests.intake.house import MAIL, House, events, running, text_of, until, with_house
+from tests.intake.house import MAIL, House, events, running, text_of, with_house
+from tests.waiting import until
 
 USERS = (User(name="scanner", password=Secret("env:S", "s3cret é")), User(name="crm", password=Secret("env:C", "x")))
 BEGIN = "MAIL FROM:<info@acme.nl>"

@@ -11,7 +11,8 @@ import pytest
 from config.relay_settings import Limits, Listen, Relay
 from intake.inbound import Inbound
 from intake.server import Intake
-from tests.intake.house import MAIL, Client, House, events, match, running, until, with_house
+from tests.intake.house import MAIL, Client, House, events, match, running, with_house
+from tests.waiting import until
 
 
 def test_a_peer_outside_the_allow_list_is_refused_at_once() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.memory import Memory, Share
-from tests.intake.house import MAIL, Client, House, events, text_of, until, with_house
+from tests.intake.house import MAIL, Client, House, events, text_of, with_house
+from tests.waiting import until
 
 MB = 1 << 20
 PART = MAIL + b"%070d\r\n" % 1 * (MB // 72 - 10)

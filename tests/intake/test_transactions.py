@@ -9,7 +9,8 @@ from email.message import EmailMessage
 import pytest
 
 from spool.contract import SpoolFull, SpoolUnavailable, id_text
-from tests.intake.house import MAIL, NOW, Client, House, events, running, text_of, until, with_house
+from tests.intake.house import MAIL, NOW, Client, House, events, running, text_of, with_house
+from tests.waiting import until
 
 
 def test_what_the_spool_is_handed() -> None:

@@ -14,13 +14,13 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ops.activation import inherited
 from tests.fakes.relay_process import ROOT
+from tests.waiting import until
 
 KEEPER = 'while :; do ( LISTEN_PID=$BASHPID exec "$@" ); done'
 MAIL = b"EHLO x\r\nMAIL FROM:<info@acme.nl>\r\nRCPT TO:<jan@example.nl>\r\nDATA\r\n"
@@ -111,14 +111,6 @@ class Kept:
         keeper = self._process.pid
         (child,) = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
         return int(child)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if true():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not happen within a minute")
 
 
 def test_restarts_under_load_refuse_no_connection(tmp_path: Path) -> None:

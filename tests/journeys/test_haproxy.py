@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from tests.fakes.relay_process import RelayProcess
+from tests.waiting import until
 
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="needs Debian's haproxy: scripts/peers installs it")
@@ -84,12 +85,12 @@ def test_a_balancer_follows_readyz_and_passes_on_who_the_client_is(tmp_path):
 
 
 async def until_open(port: int) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.1)
-            else:
-                writer.close()
-                return
+    async def opens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await until(opens, f"somebody at port {port}", every=0.1)

@@ -13,6 +13,7 @@ from tests.fakes.authority import Authority
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.journeys import clients, mails
+from tests.waiting import until
 
 TO = "jan@example.org"
 STATUS = "status: {address: '127.0.0.1:0'}\n"
@@ -163,8 +164,7 @@ def test_a_name_that_is_not_ours_reads_nothing(authority: Authority, tmp_path: P
 
 
 async def _until(browser: httpx.AsyncClient, path: str, status: int) -> None:
-    for _ in range(200):
-        if (await browser.get(path)).status_code == status:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{path} never answered {status}: {(await browser.get(path)).text}")
+    async def said() -> bool:
+        return (await browser.get(path)).status_code == status
+
+    await until(said, f"{status} for {path}", every=0.1)

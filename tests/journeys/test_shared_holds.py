@@ -14,6 +14,7 @@ import pytest
 from tests.fakes import postgres
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
 
@@ -33,12 +34,6 @@ def rules(port: int) -> str:
 
 def told(relays: list[RelayProcess], name: str) -> list[dict[str, object]]:
     return [event for relay in relays for event in relay.events if event["event"] == name]
-
-
-async def until(condition, seconds: float = 40.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 def made(folder: Path, port: int, database: str, count: int, *, lease: int) -> list[RelayProcess]:

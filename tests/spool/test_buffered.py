@@ -22,6 +22,7 @@ from spool.postgres_worker import Writer
 from spool.view import Filter
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.spool.engines import Buffered, Postgres, arrival, put_all, settlement
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -39,12 +40,6 @@ async def behind_a_proxy(engine: Buffered, **options: int):
         engine.port = proxy.port
         async with engine.spool(**options) as spool:
             yield spool, proxy
-
-
-async def until(condition, seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def drained(spool) -> bool:

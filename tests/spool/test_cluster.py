@@ -11,7 +11,8 @@ from routing.outcome import Hint, Outcome, Stage, Who, Word
 from spool import postgres_schema as schema
 from spool.cluster import Closed, WayKey, trial_of
 from tests.spool.engines import Sqlite
-from tests.spool.test_postgres_nodes import fall_silent, nodes, sql, until
+from tests.spool.test_postgres_nodes import fall_silent, nodes, sql
+from tests.waiting import until
 
 BAD_LOGIN = Outcome(Word.CONFIG, "535 5.7.8 no", Stage.LOGIN, 535, "5.7.8", hint=Hint(Who.US, "Mend it.", "Herstel."))
 KEY = WayKey("acme.nl", "acme-login", "a1b2")
@@ -63,7 +64,7 @@ def test_a_route_is_opened_from_outside_for_all_of_them(database):
 
 def test_the_death_of_the_prober_leaves_its_way_to_the_next(database):
     async def test():
-        async with nodes(database, 2, lease=1.5) as (one, other):
+        async with nodes(database, 2) as (one, other):
             await one.cluster.close(CLOSED)
             await one.cluster.close(replace(CLOSED, key=replace(KEY, settings="only one"), alone=True))
             one.cluster.silent("smtp.acme.nl:587", CLOSED.since, "refused", CLOSED.since)

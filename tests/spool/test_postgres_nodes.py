@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import asynccontextmanager
 from math import inf
@@ -19,6 +20,7 @@ from spool.postgres_view import PostgresView
 from spool.postgres_worker import Session
 from spool.view import Filter
 from tests.spool.engines import RETRY, arrival, put_all, settlement
+from tests.waiting import until
 
 
 class Clock:
@@ -43,15 +45,18 @@ async def nodes(url: str, count: int, *, lease: float = 30.0, size_limit: int = 
 
 
 async def fall_silent(spool: PostgresSpool) -> None:
-    """As if its machine had stopped: no sign of life any more, and nothing is given back."""
-    spool._pulse._stopping = True
-    await asyncio.to_thread(spool._pulse._thread.join)
+    """As if its machine had stopped a lease ago: no sign of life any more, and nothing is given back."""
+    pulse = spool._pulse
+    pulse._stopping = True
+    os.eventfd_write(pulse._bell, 1)
+    await asyncio.to_thread(pulse._thread.join)
+    pulse._connected().execute("UPDATE node SET seen_at = seen_at - lease WHERE id = %s", (spool._identity.node,))
 
 
-async def until(condition, seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.05)
+def declare_dead(url: str, spool: PostgresSpool) -> None:
+    """As the others do it a lease after its last sign of life; it does not know yet."""
+    with postgres_schema.connect(postgres_schema.options_of(url)) as connection, connection.transaction():
+        postgres_node.bury(connection, [spool._identity.node])
 
 
 def sql(url: str, statement: str, *values: object) -> list[tuple]:
@@ -101,7 +106,7 @@ def test_mail_wakes_the_other_nodes_before_they_would_look(database, monkeypatch
 
 def test_what_a_silent_node_had_taken_goes_to_the_others(database):
     async def test():
-        async with nodes(database, 2, lease=1.5) as (one, other):
+        async with nodes(database, 2, lease=4.0) as (one, other):
             await put_all(one, [arrival(one, CLOCK) for _ in range(5)])
             mails = await one.lease("acme.nl", 3, CLOCK.now)
             assert all(one.ours(mail) for mail in mails)
@@ -114,7 +119,7 @@ def test_what_a_silent_node_had_taken_goes_to_the_others(database):
                 return "acme.nl" in told and len(await other.lease("acme.nl", 9, CLOCK.now)) == 3
 
             await until(passed)
-            assert not any(one.ours(mail) for mail in mails)  # it knows by itself, without the database
+            await until(lambda: not any(one.ours(mail) for mail in mails), "it knows by itself, without the database")
             assert await one.lease("acme.nl", 9, CLOCK.now) == []
 
     asyncio.run(test())
@@ -122,17 +127,13 @@ def test_what_a_silent_node_had_taken_goes_to_the_others(database):
 
 def test_a_node_that_was_cut_off_begins_anew_and_what_it_had_sent_counts(database, capture_events):
     async def test():
-        async with nodes(database, 1, lease=1.5) as (one,):
+        async with nodes(database, 1) as (one,):
             first, second = arrival(one, CLOCK), arrival(one, CLOCK)
             await put_all(one, [first, second])
             mails = await one.lease("acme.nl", 2, CLOCK.now)
-            sql(database, "UPDATE node SET seen_at = 0")
-            async with nodes(database, 1, lease=1.5) as (other,):
-
-                async def passed() -> bool:
-                    return len(await other.lease("acme.nl", 9, CLOCK.now)) > 0
-
-                await until(passed)
+            async with nodes(database, 1) as (other,):
+                declare_dead(database, one)
+                assert len(await other.lease("acme.nl", 9, CLOCK.now)) == 2
                 await one.settle(settlement(mails[0]))  # it left all the same
                 await one.settle(settlement(mails[1], RETRY, CLOCK.now + 60))  # this one is the other's now
                 assert sql(database, "SELECT id FROM waiting") == [(mails[1].id,)]
@@ -179,7 +180,7 @@ def test_a_hold_counts_for_every_node_at_once(database):
             async def heard() -> bool:
                 return seen == [hold] and other.held.get(hold.key) == hold
 
-            await until(heard, 2)
+            await until(heard)
             visitor = await PostgresSpool.open(database, size_limit=1, visit=True)
             assert await visitor.release(hold.key, CLOCK.now) == hold
             await visitor.close()
@@ -190,7 +191,7 @@ def test_a_hold_counts_for_every_node_at_once(database):
 
 def test_the_size_limit_is_for_all_nodes_together(database):
     async def test():
-        async with nodes(database, 2, lease=1.0, size_limit=3500) as (one, other):
+        async with nodes(database, 2, size_limit=3500) as (one, other):
             await put_all(one, [arrival(one, CLOCK, content=b"x" * 1000) for _ in range(3)])
 
             async def full() -> bool:
@@ -207,7 +208,7 @@ def test_the_size_limit_is_for_all_nodes_together(database):
 
 def test_the_view_tells_who_is_there(database):
     async def test():
-        async with nodes(database, 2, lease=1.0) as (one, _other):
+        async with nodes(database, 2) as (one, _other):
             one.tell_about("1.2.3", "abc")
             await one.put(arrival(one, CLOCK))
             await one.lease("acme.nl", 1, CLOCK.now)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from spool import postgres_pace as pace
 from spool import postgres_schema
 from spool.contract import Toll
-from tests.spool.test_postgres_nodes import fall_silent, nodes, until
+from tests.spool.test_postgres_nodes import fall_silent, nodes
+from tests.waiting import until
 
 START = 1_700_000_000.0
 
@@ -96,7 +97,7 @@ def test_a_node_that_was_declared_dead_begins_no_send_that_would_count_for_ever(
 
 def test_nodes_at_one_moment_do_not_pass_a_limit_together(database):
     async def test():
-        async with nodes(database, 3, lease=1.5) as spools:
+        async with nodes(database, 3) as spools:
             toll = [Toll("account", (None, 10, None, None), 1)]
             answers = await asyncio.gather(*(spool.admit(toll) for spool in spools * 10))
             assert sum(not isinstance(answer, float) for answer in answers) == 10
@@ -114,7 +115,7 @@ def test_nodes_at_one_moment_do_not_pass_a_limit_together(database):
 
 def test_the_death_of_a_node_frees_its_share(database):
     async def test():
-        async with nodes(database, 2, lease=1.5) as (one, other):
+        async with nodes(database, 2) as (one, other):
             toll = [Toll("account", (1, None, None, None), 1)]
             assert not isinstance(await one.admit(toll), float)
             assert isinstance(await other.admit(toll), float)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from spool import postgres_node, postgres_schema
 from spool import postgres_slots as slots
 from spool.cluster import TRIAL_LASTS
-from tests.spool.test_postgres_nodes import fall_silent, nodes, until
+from tests.spool.test_postgres_nodes import fall_silent, nodes
+from tests.waiting import until
 
 START = 1_700_000_000.0
 LIMIT = "upstream one"
@@ -98,7 +99,7 @@ def test_a_slot_that_was_lent_for_a_time_goes_to_the_next_after_it(connection):
 
 def test_nodes_at_one_moment_do_not_take_a_slot_twice(database):
     async def test():
-        async with nodes(database, 3, lease=1.5) as spools:
+        async with nodes(database, 3) as spools:
             taken = await asyncio.gather(*(spool.cluster.take(LIMIT, 7, 1) for spool in spools * 10))
             assert sum(taken) == 7
 
@@ -107,7 +108,7 @@ def test_nodes_at_one_moment_do_not_take_a_slot_twice(database):
 
 def test_the_death_of_a_node_frees_its_slots(database):
     async def test():
-        async with nodes(database, 2, lease=1.5) as (one, other):
+        async with nodes(database, 2) as (one, other):
             assert await one.cluster.take(LIMIT, 2, 2) == 2
             assert await other.cluster.take(LIMIT, 2, 1) == 0
             await fall_silent(one)

@@ -45,10 +45,6 @@ class Place:
         assert len(set(results.values())) == 1
         return results[mail.recipients[0]]
 
-    async def until(self, what) -> None:
-        while not what():
-            await asyncio.sleep(0.01)
-
 
 @asynccontextmanager
 async def opened(authority, *, fake=None, **changes):

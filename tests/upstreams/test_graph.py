@@ -17,6 +17,7 @@ from routing.outcome import Stage, Word
 from tests.fakes.entra import FakeEntra, aadsts
 from tests.fakes.graph import FakeGraph, error
 from tests.fakes.http_server import Fault, Response
+from tests.waiting import until
 from upstreams.base import Host
 from upstreams.graph import KIND, REQUEST_LIMIT, Graph, GraphSettings
 from upstreams.graph_client import scope_of
@@ -54,10 +55,6 @@ class Place:
         assert tuple(results) == mail.recipients
         assert len(set(results.values())) == 1
         return results[mail.recipients[0]]
-
-    async def until(self, what) -> None:
-        while not what():
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -126,10 +123,10 @@ def test_a_mailbox_gets_four_requests_at_one_time_on_one_token_call(authority):
         assert (place.way.concurrency, place.way.recipients_limit) == (12, 500)
         place.graph.open.clear()
         own = [asyncio.create_task(place.sent()) for _ in range(9)]
-        await place.until(lambda: place.graph.calls == 4)
+        await until(lambda: place.graph.calls == 4)
         other = replace(MAIL, sender="o'neil#x@initech.nl", content=CONTENT.replace(b"<info@", b"<o'neil#x@"))
         others = [asyncio.create_task(place.sent(other)) for _ in range(3)]
-        await place.until(lambda: place.graph.calls == 7)
+        await until(lambda: place.graph.calls == 7)
         place.graph.open.set()
         assert {outcome.word for outcome in await asyncio.gather(*own, *others)} == {Word.SENT}
         assert (place.entra.token_calls, place.graph.most) == (1, 4)

@@ -20,6 +20,7 @@ from tests.fakes.graph import error
 from tests.fakes.http_server import Fault, Response
 from tests.upstreams.test_entra import app
 from tests.upstreams.test_graph import MAIL, SENDER, at, opened
+from tests.waiting import until
 from upstreams.graph_client import GraphClient
 from upstreams.graph_large import CHUNK
 from upstreams.tls import Trust
@@ -159,7 +160,7 @@ def test_a_cut_or_a_stall_is_only_in_doubt_at_send(authority, step, fault):
         assert outcome.word is (Word.SENT if taken else Word.UNKNOWN if in_doubt else Word.RETRY)
         assert len(place.graph.doubtful) == (step == "send")
         if step in ("attach", "session", "chunk"):
-            await place.until(lambda: place.graph.drafts.deleted)
+            await until(lambda: place.graph.drafts.deleted)
             assert place.graph.drafts.open == {}
             assert "send" not in place.graph.done
         elif step == "send":
@@ -199,7 +200,7 @@ def test_every_answer_has_its_word_at_every_step(authority, step):
             assert (outcome.word, outcome.wait) == (word, 7.0 if word is Word.WAIT else None), answer
             assert outcome.too_large == (b"SizeExceeded" in answer.body)
             if step != "create" and word is not Word.UNKNOWN:
-                await place.until(lambda before=deleted: len(place.graph.drafts.deleted) > before)
+                await until(lambda before=deleted: len(place.graph.drafts.deleted) > before)
             assert len(place.graph.drafts.open) == (word is Word.UNKNOWN)
             place.graph.drafts.open.clear()
         assert place.graph.sent == []
@@ -243,7 +244,7 @@ def test_an_upload_goes_only_where_and_when_it_should(authority, said):
         assert (outcome.word, outcome.stage) == (Word.RETRY, Stage.REQUEST)
         assert "named no https address" in outcome.reply or "not the one expected next" in outcome.reply
         assert place.graph.drafts.uploads.requests == []
-        await place.until(lambda: place.graph.drafts.deleted)
+        await until(lambda: place.graph.drafts.deleted)
 
     by_draft(authority, story)
 
@@ -275,7 +276,7 @@ def test_a_piece_that_was_not_taken_whole_ends_the_attempt(authority, answer):
     async def story(place):
         place.graph.steps["chunk"].append(answer)
         assert (await place.sent(MIXED)).word is Word.RETRY
-        await place.until(lambda: place.graph.drafts.deleted)
+        await until(lambda: place.graph.drafts.deleted)
         assert "send" not in place.graph.done
 
     by_draft(authority, story)
@@ -299,9 +300,9 @@ def test_a_cancelled_send_deletes_its_draft_unless_it_may_be_sent(authority, ste
     async def story(place):
         place.graph.steps[step].append(Fault.STALL)
         sending = asyncio.create_task(place.sent(MIXED))
-        await place.until(lambda: (place.graph.done or [""])[-1] == step or place.graph.drafts.uploads.requests)
+        await until(lambda: (place.graph.done or [""])[-1] == step or place.graph.drafts.uploads.requests)
         if step == "send":
-            await place.until(lambda: place.graph.doubtful)
+            await until(lambda: place.graph.doubtful)
         sending.cancel()
         assert isinstance((await asyncio.gather(sending, return_exceptions=True))[0], asyncio.CancelledError)
         await place.way.close()

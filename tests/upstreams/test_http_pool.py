@@ -10,6 +10,7 @@ import pytest
 
 from routing.outcome import Outcome, Word
 from tests.fakes.http_server import HttpServer, Response
+from tests.waiting import until
 from upstreams.http_client import HttpClient
 from upstreams.http_pool import IDLE_SECONDS, Pool
 from upstreams.http_streams import Stream, connect_to_one
@@ -19,12 +20,6 @@ from upstreams.tls import Trust
 async def accepted(_request):
     await asyncio.sleep(0.01)
     return Response(202)
-
-
-async def until(what) -> None:
-    async with asyncio.timeout(10):
-        while not what():
-            await asyncio.sleep(0.005)
 
 
 def test_more_requests_than_connections_wait_for_one_another():

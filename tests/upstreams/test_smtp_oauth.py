@@ -14,6 +14,7 @@ from tests.fakes.http_server import Fault, Response
 from tests.fakes.smtp import CUT
 from tests.upstreams.smtp_kit import CONTENT
 from tests.upstreams.smtp_oauth_kit import INFO, MAIL, SALES, at
+from tests.waiting import until
 
 REFUSED = "535 5.7.3 Authentication unsuccessful [fake.example]"
 OFF = (
@@ -42,7 +43,7 @@ def test_three_at_one_time_share_one_token_call(authority):
         assert (place.way.concurrency, place.way.recipients_limit) == (3, 500)
         place.entra.before_answer.clear()
         under_way = [asyncio.create_task(place.sent(replace(MAIL, id=str(n)))) for n in range(3)]
-        await place.until(lambda: place.entra.token_calls)
+        await until(lambda: place.entra.token_calls)
         assert place.server.connections == 0, "no connection waits for a token"
         place.entra.before_answer.set()
         assert {outcome.word for outcome in await asyncio.gather(*under_way)} == {Word.SENT}

@@ -11,6 +11,7 @@ from config.credentials import Secret
 from routing.outcome import Word
 from tests.fakes.smtp import CUT, STALL, FakeSmtp
 from tests.upstreams.smtp_kit import mail, ours, secured, upstream, with_login
+from tests.waiting import until
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import SmtpLimits
@@ -22,12 +23,6 @@ from upstreams.smtp_session import SmtpWay
 def run(request):
     """Both event loops that the relay may run on."""
     return request.param
-
-
-async def _until(condition):
-    """Wait for something that another task brings about; the test's own time limit is the end of patience."""
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 def test_one_connection_and_one_login_for_many_mails(run, authority):
@@ -108,7 +103,7 @@ def test_connections_stay_within_the_cap_over_all_routes():
         async with FakeSmtp() as server, upstream(server, connections=2) as way:
             for route in ("a.nl", "b.nl", "c.nl", "d.nl"):
                 await way.send(mail(route=route))
-                await _until(lambda: server.open_connections <= 2)
+                await until(lambda: server.open_connections <= 2)
             await way.send(mail(route="c.nl"))
         return server
 
@@ -132,7 +127,7 @@ def test_idle_connections_take_leave(run):
     async def go():
         async with FakeSmtp() as server, upstream(server, connection_idle=0.05) as way:
             await way.send(mail())
-            await _until(lambda: "QUIT" in server.commands and not server.open_connections)
+            await until(lambda: "QUIT" in server.commands and not server.open_connections)
             await way.send(mail())
         return server
 
@@ -197,11 +192,11 @@ def test_cancelled_send_leaves_no_connection(run, authority, step):
         server = secured(authority.server_context(), replies={step: [STALL]})
         async with server, upstream(server, tls="starttls", connections=1, **with_login()) as way:
             task = asyncio.create_task(way.send(mail()))
-            await _until(lambda: server.stalled)
+            await until(lambda: server.stalled)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await _until(lambda: not server.open_connections)
+            await until(lambda: not server.open_connections)
             results = await way.send(mail(id="2"))
             return server, results, way._pool._busy
 
