@@ -17,6 +17,7 @@ from config.relay_settings import Limits, Listen, Relay
 from config.rules import Place, Route, RouteSettings
 from intake.server import Intake
 from tests.intake.watched_spool import WatchedSpool
+from tests.waiting import LONG
 
 NOW = 1_790_000_000.0
 
@@ -45,7 +46,7 @@ class Client:
     async def reply(self) -> str:
         """The next reply, lines joined by LF; "" when the server has closed."""
         lines = []
-        while line := await asyncio.wait_for(self.reader.readline(), 10):
+        while line := await asyncio.wait_for(self.reader.readline(), LONG):
             assert line.endswith(b"\r\n"), line
             lines.append(line.decode("ascii").rstrip("\r\n"))
             if re.match(r"[0-9]{3}(?: |$)", lines[-1]):

@@ -22,6 +22,7 @@ from intake.counters import Numbers
 from intake.dialogue import Dialogue
 from intake.handler import Handler
 from tests.intake.house import MAIL, running, text_of
+from tests.waiting import LONG
 
 GREETING = b"EHLO callpro.test\r\n"
 START = b"MAIL FROM:<info@acme.nl> SIZE=100 BODY=8BITMIME\r\n"
@@ -89,7 +90,7 @@ async def replies(port: int, octets: bytes) -> list[str]:
     """The code of every reply to a dialogue that ends in QUIT, sent at once."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(octets + b"QUIT\r\n")
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), LONG)
     writer.close()
     return [line[:3].decode() for line in answer.splitlines() if line[3:4] != b"-"]
 

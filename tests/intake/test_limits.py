@@ -12,7 +12,7 @@ from config.relay_settings import Limits, Listen, Relay
 from intake.inbound import Inbound
 from intake.server import Intake
 from tests.intake.house import MAIL, Client, House, events, match, running, with_house
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 
 def test_a_peer_outside_the_allow_list_is_refused_at_once() -> None:
@@ -85,7 +85,7 @@ def test_a_silent_client_is_told_421() -> None:
         assert house.intake.numbers.refused["4.4.2"] == 2
         assert house.intake.numbers.abandoned == 1
 
-    with_house(test, idle=0.1)
+    with_house(test, idle=1.0)
 
 
 def test_a_slow_client_is_not_a_silent_one_and_waiting_for_us_is_no_silence() -> None:
@@ -94,15 +94,15 @@ def test_a_slow_client_is_not_a_silent_one_and_waiting_for_us_is_no_silence() ->
             await client.begin()
             for position in range(0, len(MAIL), 20):
                 client.send(MAIL[position : position + 20])
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.15)
             house.spool.gate.clear()
             client.send(b".\r\n")
             await house.spool.entered.wait()
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(1.3)
             house.spool.gate.set()
             assert (await client.reply()).startswith("250 2.0.0")
 
-    with_house(test, idle=0.4)
+    with_house(test, idle=1.2)
 
 
 def test_hundreds_of_slow_clients_are_all_served() -> None:
@@ -181,7 +181,7 @@ def test_a_client_that_reads_no_answers_does_not_keep_its_place() -> None:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
-    with_house(test, idle=0.5)
+    with_house(test, idle=1.0)
 
 
 def test_slips_are_forgotten_after_a_mail() -> None:
@@ -209,7 +209,7 @@ def test_stop_says_goodbye_to_the_idle_and_lets_a_mail_end() -> None:
             assert not stopping.done()
             assert (await busy.say(MAIL + b".")).startswith("250 2.0.0")
             assert (await busy.reply()).startswith("421 4.3.2")
-            await asyncio.wait_for(stopping, 5)
+            await asyncio.wait_for(stopping, LONG)
             assert len(house.spool.arrivals) == 1
 
     asyncio.run(run())
@@ -223,7 +223,7 @@ def test_stop_does_not_wait_longer_than_its_grace() -> None:
             house.spool.gate.clear()
             two.send(MAIL + b".\r\n")
             await house.spool.entered.wait()
-            await asyncio.wait_for(house.intake.stop(0.1), 5)
+            await asyncio.wait_for(house.intake.stop(0.1), LONG)
             assert house.intake.numbers.open == 0
             assert await one.reply() == ""
             assert house.spool.arrivals == []

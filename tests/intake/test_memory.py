@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from intake.memory import Memory, Share
 from tests.intake.house import MAIL, Client, House, events, text_of, with_house
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 MB = 1 << 20
 PART = MAIL + b"%070d\r\n" % 1 * (MB // 72 - 10)
@@ -111,7 +111,7 @@ def test_the_slow_are_sent_away_only_while_others_wait() -> None:
             await slow.begin()
             await upload(slow, PART)
             await asyncio.sleep(0.5)
-            assert (await asyncio.wait_for(slow.say(b"\r\n.\r\nNOOP"), 5)).startswith("250 2.0.0")
+            assert (await asyncio.wait_for(slow.say(b"\r\n.\r\nNOOP"), LONG)).startswith("250 2.0.0")
             assert (await slow.reply()).startswith("250 ")
             await slow.begin()
             await upload(slow, PART)

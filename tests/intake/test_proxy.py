@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from config.relay_settings import Limits, Listen, Relay
 from intake.proxy import HeaderWrong, read_header
 from intake.server import Intake
+from tests.waiting import LONG
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -79,7 +80,7 @@ def talk(first: bytes, *, balancers: tuple[str, ...] = ("127.0.0.1",), pieces: b
                 writer.write(part)
                 await asyncio.sleep(0)
             try:
-                return await asyncio.wait_for(reader.read(), 10)
+                return await asyncio.wait_for(reader.read(), LONG)
             except OSError:
                 return b""
             finally:
