@@ -28,8 +28,8 @@ from tests.delivery.room import (
     id_number,
     room,
     route,
-    until,
 )
+from tests.waiting import until
 
 
 def one_report(*failures: Failure, content: bytes = CONTENT) -> bytes:

@@ -25,8 +25,8 @@ from tests.delivery.room import (
     numbers_of,
     room,
     route,
-    until,
 )
+from tests.waiting import until
 
 TOO_LARGE = Outcome(Word.REJECT, "4 MB is the most", Stage.PREPARE, enhanced="5.3.4")
 TEST = "test@callcenter.nl"

@@ -24,8 +24,8 @@ from tests.delivery.room import (
     room,
     route,
     rules,
-    until,
 )
+from tests.waiting import until
 from upstreams.base import Host, Upstream
 
 HOST = Host("relay.callcenter.nl")
