@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, Final
@@ -36,7 +36,7 @@ Trouble = Callable[[], tuple[tuple[HeldWay, ...], Mapping[str, float]]]
 
 class Alerting:
     """Hears the log from `start` on and tells people. `plan` gives the rules in force, `trouble` what does not work;
-    `shared`: other relays on the spool find out the same.
+    `shared`: other relays on the spool find out the same. Nothing is told of the events `others_tell`.
     """
 
     def __init__(
@@ -49,7 +49,9 @@ class Alerting:
         clock: Callable[[], float] = time.time,
         *,
         shared: bool = False,
+        others_tell: Collection[str] = (),
     ) -> None:
+        self._others_tell = others_tell
         self._settings = settings
         self._spool = spool
         self._plan = plan
@@ -60,7 +62,7 @@ class Alerting:
         self._desk = Desk(settings)
         self._heard: asyncio.Queue[tuple[str, Mapping[str, Any]]] = asyncio.Queue(_WAITING)
         self._loop = asyncio.get_running_loop()
-        self._ear = Ear(self._hear)
+        self._ear = Ear(self.hear)
         self._http = HttpClient(_PATIENCE, 1)
 
     async def run(self) -> None:
@@ -100,8 +102,10 @@ class Alerting:
             emit(_log, "alert_told_elsewhere", alert=alert.text)
         return ours
 
-    def _hear(self, event: str, fields: Mapping[str, Any]) -> None:
-        """From any thread."""
+    def hear(self, event: str, fields: Mapping[str, Any]) -> None:
+        """An event of the log, or one of another process. From any thread."""
+        if event in self._others_tell:
+            return
         with suppress(RuntimeError):  # the loop is closed: we are gone
             self._loop.call_soon_threadsafe(self._keep, event, dict(fields))
 

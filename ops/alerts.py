@@ -49,6 +49,7 @@ SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
         ),
         "expiry_near": Sort("{what} of {where} ends in {days} days", ("what", "where", "days")),
         "reload_refused": Sort("New rules were refused: {why}", (), "reloaded"),
+        "worker_died": Sort("Worker {worker} died and is started again: {why}", ("worker",)),
         "spool.trouble": Sort("The spool cannot write: {error}", (), "spool.recovered"),
         "spool.buffering": Sort(
             "The database takes no mail, so it is kept on this machine and not sent: {why}", (), "spool.buffer_drained"
@@ -61,6 +62,10 @@ SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
         ),
     }
 )
+
+
+ONCE: Final = ("spool.trouble",)
+"""What all workers of a relay find out at the same moment: the first tells it for all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Seat:
         self.listeners = listeners
         self.page = page
         self.pages = pages
+        self.on_event: Callable[[str, Mapping[str, Any]], None] | None = None
+        """Told of what befell another worker, as the parent's log has it."""
         self._line = line
         self._aloud = True
         self._round = self._voted = 0
@@ -70,6 +72,10 @@ class Seat:
         loop.add_reader(self._line, heard)
 
     def _heard(self, told: Mapping[str, Any], reload: Callable[[], None]) -> None:
+        if "event" in told:
+            if self.on_event is not None:
+                self.on_event(told["event"], told["fields"])
+            return
         number = told["round"]
         if "answer" in told:
             _give(self._answer(number), told["answer"])

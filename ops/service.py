@@ -259,12 +259,18 @@ class Service:
         if rooms.relay.alerts is None:
             return None
         from ops.alert_sending import Alerting
+        from ops.alerts import ONCE
 
         def trouble() -> tuple[tuple[HeldWay, ...], Mapping[str, float]]:
             return rooms.scheduler.held(), rooms.scheduler.unreachable()
 
         settings, plan, shared = rooms.relay.alerts, lambda: rooms.plan, is_shared(rooms.relay.spool.url)
-        alerting = Alerting(settings, rooms.spool, plan, trouble, rooms.host.hostname, shared=shared)
+        silent = () if self._first else ONCE
+        alerting = Alerting(
+            settings, rooms.spool, plan, trouble, rooms.host.hostname, shared=shared, others_tell=silent
+        )
+        if self._seat:
+            self._seat.on_event = alerting.hear
         return asyncio.create_task(alerting.run())
 
     def _doctor(self, rooms: _Rooms) -> asyncio.Task[None] | None:

@@ -72,12 +72,6 @@ class _Worker:
     def starting(self) -> bool:
         return self.pid != 0 and not self.status
 
-    def pause(self, why: str, pid: int, level: int) -> None:
-        """It is started again, the later the more of its deaths came in a row."""
-        seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.deaths - 1, 10))
-        self.due = time.monotonic() + seconds
-        emit(_log, "worker_died", level, worker=self.number, pid=pid or None, why=why, again_in=seconds)
-
 
 class Parent:
     """A relay of several processes. `check` reads the files; `work` is what each worker does, in a process of its own,
@@ -312,14 +306,24 @@ class Parent:
                 emit(_log, "worker_died", logging.ERROR, worker=worker.number, pid=pid, why=_why(code))
             return
         worker.deaths = 1 if lived > _LIVED else worker.deaths + 1
-        worker.pause(_why(code), pid, logging.ERROR if code else logging.WARNING)
+        self._put_off(worker, pid, _why(code), logging.ERROR if code else logging.WARNING)
 
     def _start_again(self, worker: _Worker) -> None:
         try:
             self._start(worker)
         except OSError as error:
             worker.deaths += 1
-            worker.pause(f"the system gives it no process: {error.strerror}", 0, logging.ERROR)
+            self._put_off(worker, 0, f"the system gives it no process: {error.strerror}", logging.ERROR)
+
+    def _put_off(self, worker: _Worker, pid: int, why: str, level: int) -> None:
+        """It is started again, the later the more of its deaths came in a row. Another one sends the alert."""
+        seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(worker.deaths - 1, 10))
+        worker.due = time.monotonic() + seconds
+        fields = {"worker": worker.number, "pid": pid, "why": why, "again_in": seconds}
+        emit(_log, "worker_died", level, **fields)
+        teller = next((one.line for one in self._workers if one.ready), None)
+        if teller is not None and level == logging.ERROR:
+            tell(teller, {"event": "worker_died", "fields": fields})
 
     # ---- new rules for all, or for nobody ----------------------------------------------------------------------
 

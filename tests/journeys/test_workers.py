@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fakes import postgres
 from tests.fakes.relay_process import Event, RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.faults.kill_rounds import Tally, client
@@ -374,6 +375,39 @@ def test_page_metrics_and_commands_speak_for_all(tmp_path: Path, database: str) 
             assert "acme.nl" in text
             code, text = await relay.command("check", "--diff")
             assert (code, "No customer changes" in text) == (0, True), text
+
+    asyncio.run(journey())
+
+
+def test_an_alert_comes_once_and_not_from_each(tmp_path: Path) -> None:
+    """A worker that died, and a database that is away for all of them."""
+    told = tmp_path / "told"
+    extra = f"alerts: {{command: [sh, -c, 'cat >> {told}; echo >> {told}']}}\n"
+
+    async def journey() -> None:
+        server = postgres.Server().start()
+        try:
+            async with (
+                FakeSmtp() as upstream,
+                Workers(tmp_path / "r", rules(upstream.port), server.url(), 3, extra) as relay,
+            ):
+                seen = len(relay.events)
+                os.kill(relay.pids()[1], signal.SIGKILL)
+                await relay.event("alert_sent", after=seen)
+                await relay.again(1, seen)
+                server.stop()
+                assert (await one_mail(relay.port)).startswith("451")
+                for _ in range(20):
+                    await one_mail(relay.port)
+                await relay.event("spool.trouble", worker=1)
+                await until(lambda: told.read_text().count('"event": "spool.trouble"') == 1)
+                server.start()
+                await relay.event("spool.recovered")
+                said = [json.loads(line) for line in told.read_text().splitlines() if line]
+                assert [one["event"] for one in said] == ["worker_died", "spool.trouble"]
+                assert "Worker 1 died and is started again: it was killed by SIGKILL" in said[0]["text"]
+        finally:
+            server.remove()
 
     asyncio.run(journey())
 

@@ -91,6 +91,38 @@ def test_json_carries_fields_as_they_are() -> None:
     assert (out["event"], out["level"], out["to"], out["seconds"]) == ("deferred", "info", ["a@b.nl"], 0.25)
 
 
+def test_a_worker_says_its_number_in_each_line() -> None:
+    for style, says in (
+        ("text", " deferred mail=01H worker=2\n"),
+        ("json", '"event": "deferred", "worker": 2, "mail"'),
+    ):
+        stream = io.StringIO()
+        set_up(style, stream, worker=2)
+        emit(logging.getLogger("relay.test"), "deferred", mail="01H")
+        assert says in stream.getvalue()
+
+
+def test_lines_of_several_processes_are_written_whole() -> None:
+    """Each write is of whole lines, and no longer than the system writes in one piece."""
+    written: list[str] = []
+
+    class Noted(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    async def speak() -> None:
+        set_up("text", Noted(), worker=1)
+        for number in range(200):
+            emit(logging.getLogger("relay.test"), "delivered", number=number, to="x" * (number % 90))
+        await asyncio.sleep(0.1)
+
+    asyncio.run(speak())
+    assert 1 < len(written) < 20
+    assert all(text.endswith("\n") and len(text) <= 4096 for text in written)
+    assert "".join(written).count("\n") == 200
+
+
 def test_an_exception_is_told_with_its_traceback() -> None:
     stream = io.StringIO()
     set_up("text", stream)
