@@ -25,6 +25,12 @@ _KEEP_ENDED: Final = Rows(
 )  # fmt: skip
 _KEEP_WAITING: Final = Rows("INSERT INTO waiting (id, route, due_at, size) VALUES {rows}", 4)
 _KEEP_CONTENT: Final = Rows("INSERT INTO content (mail, bytes) VALUES {rows}", 2)
+_HELD: Final = 8 << 10
+"""A prepared statement holds a copy of what it was given last, and there are 18 of `_KEEP_CONTENT`. Contents of more
+octets than these go by one, which is given `_NOTHING` last.
+"""
+_KEEP_LARGE: Final = "INSERT INTO content (mail, bytes) SELECT ?1, ?2 WHERE ?1"
+_NOTHING: Final = (0, b"")
 _KEEP_RECIPIENT: Final = Rows("INSERT INTO recipient (mail, address, domain) VALUES {rows}", 3)
 _KEEP_ENDED_RECIPIENT: Final = Rows("INSERT INTO recipient (mail, address, domain, state, doubts) VALUES {rows}", 5)
 _KEEP_EVENT: Final = Rows("INSERT INTO event (mail, at, text, upstream, seconds, results) VALUES {rows}", 6)
@@ -88,7 +94,9 @@ def insert_records(connection: sqlite3.Connection, mails: Sequence[tuple[MailRec
     """Keep new mails, each with its content."""
     _KEEP_MAIL.write(connection, [mail.row for mail, _ in mails])
     _KEEP_WAITING.write(connection, [(m.id, m.row[1], m.row[3], m.size) for m, _ in mails])
-    _KEEP_CONTENT.write(connection, [(mail.id, content) for mail, content in mails])
+    _KEEP_CONTENT.write(connection, [(mail.id, content) for mail, content in mails if len(content) <= _HELD])
+    large = [(mail.id, content) for mail, content in mails if len(content) > _HELD]
+    connection.executemany(_KEEP_LARGE, [*large, _NOTHING] if large else ())
     _KEEP_RECIPIENT.write(
         connection, [(mail.id, address, domain_of(address)) for mail, _ in mails for address in mail.recipients]
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _sqlite3
 import asyncio
+import ctypes
+import itertools
 import resource
 import sqlite3
 from contextlib import closing
@@ -10,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from spool import statements
+from spool import schema, statements
 from spool.filtering import MAILS_OF_PART
 from spool.hand_statements import select_statement
+from spool.log_records import MailRecord
 from spool.sqlite_view import BAD_NEWS, FAILURES, list_statement
 from spool.view import Filter
 from tests.spool.engines import RETRY, Sqlite, arrival, nothing, put_all, settlement
@@ -80,6 +84,22 @@ def test_neither_the_log_nor_the_file_grows_with_what_passes_through(engine):
         assert sizes[2] < 8 << 20
 
     engine.run(test)
+
+
+def test_no_content_stays_in_memory_with_the_statement_that_kept_it(engine):
+    engine.run(nothing)
+    used = ctypes.CDLL(_sqlite3.__file__).sqlite3_memory_used
+    used.restype = ctypes.c_int64
+    number = itertools.count(1)
+    with closing(schema.connect(engine.file)) as connection:
+        before = used()
+        for mails in range(1, 17):  # each number of rows is a statement of its own, and all of them stay prepared
+            records = [MailRecord((next(number), "r", "", 0.0, 100_000, "", "", None, ""), ()) for _ in range(mails)]
+            statements.insert_records(connection, [(record, bytes(100_000)) for record in records])
+        (kept,) = connection.execute("SELECT count(*) FROM content WHERE length(bytes) = 100000").fetchone()
+        connection.execute("PRAGMA shrink_memory")  # what is left is not the cache of pages
+        assert kept == 136
+        assert used() - before < 1 << 20
 
 
 def test_a_long_backlog_costs_no_memory_and_no_time_at_open(engine):
