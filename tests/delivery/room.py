@@ -219,8 +219,11 @@ class WatchedSpool(SqliteSpool):
     async def quiet(self) -> None:
         """Until nothing has been asked for a while: all that follows from what happened has happened."""
         calm = 0
-        while calm < 5:
-            await asyncio.sleep(0.001)
+        while calm < 20:  # turns of the loop, which is all that goes on while nothing is asked
+            if self.asked:
+                await self._ask(lambda _: None, lambda _: None)  # behind it all that was settled is on disk
+            else:
+                await asyncio.sleep(0)
             calm = 0 if self.asked else calm + 1
 
 
