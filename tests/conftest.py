@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,15 @@ def authority(tmp_path, monkeypatch) -> Authority:
     made = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made.bundle))
     return made
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter. Not so below `tmp_path`: any other run of pytest shuts its root again."""
+    with tempfile.TemporaryDirectory(prefix="relay-open-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ LONG = 60.0
 
 
 async def until(
-    condition: Callable[[], Any], what: str = "what was waited for", *, seconds: float = LONG, every: float = 0.005
+    condition: Callable[[], Any], what: str = "what was waited for", *, seconds: float = LONG, every: float = 0.02
 ) -> Any:
     """Wait until it gives something true, and return that. It may be a coroutine function; `every` is in seconds."""
     deadline = time.monotonic() + seconds

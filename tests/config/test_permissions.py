@@ -22,8 +22,8 @@ RELAY = 12345
 
 
 @pytest.fixture
-def secret(tmp_path):
-    path = tmp_path / "the key"
+def secret(open_folder):
+    path = open_folder / "the key"
     path.write_text("hunter2\n")
     return path
 
@@ -59,8 +59,6 @@ def test_a_credential_of_systemd_is_taken_as_systemd_made_it(secret, monkeypatch
 
 def said_to_the_relay(secret: Path) -> str:
     """What the relay's own user is told of a secret."""
-    for folder in list(secret.parents)[:-2]:
-        folder.chmod(folder.stat().st_mode | 0o011)
     program = (
         "import os, sys; from config.credentials import resolve, SecretExposed, SecretMissing\n"
         f"os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})\n"

@@ -61,7 +61,7 @@ class Setting:
 
     authority: Authority
     folder: Path
-    timeout: float = 5.0
+    timeout: float = 30.0
 
 
 class Place:

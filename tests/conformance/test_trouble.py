@@ -39,7 +39,7 @@ def test_trouble_at_a_step(case, step, trouble, setting):
         assert word is Word.SENT or place.delivered() == []
         await next_mail_goes_out(place)
 
-    at(case, replace(setting, timeout=0.3 if trouble is Trouble.STALL else 5.0), story)
+    at(case, replace(setting, timeout=1.0 if trouble is Trouble.STALL else 30.0), story)
 
 
 def test_a_cancelled_send_leaves_no_connection_and_no_task(case, step, setting):

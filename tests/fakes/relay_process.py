@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.waiting import LONG
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 Event = dict[str, object]
 
@@ -96,7 +98,7 @@ class RelayProcess:
         assert self._process
         assert self._reader
         self._process.send_signal(number)
-        code = await asyncio.wait_for(self._process.wait(), 60)
+        code = await asyncio.wait_for(self._process.wait(), LONG)
         await self._reader
         return code
 
@@ -127,7 +129,7 @@ class RelayProcess:
         self._process.send_signal(signal.SIGHUP)
         return await self.event("reloaded", "reload_refused", after=seen)
 
-    async def event(self, *names: str, after: int = 0, seconds: float = 30, **fields: object) -> Event:
+    async def event(self, *names: str, after: int = 0, seconds: float = LONG, **fields: object) -> Event:
         """Wait for an event of one of these names with these fields, from index `after` of `events` on."""
 
         def found() -> Event | None:

@@ -93,7 +93,7 @@ async def say(port: int, octets: bytes) -> bytes:
     try:
         writer.write(octets)
         await writer.drain()
-        return await asyncio.wait_for(reader.read(), 30)
+        return await asyncio.wait_for(reader.read(), 60)
     finally:
         writer.close()
 

@@ -18,6 +18,7 @@ import psycopg
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.faults.kill_rounds import NAME, Tally, client
+from tests.waiting import until
 
 LEASE = 3
 
@@ -56,9 +57,9 @@ class Nodes:
 
     async def heard_by_one(self, event: str, *which: int) -> None:
         """Wait until one of these relays has logged it."""
-        async with asyncio.timeout(60):
-            while not any(one["event"] == event for number in which for one in self.relays[number].events):
-                await asyncio.sleep(0.05)
+        await until(
+            lambda: any(one["event"] == event for number in which for one in self.relays[number].events), every=0.05
+        )
 
     def events(self) -> Counter[str]:
         return Counter(str(event["event"]) for relay in self.relays for event in relay.events)

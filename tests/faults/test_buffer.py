@@ -16,6 +16,7 @@ from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.faults.node_rounds import LEASE, Nodes, node_rounds
 from tests.faults.test_nodes import hand_over, judge
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
 
@@ -130,7 +131,7 @@ def test_what_people_see_while_the_database_is_away(tmp_path, server):
         import httpx
 
         where = (await relay.event("status_listening"))["address"]
-        async with httpx.AsyncClient() as browser:
+        async with httpx.AsyncClient(timeout=60) as browser:
             answer = await browser.get(f"http://{where}{path}")
             return answer.status_code, answer.text
 
@@ -160,9 +161,7 @@ def test_what_people_see_while_the_database_is_away(tmp_path, server):
                 assert (await relay.reload())["event"] == "reloaded"
                 await asyncio.to_thread(server.start)
                 await relay.event("spool.buffer_drained", mails=1)
-                async with asyncio.timeout(30):
-                    while len(upstream.received) < 1:
-                        await asyncio.sleep(0.05)
+                await until(lambda: len(upstream.received) >= 1)
                 assert "callpro_relay_buffering 0.0" in (await get(relay, "/metrics"))[1]
                 assert (await relay.command("queue", "show", queue_id))[0] == 0
                 assert await relay.stop() == 0

@@ -17,6 +17,7 @@ from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.faults.node_rounds import LEASE, Nodes, node_rounds
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
 
@@ -141,9 +142,7 @@ def test_a_client_hears_451_while_the_database_is_away_and_250_after(tmp_path, s
                 await asyncio.to_thread(server.start)
                 await relay.event("spool.recovered")
                 assert (await asyncio.to_thread(hand_over, relay.port))[0] == 250
-                async with asyncio.timeout(30):
-                    while len(upstream.received) < 2:
-                        await asyncio.sleep(0.05)
+                await until(lambda: len(upstream.received) >= 2)
                 assert len(upstream.received) == 2, "what heard 451 is the client's to send again"
                 assert await relay.stop() == 0
 

@@ -180,7 +180,7 @@ async def pages(relay: RelayProcess, ids: list[int]) -> list[str]:
     """The status page, the story of each mail on it, and what monitoring reads."""
     (at,) = [str(event["address"]) for event in relay.events if event["event"] == "status_listening"][-1:]
     found = []
-    async with httpx.AsyncClient(base_url=f"http://{at}") as client:
+    async with httpx.AsyncClient(base_url=f"http://{at}", timeout=60) as client:
         for path in ("/", "/metrics", "/healthz", "/readyz", *(f"/mail/{id_text(each)}" for each in ids)):
             answer = await client.get(path)
             assert answer.status_code == 200, (path, answer.text)

@@ -51,6 +51,6 @@ async def said(port: int, octets: bytes) -> list[bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(octets)
     writer.write_eof()
-    lines = (await asyncio.wait_for(reader.read(), 30)).splitlines()
+    lines = (await asyncio.wait_for(reader.read(), 60)).splitlines()
     writer.close()
     return lines

@@ -12,6 +12,7 @@ from tests.fakes.authority import Authority
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.journeys import clients, mails
+from tests.waiting import until
 
 
 class Hook:
@@ -100,9 +101,7 @@ def test_two_relays_on_one_database_tell_their_common_trouble_once(
                 for relay in (one, other):
                     content = mails.plain("info@acme.nl", "jan@example.nl")
                     assert (await clients.smtplib(relay.port, "info@acme.nl", ["jan@example.nl"], content)).code == 0
-                async with asyncio.timeout(30):
-                    while {"held", "expiry_near"} - {str(post["event"]) for post in hook.posts}:
-                        await asyncio.sleep(0.05)
+                await until(lambda: {"held", "expiry_near"} <= {post["event"] for post in hook.posts}, every=0.05)
                 for relay in (one, other):
                     relay.write_routes("routes: [")
                     await relay.reload()

@@ -53,6 +53,7 @@ def test_a_balancer_follows_readyz_and_passes_on_who_the_client_is(tmp_path):
         config = tmp_path / "haproxy.cfg"
         config.write_text(
             "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n"
+            "  timeout check 30s\n"
             f"frontend smtp\n  bind 127.0.0.1:{front}\n  default_backend relays\n"
             "backend relays\n  option httpchk\n  http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost\n"
             "  http-check expect status 200\n  option redispatch\n" + servers
@@ -71,9 +72,7 @@ def test_a_balancer_follows_readyz_and_passes_on_who_the_client_is(tmp_path):
             seen = len(relays[1].events)
             for _ in range(4):
                 await asyncio.to_thread(hand_over, front, "127.0.0.5")
-            async with asyncio.timeout(20):
-                while sum(event["event"] == "accepted" for event in relays[1].events[seen:]) < 4:
-                    await asyncio.sleep(0.05)
+            await until(lambda: sum(event["event"] == "accepted" for event in relays[1].events[seen:]) >= 4)
         finally:
             haproxy.terminate()
             haproxy.wait(10)

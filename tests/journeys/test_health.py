@@ -47,7 +47,7 @@ def test_the_metrics_tell_what_went_through(authority: Authority, tmp_path: Path
         async with (
             FakeSmtp(starttls=authority.server_context(), replies=replies) as server,
             RelayProcess(tmp_path / "r", routes(server), extra=STATUS) as relay,
-            httpx.AsyncClient(base_url=await status_url(relay)) as browser,
+            httpx.AsyncClient(base_url=await status_url(relay), timeout=60) as browser,
         ):
             for sender, to, end in (
                 ("info@acme.nl", "jan@example.org", "delivered"),
@@ -89,7 +89,7 @@ def test_ready_is_true_only_while_mail_is_taken(authority: Authority, tmp_path: 
         async with (
             FakeSmtp(starttls=authority.server_context()) as server,
             RelayProcess(tmp_path / "r", routes(server), extra=STATUS) as relay,
-            httpx.AsyncClient(base_url=await status_url(relay)) as browser,
+            httpx.AsyncClient(base_url=await status_url(relay), timeout=60) as browser,
         ):
             for path in ("/healthz", "/readyz"):
                 answer = await browser.get(path)
@@ -103,9 +103,9 @@ def test_ready_is_true_only_while_mail_is_taken(authority: Authority, tmp_path: 
             spool.with_name("away.db").rename(spool)
             await _until(browser, "/readyz", 200)
             # A client in the middle of a mail keeps the drain open: it is alive, and not ready.
-            _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
             writer.write(b"EHLO x\r\nMAIL FROM:<info@acme.nl>\r\nRCPT TO:<jan@example.org>\r\nDATA\r\n")
-            await asyncio.sleep(0.2)
+            await reader.readuntil(b"\r\n354 ")
             relay.signal(signal.SIGTERM)
             await relay.event("stopping")
             ready, healthy = await asyncio.gather(browser.get("/readyz"), browser.get("/healthz"))
@@ -122,7 +122,7 @@ def test_a_full_spool_is_alive_and_not_ready(authority: Authority, tmp_path: Pat
         async with (
             FakeSmtp(starttls=authority.server_context(), replies={"RCPT jan@example.org": "451 later"}) as server,
             RelayProcess(tmp_path / "r", routes(server), extra=STATUS + "limits: {spool_size: 4KB}\n") as relay,
-            httpx.AsyncClient(base_url=await status_url(relay)) as browser,
+            httpx.AsyncClient(base_url=await status_url(relay), timeout=60) as browser,
         ):
             said = await clients.smtplib(relay.port, "info@acme.nl", [TO], mails.plain("info@acme.nl", TO))
             while said.code == 0:
@@ -153,7 +153,7 @@ def test_a_name_that_is_not_ours_reads_nothing(authority: Authority, tmp_path: P
         async with (
             FakeSmtp(starttls=authority.server_context()) as server,
             RelayProcess(tmp_path / "r", routes(server), extra=STATUS) as relay,
-            httpx.AsyncClient(base_url=await status_url(relay)) as browser,
+            httpx.AsyncClient(base_url=await status_url(relay), timeout=60) as browser,
         ):
             for path in ("/", "/metrics", "/readyz"):
                 assert (await browser.get(path, headers={"Host": "rebound.example"})).status_code == 421

@@ -93,7 +93,7 @@ async def talk(port: int, octets: bytes, *, cut: bool = False) -> str:
     writer.write(octets)
     found = None
     while found is None:
-        line = await asyncio.wait_for(reader.readline(), 20)
+        line = await asyncio.wait_for(reader.readline(), 60)
         assert line, "closed before the mail was taken"
         found = re.search(rb"queued as (\S+)", line)
     if cut:
@@ -101,7 +101,7 @@ async def talk(port: int, octets: bytes, *, cut: bool = False) -> str:
     else:
         if not octets.endswith((QUIT, b"QUIT\n", b"QUIT \r\n")):
             writer.write(QUIT)
-        assert b"221 " in await asyncio.wait_for(reader.read(), 20)
+        assert b"221 " in await asyncio.wait_for(reader.read(), 60)
         writer.close()
     return found[1].decode()
 

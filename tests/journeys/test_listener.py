@@ -30,7 +30,7 @@ def test_the_port_for_mail_serves_no_page_and_takes_no_events(tmp_path: Path) ->
             for path in (b"/", b"/healthz", b"/metrics", b"/webhooks/try"):
                 reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
                 writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\nQUIT\r\n" % path)
-                heard = await asyncio.wait_for(reader.read(), 30)
+                heard = await asyncio.wait_for(reader.read(), 60)
                 writer.close()
                 assert [line[:3] for line in heard.splitlines()] == [b"220", b"500", b"500", b"500", b"221"]
                 assert b"HTTP" not in heard

@@ -15,6 +15,7 @@ import httpx
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import STALL, FakeSmtp
 from tests.journeys import clients, mails
+from tests.waiting import LONG
 
 STATUS = "status: {address: '127.0.0.1:0'}\ndoctor: {every: 0s}\n"
 
@@ -31,7 +32,7 @@ def name(relay: RelayProcess) -> str:
     return f"{socket.gethostname()}:{relay.pid}"
 
 
-async def shows(browser: httpx.AsyncClient, path: str, right: Callable[[str], bool], seconds: float = 30) -> str:
+async def shows(browser: httpx.AsyncClient, path: str, right: Callable[[str], bool], seconds: float = LONG) -> str:
     """What a reader sees of the page once it is right."""
     text = ""
     try:
@@ -61,7 +62,7 @@ def test_who_is_there_what_differs_and_who_is_gone(tmp_path: Path, database: str
             )
             async with one, other, third:
                 where = (await one.event("status_listening"))["address"]
-                async with httpx.AsyncClient(base_url=f"http://{where}") as browser:
+                async with httpx.AsyncClient(base_url=f"http://{where}", timeout=60) as browser:
                     text = await shows(browser, "/nodes", lambda text: "All give signs of life" in text)
                     assert "Relays on this spool: 3" in text
                     assert f'{name(one)}</bdi> <span class="dim">(this one)' in text
@@ -103,7 +104,7 @@ def test_a_relay_with_a_spool_of_its_own_has_no_such_page(tmp_path: Path) -> Non
     async def journey() -> None:
         async with RelayProcess(tmp_path / "r", rules(9), extra=STATUS) as relay:
             where = (await relay.event("status_listening"))["address"]
-            async with httpx.AsyncClient(base_url=f"http://{where}") as browser:
+            async with httpx.AsyncClient(base_url=f"http://{where}", timeout=60) as browser:
                 assert "This relay has its spool to itself." in (await browser.get("/nodes")).text
                 assert 'href="/nodes"' not in (await browser.get("/")).text
                 text = (await browser.get("/metrics")).text

@@ -206,12 +206,13 @@ except Exception as error:
 
 
 def test_another_user_gives_no_orders(
-    authority: Authority, tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, open_folder: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.getuid():
         pytest.skip("only root can become somebody else")
 
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "r"))
+    folder = open_folder / "r"
+    monkeypatch.setenv("STATE_DIRECTORY", str(folder))
 
     def asked_by_nobody(socket: Path) -> str:
         done = subprocess.run(
@@ -222,13 +223,12 @@ def test_another_user_gives_no_orders(
     async def journey() -> None:
         async with (
             FakeSmtp(starttls=authority.server_context()) as server,
-            RelayProcess(tmp_path / "r", routes(server), url=url) as relay,
+            RelayProcess(folder, routes(server), url=url) as relay,
         ):
             socket = control_path(relay.url, relay.config)
-            assert socket.parent == tmp_path / "r"
+            assert socket.parent == folder
             assert socket.stat().st_mode & 0o777 == 0o600
-            for folder in list(socket.parents)[:-2]:
-                folder.chmod(folder.stat().st_mode | 0o055)
+            folder.chmod(0o755)
             assert "PermissionError" in await asyncio.to_thread(asked_by_nobody, socket)
             socket.chmod(0o666)  # even when somebody opens the door
             assert "only root and the relay's own user" in await asyncio.to_thread(asked_by_nobody, socket)

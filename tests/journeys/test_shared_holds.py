@@ -36,7 +36,7 @@ def told(relays: list[RelayProcess], name: str) -> list[dict[str, object]]:
     return [event for relay in relays for event in relay.events if event["event"] == name]
 
 
-def made(folder: Path, port: int, database: str, count: int, *, lease: int) -> list[RelayProcess]:
+def made(folder: Path, port: int, database: str, count: int, lease: int = 30) -> list[RelayProcess]:
     """Relays that log in at `port` with a wrong password; `lease` in seconds. None is started."""
     return [
         RelayProcess(
@@ -53,7 +53,7 @@ def made(folder: Path, port: int, database: str, count: int, *, lease: int) -> l
 def test_one_failed_login_for_three_relays_and_an_order_from_a_fourth_process(tmp_path, database):
     async def test() -> None:
         async with FakeSmtp(users={"callpro": "right"}) as upstream:
-            all_four = made(tmp_path, upstream.port, database, 4, lease=3)
+            all_four = made(tmp_path, upstream.port, database, 4)
             relays, machine = all_four[:3], all_four[3]
             await relays[0].start()
             await asyncio.gather(*(relay.start() for relay in relays[1:]))
@@ -87,7 +87,7 @@ def test_the_prober_is_killed_and_another_takes_over(tmp_path, database):
 
     async def test() -> None:
         async with FakeSmtp(users={"callpro": "right"}) as upstream:
-            relays = made(tmp_path, upstream.port, database, 2, lease=2)
+            relays = made(tmp_path, upstream.port, database, 2, lease=5)
             await relays[0].start()
             await relays[1].start()
             await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 2) for relay in relays))

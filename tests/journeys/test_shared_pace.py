@@ -13,6 +13,7 @@ import pytest
 from tests.fakes import postgres
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import STALL, FakeSmtp
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs Debian's postgresql: scripts/peers")
 
@@ -25,7 +26,7 @@ def hand_over(port: int, count: int) -> None:
 
 async def started(folder: Path, rules: str, database: str) -> list[RelayProcess]:
     """Three relays with the same rules on one database; the first makes its tables."""
-    relays = [RelayProcess(folder / str(n), rules, url=database, spool_options=", lease: 2s") for n in range(3)]
+    relays = [RelayProcess(folder / str(n), rules, url=database, spool_options=", lease: 5s") for n in range(3)]
     await relays[0].start()
     await asyncio.gather(*(relay.start() for relay in relays[1:]))
     return relays
@@ -43,7 +44,8 @@ def test_three_relays_keep_one_limit(tmp_path, database):
             while len(upstream.received) < 9:
                 await asyncio.sleep(0.05)
             await relays[0].stop(signal.SIGKILL)
-            await asyncio.sleep(5)  # for longer than its lease: the others have its mail by now
+            await until(lambda: any(e["event"] == "spool.node_dead" for relay in relays[1:] for e in relay.events))
+            await asyncio.sleep(1)  # the others have its mail by now
             assert len(upstream.received) == 9
             for relay in relays[1:]:
                 assert await relay.stop() == 0
@@ -71,17 +73,13 @@ def test_three_relays_keep_one_limit_on_sends_at_one_time_and_the_last_has_all_o
                     await asyncio.sleep(0.1)
             upstream.script({".": STALL})
             await asyncio.gather(*(asyncio.to_thread(hand_over, relay.port, 4) for relay in relays))
-            async with asyncio.timeout(30):
-                while upstream.stalled < 3:
-                    await asyncio.sleep(0.05)
+            await until(lambda: upstream.stalled >= 3)
             await asyncio.sleep(2)
             assert upstream.stalled == 3
             assert sum(count for (count,) in held()) == 3
             for relay in relays[:2]:
                 await relay.stop(signal.SIGKILL)
-            async with asyncio.timeout(30):
-                while (3,) not in held():
-                    await asyncio.sleep(0.1)
+            await until(lambda: (3,) in held(), every=0.1)
             assert len(held()) == 1
             await asyncio.sleep(1)
             assert upstream.stalled <= 6, "three more at the most: those whose relay is gone"

@@ -72,7 +72,7 @@ async def opened(
         environment = {"T": TOKEN, "P": "geheim-van-acme"}
         async with RelayProcess(folder / "r", routes, extra=extra, environment=environment, url=url) as relay:
             where = (await relay.event("status_listening"))["address"]
-            async with httpx.AsyncClient(base_url=f"http://{where}") as browser:
+            async with httpx.AsyncClient(base_url=f"http://{where}", timeout=60) as browser:
                 yield Page(relay, server, browser)
 
 
@@ -295,7 +295,7 @@ def test_orders_are_carried_out_and_written_down(run):
         assert (await page.relay.command("queue", "release", "--route", "acme.nl"))[0] == 0
         await page.relay.start()
         where = (await page.relay.event("status_listening", after=len(page.relay.events) - 3))["address"]
-        async with httpx.AsyncClient() as browser:
+        async with httpx.AsyncClient(timeout=60) as browser:
             text = html.unescape((await browser.get(f"http://{where}/orders")).text)
         rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", text)]
         words = [re.sub(r"<[^>]+>", "", row[1]) for row in rows]

@@ -24,8 +24,9 @@ from tests.fakes.relay_process import Event, RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.faults.kill_rounds import Tally, client
 from tests.faults.node_rounds import Nodes
-from tests.journeys.test_activation import MAIL, Kept, one_mail, until
+from tests.journeys.test_activation import MAIL, Kept, one_mail
 from tests.journeys.test_activation import write as write_activated
+from tests.waiting import until
 
 QUIET = "doctor: {every: 0s}\n"
 
@@ -81,7 +82,7 @@ async def replies(port: int, sender: str, times: int = 12) -> Counter[str]:
             await reader.readline()
             writer.write(f"HELO x\r\nMAIL FROM:<{sender}>\r\n".encode())
             await reader.readline()
-            return (await asyncio.wait_for(reader.readline(), 30)).decode()[:3]
+            return (await asyncio.wait_for(reader.readline(), 60)).decode()[:3]
         finally:
             writer.close()
 
@@ -116,9 +117,7 @@ def test_a_worker_is_killed_under_load_and_everything_arrives(tmp_path: Path, da
             await asyncio.sleep(1.0)
             over.set()
             await asyncio.gather(*clients)
-            async with asyncio.timeout(60):
-                while nodes.count() or tally.lost:
-                    await asyncio.sleep(0.1)
+            await until(lambda: not (nodes.count() or tally.lost), every=0.1)
             assert await relay.stop() == 0
             nodes.count()
             assert len(tally.promised) > 50
@@ -199,7 +198,7 @@ def test_sigterm_drains_all_of_them(tmp_path: Path, database: str) -> None:
             for _ in range(16):
                 reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
                 writer.write(MAIL)
-                while not (await asyncio.wait_for(reader.readline(), 30)).startswith(b"354"):
+                while not (await asyncio.wait_for(reader.readline(), 60)).startswith(b"354"):
                     pass
                 readers.append(reader)
                 writers.append(writer)
@@ -211,7 +210,7 @@ def test_sigterm_drains_all_of_them(tmp_path: Path, database: str) -> None:
             for writer in writers:
                 writer.write(b"Subject: hoi\r\n\r\nHallo\r\n.\r\n")
             for reader in readers:
-                assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"250")
+                assert (await asyncio.wait_for(reader.readline(), 60)).startswith(b"250")
             assert await stopping == 0
             assert all(gone(pid) for pid in pids)
         async with Workers(tmp_path / "r", rules(upstream.port), database, 2) as relay:
@@ -225,9 +224,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path: Path, database: str) -> N
         async with FakeSmtp() as upstream, Workers(tmp_path / "r", rules(upstream.port), database, 2) as relay:
             pids = list(relay.pids().values())
             relay.signal(signal.SIGKILL)
-            async with asyncio.timeout(30):
-                while not all(gone(pid) for pid in pids):
-                    await asyncio.sleep(0.05)
+            await until(lambda: all(gone(pid) for pid in pids))
             assert relay._process
             assert relay._reader
             await relay._process.wait()
@@ -345,7 +342,7 @@ def test_page_metrics_and_commands_speak_for_all(tmp_path: Path, database: str) 
             assert [event["worker"] for event in pages] == [1]
             sent = await all_take_mail(relay.port, relay.events, {1, 2, 3})
             await until(lambda: len(upstream.received) == sent)
-            async with httpx.AsyncClient(base_url=f"http://{pages[0]['address']}") as browser:
+            async with httpx.AsyncClient(base_url=f"http://{pages[0]['address']}", timeout=60) as browser:
                 assert (await browser.get("/readyz")).status_code == 200
                 text = (await browser.get("/metrics")).text
                 accepted = samples(text, "accepted_mails_total")

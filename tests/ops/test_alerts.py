@@ -15,6 +15,7 @@ from ops.alerts import SORTS, Alert, Desk, Ear, shared_mark
 from routing.events import emit
 from spool.contract import SpoolUnavailable
 from tests.spool.engines import Sqlite
+from tests.waiting import until
 
 NOW = 1_700_000_000.0
 HELD = {"route": "acme.nl", "upstream": "acme", "reply": "535 5.7.8 bad\r\nlogin", "hint": "Ask for it."}
@@ -136,9 +137,7 @@ def test_of_two_relays_on_one_spool_one_tells_and_in_doubt_both_do(tmp_path):
         emit(logger, "reload_refused", logging.ERROR, why="x")
 
         async def posts(count: int) -> list[str]:
-            async with asyncio.timeout(20):
-                while not told.exists() or told.read_text().count("\n") < count:
-                    await asyncio.sleep(0.02)
+            await until(lambda: told.exists() and told.read_text().count("\n") >= count)
             return [json.loads(line)["event"] for line in told.read_text().splitlines()]
 
         assert sorted(await posts(3)) == ["held", "reload_refused", "reload_refused"]

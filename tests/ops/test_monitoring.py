@@ -46,7 +46,7 @@ def scraped(tmp_path_factory) -> str:
         extra = "status: {address: '127.0.0.1:0'}\nwebhooks: {address: '127.0.0.1:0'}\n"
         async with RelayProcess(folder / "r", ROUTES % (folder / "maildir"), extra=extra) as relay:
             where = (await relay.event("status_listening"))["address"]
-            async with httpx.AsyncClient() as browser:
+            async with httpx.AsyncClient(timeout=60) as browser:
                 return (await browser.get(f"http://{where}/metrics")).text
 
     return asyncio.run(ask())
@@ -69,7 +69,7 @@ def test_damage_in_the_spool_is_a_number(tmp_path):
         async with RelayProcess(box.parent, ROUTES % (tmp_path / "maildir"), extra=extra, spool=box) as relay:
             where = (await relay.event("status_listening"))["address"]
             await relay.event("spool.damaged")
-            async with httpx.AsyncClient() as browser:
+            async with httpx.AsyncClient(timeout=60) as browser:
                 return (await browser.get(f"http://{where}/metrics")).text
 
     assert "\ncallpro_relay_spool_damaged 1.0\n" in asyncio.run(ask())

@@ -312,7 +312,7 @@ def test_what_is_no_http_is_refused_and_the_next_is_served(run, octets, caplog):
         reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
         writer.write(octets)
         writer.write_eof()
-        assert 400 <= status(await asyncio.wait_for(reader.read(), 30)) < 500
+        assert 400 <= status(await asyncio.wait_for(reader.read(), 60)) < 500
         writer.close()
         assert await post(room.port, SENDGRID, *room.sendgrid.signed([])) == 200
 
@@ -332,7 +332,7 @@ def test_too_many_clients_are_told_to_come_back_and_slow_ones_are_sent_away(run)
         headers, body = room.sendgrid.signed([])
         assert await post(room.port, SENDGRID, headers, body) == 503
         for reader, _ in slow:
-            assert await asyncio.wait_for(reader.read(), 30) == b""
+            assert await asyncio.wait_for(reader.read(), 60) == b""
         assert await post(room.port, SENDGRID, headers, body) == 200
         assert room.numbers.refused["", "too slow"] == CONNECTIONS
         for _, writer in slow:
@@ -398,7 +398,7 @@ def test_a_stop_ends_what_is_under_way(run):
         writer.write(slow_request())
         await asyncio.sleep(0.05)
         await room.listener.stop()
-        assert await asyncio.wait_for(reader.read(), 30) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
     run(test)

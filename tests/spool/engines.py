@@ -94,7 +94,7 @@ class Sqlite(Engine):
             seen = threading.Event()
             loop = asyncio.get_running_loop()
             self.spool_open._writer.call(Call(lambda _: seen.set(), lambda _: None, loop.create_future()))
-            assert seen.wait(10)
+            assert seen.wait(60)
         return closing(SqliteView(self.url))
 
 

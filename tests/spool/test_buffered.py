@@ -22,7 +22,7 @@ from spool.postgres_worker import Writer
 from spool.view import Filter
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.spool.engines import Buffered, Postgres, arrival, put_all, settlement
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def drained(spool) -> bool:
 async def all_mail(spool, now: float, route: str = "acme.nl") -> list:
     """Everything that is due, leased; a lane looks again, and so do we."""
     found: list = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONG):
         while (taken := await spool.lease(route, 1000, now)) or not found:
             found += taken
             await asyncio.sleep(0.02)

@@ -57,7 +57,7 @@ async def carry_out(spool: SqliteSpool, now: float) -> set[str]:
             assert id_text(mail.id) not in seen, "handed out twice"
             seen.add(id_text(mail.id))
             kept.append(spool.settle(settlement(mail)))
-    for answer in await asyncio.wait_for(asyncio.gather(*kept, return_exceptions=True), 20):
+    for answer in await asyncio.wait_for(asyncio.gather(*kept, return_exceptions=True), 60):
         assert answer is None or isinstance(answer, sqlite3.DatabaseError)
     return seen
 

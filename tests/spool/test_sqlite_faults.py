@@ -64,11 +64,11 @@ def test_a_folder_that_is_gone_refuses_mail_and_heals_when_it_is_back(engine):
         away = engine.folder.with_name("away")
         engine.folder.rename(away)
         with pytest.raises(SpoolUnavailable):
-            await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 10)
+            await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 60)
         with pytest.raises(SpoolUnavailable):
-            await asyncio.wait_for(spool.probe(), 10)
+            await asyncio.wait_for(spool.probe(), 60)
         away.rename(engine.folder)
-        await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 10)
+        await asyncio.wait_for(spool.put(arrival(spool, engine.clock)), 60)
 
     engine.run(test)
 

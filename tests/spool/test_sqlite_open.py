@@ -40,7 +40,7 @@ def test_a_missing_folder_is_named(engine):
     assert f"{engine.folder} does not exist" in refusal(engine)
 
 
-def test_a_folder_that_cannot_be_written_is_named(engine):
+def test_a_folder_that_cannot_be_written_is_named(open_folder):
     program = (
         "import asyncio, os, sys; from spool.sqlite import SqliteSpool\n"
         "os.setgid(65534); os.setuid(65534)\n"
@@ -49,10 +49,8 @@ def test_a_folder_that_cannot_be_written_is_named(engine):
     )
     if os.getuid():
         pytest.skip("only root can become somebody else")
-    engine.folder.chmod(0o755)
-    for folder in list(engine.folder.parents)[:-2]:
-        folder.chmod(folder.stat().st_mode | 0o055)
-    said = subprocess.run([sys.executable, "-c", program, engine.url], cwd=ROOT, capture_output=True, text=True)
+    url = f"sqlite:///{open_folder}/spool.db"
+    said = subprocess.run([sys.executable, "-c", program, url], cwd=ROOT, capture_output=True, text=True)
     assert said.stdout.startswith("SpoolUnusable"), said.stderr
     assert "Permission denied" in said.stdout
 

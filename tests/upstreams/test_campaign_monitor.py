@@ -30,7 +30,7 @@ def mail(*recipients: str, content: bytes = CONTENT) -> Outgoing:
 
 def way(**more) -> object:
     def build(monitor: FakeCampaignMonitor) -> Upstream:
-        given = {"client_id": monitor.client_id, "base_url": monitor.base_url, "timeout": 5.0, **more}
+        given = {"client_id": monitor.client_id, "base_url": monitor.base_url, "timeout": 30.0, **more}
         made = CampaignMonitorSettings(api_key=Secret("env:KEY", KEY), **given)
         return KIND.build("our-cm", made, Host("relay.test"))
 

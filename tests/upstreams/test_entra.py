@@ -46,7 +46,7 @@ def app_of(entra: FakeEntra, **changes) -> EntraApp:
 
 
 @asynccontextmanager
-async def tokens_from(entra: FakeEntra, *, seconds=5.0, clock=None, **changes):
+async def tokens_from(entra: FakeEntra, *, seconds=30.0, clock=None, **changes):
     http = HttpClient(seconds, 2)
     tokens = EntraTokens(app_of(entra, **changes), http, clock or Clock())
     try:
@@ -247,7 +247,7 @@ def test_an_app_the_tenant_does_not_know(authority):
 def test_trouble_is_an_outcome_and_the_next_call_may_succeed(authority, answer, word, stage, wait):
     async def story(entra):
         entra.script.append(answer)
-        async with tokens_from(entra, seconds=0.5 if answer is Fault.STALL else 5) as tokens:
+        async with tokens_from(entra, seconds=1 if answer is Fault.STALL else 30) as tokens:
             outcome = await tokens.token(GRAPH)
             assert isinstance(outcome, Outcome)
             assert (outcome.word, outcome.stage, outcome.wait) == (word, stage, wait)

@@ -195,7 +195,7 @@ def test_what_graph_does_instead_of_202(authority, answer, word, delivered):
         assert len(place.graph.doubtful) == delivered
         assert (await place.sent()).word is Word.SENT
 
-    at(authority, story, timeout=Duration(1) if answer is Fault.STALL else Duration(5))
+    at(authority, story, timeout=Duration(1) if answer is Fault.STALL else Duration(30))
 
 
 def test_a_mailbox_of_its_own_sends_and_is_quoted(authority):

@@ -16,7 +16,7 @@ from upstreams.http_client import HttpClient, Reply, is_base_url, retry_after
 from upstreams.tls import Trust
 
 
-def asked(handler, *, timeout=5.0, tls=None, before=BeforeBody.READ, path="/x", **kwargs):
+def asked(handler, *, timeout=30.0, tls=None, before=BeforeBody.READ, path="/x", **kwargs):
     """One exchange with a server that uses `handler`: (result, server)."""
 
     async def run():
@@ -57,7 +57,7 @@ def test_a_redirect_is_a_reply_and_is_not_followed():
 
 def test_no_answer_after_the_body_is_unknown():
     for fault in (Fault.STALL, Fault.CUT):
-        result, _ = asked(always(fault), timeout=0.3 if fault is Fault.STALL else 5)
+        result, _ = asked(always(fault), timeout=1 if fault is Fault.STALL else 30)
         assert (result.word, result.stage) == (Word.UNKNOWN, Stage.REQUEST), fault
 
 
@@ -90,7 +90,7 @@ def test_no_answer_to_a_repeatable_request_is_retry():
 
 @pytest.mark.parametrize("before", [BeforeBody.STALL, BeforeBody.CUT])
 def test_a_body_that_may_have_been_written_is_unknown(before):
-    result, server = asked(always(Response(202)), before=before, timeout=0.3 if before is BeforeBody.STALL else 5)
+    result, server = asked(always(Response(202)), before=before, timeout=1 if before is BeforeBody.STALL else 30)
     assert (result.word, result.stage) == (Word.UNKNOWN, Stage.REQUEST)
     assert server.requests == []
 

@@ -10,7 +10,7 @@ import pytest
 
 from routing.outcome import Outcome, Word
 from tests.fakes.http_server import HttpServer, Response
-from tests.waiting import until
+from tests.waiting import LONG, until
 from upstreams.http_client import HttpClient
 from upstreams.http_pool import IDLE_SECONDS, Pool
 from upstreams.http_streams import Stream, connect_to_one
@@ -105,7 +105,7 @@ def test_an_address_that_does_not_answer_is_passed_over():
         async with HttpServer(accepted) as server:
             places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in
                       (full.getsockname()[1], server.port)]  # fmt: skip
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LONG):
                 stream = await connect_to_one(places)
             reached = stream.get_extra_info("peername")[1]
             await stream.aclose()

@@ -32,7 +32,7 @@ def mail(*recipients: str, content: bytes = CONTENT) -> Outgoing:
 
 def way(**more) -> object:
     def build(mailgun: FakeMailgun) -> Upstream:
-        given = {"domain": mailgun.domain, "base_url": mailgun.url, "timeout": 5.0, **more}
+        given = {"domain": mailgun.domain, "base_url": mailgun.url, "timeout": 30.0, **more}
         return KIND.build("our-mailgun", MailgunSettings(api_key=Secret("env:KEY", KEY), **given), Host("relay.test"))
 
     return build

@@ -27,7 +27,7 @@ def mail(*recipients: str, content: bytes = CONTENT) -> Outgoing:
     return Outgoing("01JQ", "acme.nl", "anna@acme.nl", recipients or ("a@x.nl",), content)
 
 
-def way(sendgrid: FakeSendGrid, timeout: float = 5.0) -> Upstream:
+def way(sendgrid: FakeSendGrid, timeout: float = 30.0) -> Upstream:
     settings = SendGridSettings(
         api_key=Secret("env:KEY", KEY), method="api", base_url=sendgrid.url, timeout=timeout, tracking=False
     )
@@ -37,7 +37,7 @@ def way(sendgrid: FakeSendGrid, timeout: float = 5.0) -> Upstream:
 def on_the_wire(
     act: Callable[[Upstream, FakeSendGrid], Awaitable[object]],
     sendgrid: FakeSendGrid | None = None,
-    timeout: float = 5.0,
+    timeout: float = 30.0,
 ) -> object:
     async def run() -> object:
         async with sendgrid or FakeSendGrid(key=KEY) as server:
@@ -50,7 +50,7 @@ def on_the_wire(
     return asyncio.run(run())
 
 
-def answered(answer: Response | Fault, outgoing: Outgoing | None = None, timeout: float = 5.0) -> Outcome:
+def answered(answer: Response | Fault, outgoing: Outgoing | None = None, timeout: float = 30.0) -> Outcome:
     async def act(upstream: Upstream, server: FakeSendGrid) -> Results:
         server.script(answer)
         return await upstream.send(outgoing or mail())

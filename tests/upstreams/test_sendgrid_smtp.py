@@ -38,7 +38,7 @@ def on_the_wire(act: Callable[[Upstream, FakeSmtp], Awaitable[object]], authorit
                 api_key=Secret("env:KEY", str(script.get("key", KEY))),
                 host="localhost",
                 port=server.port,
-                timeout=Duration(5),
+                timeout=Duration(30),
             )
             upstream = KIND.build("our-sendgrid", settings, Host("relay.test"))
             try:

@@ -92,7 +92,7 @@ def test_probe_logs_in_and_takes_leave(authority):
 def test_probe_that_fails(authority, replies, word):
     async def go():
         server = secured(authority.server_context(), replies=replies)
-        async with server, upstream(server, tls="starttls", timeout=0.3, **with_login()) as way:
+        async with server, upstream(server, tls="starttls", timeout=1.0, **with_login()) as way:
             return await way.probe()
 
     outcome = asyncio.run(go())

@@ -62,7 +62,7 @@ def test_group_goes_out_in_one_write(run):
 
     async def go():
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        async with server, upstream(FakeSmtp(port=server.sockets[0].getsockname()[1]), timeout=5.0) as way:
+        async with server, upstream(FakeSmtp(port=server.sockets[0].getsockname()[1]), timeout=30.0) as way:
             return await way.send(mail("b@x.nl", "c@x.nl"))
 
     groups: list[bytes] = []
@@ -262,7 +262,8 @@ def test_421_at_each_step_ends_the_connection(run, keywords, step):
 def test_trouble_at_each_step(run, keywords, step, what):
     """Before the content nothing can have been taken: retry. After the final dot nobody knows."""
     server = FakeSmtp(keywords=keywords, replies={step: [what]}, faults_expected=isinstance(what, Raw))
-    first, second = run(_send(server, mail("b@x.nl", "c@x.nl"), mail(id="2"), timeout=0.3, data_timeout=0.3))
+    patience = 1.0 if what is STALL else 30.0
+    first, second = run(_send(server, mail("b@x.nl", "c@x.nl"), mail(id="2"), timeout=patience, data_timeout=patience))
     assert {o.word for o in first.values()} == {Word.UNKNOWN if step == "." else Word.RETRY}
     assert second["b@x.nl"].word is Word.SENT, "the next mail has a connection of its own"
     assert server.connections == 2
@@ -278,7 +279,7 @@ def test_cut_within_a_large_content_is_retry():
 
 def test_stall_within_a_large_content_is_retry(run):
     server = FakeSmtp(replies={"CONTENT": [Stall(deaf=True)]})
-    (results,) = run(_send(server, mail(content=b"x\r\n" * 6_000_000), timeout=0.3))
+    (results,) = run(_send(server, mail(content=b"x\r\n" * 6_000_000), timeout=1.0))
     assert (results["b@x.nl"].word, results["b@x.nl"].stage) == (Word.RETRY, Stage.CONTENT)
 
 
@@ -292,7 +293,7 @@ def test_refusal_said_before_the_hang_up_counts():
 @pytest.mark.parametrize("answer", [b"354 go on\r\n", b"25\r\n", b"250-half\r\n251 of another\r\n"])
 def test_odd_answer_to_the_final_dot_is_unknown(answer):
     server = FakeSmtp(replies={".": [Raw((answer,))]}, faults_expected=True)
-    (results,) = asyncio.run(_send(server, mail(), data_timeout=0.3))
+    (results,) = asyncio.run(_send(server, mail(), data_timeout=1.0))
     assert results["b@x.nl"].word is Word.UNKNOWN
 
 
