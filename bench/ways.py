@@ -21,14 +21,11 @@ from statistics import median
 from bench.peers import ControlGroup, free_port
 from scripts.demo import SECRETS, Way, look_alikes, smtp_arrivals
 from tests.fakes.smtp import FakeSmtp
-from upstreams.graph_client import MAILBOX_REQUESTS
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = 10
 _NO_PACE = "pace: {per_second: 100000, per_minute: 1000000, per_hour: 10000000, per_day: 100000000}"
-"""Over what is known of Microsoft's limits: this asks what a mail costs, not how many Microsoft takes. Twice as many of
-Graph's mails are under way as one mailbox takes requests, which stay four: the others are being noted for the pace.
-"""
+"""Over what is known of Microsoft's limits: this asks what a mail costs, not how many Microsoft takes."""
 
 
 async def hand_in(port: int, sender: str, mails: int, size: int) -> None:
@@ -63,7 +60,7 @@ async def main(mails: int, size: int, rounds: int, only: str) -> None:
         port = free_port()
         async with look_alikes(folder) as street, FakeSmtp() as plain:
             routes = street.routes.replace("upstreams:\n", "upstreams:\n" + _plain(plain.port), 1)
-            routes = routes.replace("{type: graph,", f"{{type: graph, {_NO_PACE}, concurrency: {2 * MAILBOX_REQUESTS},")
+            routes = routes.replace("{type: graph,", f"{{type: graph, {_NO_PACE},")
             routes = routes.replace("{type: smtp_oauth,", f"{{type: smtp_oauth, {_NO_PACE},")
             routes = routes.replace("routes:\n", "routes:\n  - {from: plain.nl, via: plain}\n", 1)
             (folder / "routes.yaml").write_text(routes)

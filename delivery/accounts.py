@@ -1,20 +1,24 @@
 """The meters of all routes and accounts that have a limit, and the note on disk of what is sent by them.
 
-A send that counts for longer than a second is written down before it is made: after a crash too much is counted, never
-too little. The windows themselves are in pace.py.
+A send that counts for longer than a second is written down before it is made, in a stream of mail some ahead: after a
+crash too much is counted, never too little. The windows themselves are in pace.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from asyncio import Task
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from config.rules import Rate, Route, UpstreamRule
+from delivery.clock import Clock, Timer
 from delivery.pace import DAY, Meter, over, tightest
 from routing.events import emit
-from spool.contract import SPENT_SLOT, Spool, Toll
+from spool.contract import SPENT_SLOT, Spool, SpoolFull, SpoolUnavailable, Toll
 from spool.view import Spent
 from upstreams.traits import traits_of
 
@@ -22,6 +26,12 @@ _log = logging.getLogger("delivery.pace")
 
 _LONGEST_SEND: Final = SPENT_SLOT
 """Seconds after its start until which a send may be counted by the other side."""
+
+_KEPT_AHEAD: Final = 1.0
+"""Seconds without a send after which what was noted ahead is taken back."""
+
+_LAST_WORDS: Final = 2.0
+"""Seconds at a stop for taking it back."""
 
 
 class Meters:
@@ -112,28 +122,42 @@ class Fare:
 
 
 class Ledger:
-    """Writes to the spool what is sent: all that waits in one commit."""
+    """Writes to the spool what is sent: all that waits in one commit, and in a stream of mail some more for those that
+    come next, so that they need not wait for the disk.
+    """
 
-    __slots__ = ("_count", "_lock", "_now", "_spool", "_waiting", "_written")
+    __slots__ = ("_ahead", "_clock", "_count", "_lock", "_spool", "_task", "_timer", "_used_at", "_waiting", "_written")
 
-    def __init__(self, spool: Spool, now: Callable[[], float]) -> None:
+    def __init__(self, spool: Spool, clock: Clock) -> None:
         self._spool = spool
-        self._now = now
+        self._clock = clock
         self._lock = asyncio.Lock()
         self._waiting: list[Spent] = []
         self._count = self._written = 0
+        self._ahead: dict[str, Spent] = {}
+        """By account what is on disk for sends that have not come."""
+        self._used_at = 0.0
+        self._timer: Timer | None = None
+        self._task: Task[None] | None = None
 
     async def load(self, meters: Meters) -> None:
         """Fill the meters at the start."""
-        now = self._now()
+        now = self._clock.now()
         if meters.by_name:
             meters.restore(await self._spool.spent(now - DAY - SPENT_SLOT - _LONGEST_SEND), now)
+
+    async def close(self) -> None:
+        """Take back what was noted for sends that do not come any more. Where that fails, too much is counted."""
+        if self._timer is not None:
+            self._timer.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._take_back_all(), _LAST_WORDS)
 
     async def write(self, fare: Fare) -> bool:
         """Returns when the send is counted on disk; False when other relays have used up the room. Raises SpoolFull or
         SpoolUnavailable. But for True it must not be made.
         """
-        now = self._now()
+        now = self._clock.now()
         room = await self._spool.admit([Toll(one.name, one.limits, fare.recipients) for one in fare.meters])
         if isinstance(room, float):
             for meter in fare.meters:
@@ -144,23 +168,74 @@ class Ledger:
             if meter.news(now):
                 tell_near(meter, now)
         mine = fare.spent()
+        if mine and not self._use(mine):
+            await self._note(fare, mine)
+        self._used_at = now
+        fare.noted = True
+        return True
+
+    def _use(self, mine: Sequence[Spent]) -> bool:
+        """Let these be of those that were noted ahead, if there are enough for all of them."""
+        left = []
+        for one in mine:
+            noted = self._ahead.get(one.account)
+            if noted is None or not _one_slot(noted, one) or not noted.mails or noted.recipients < one.recipients:
+                return False
+            left.append(replace(noted, mails=noted.mails - 1, recipients=noted.recipients - one.recipients))
+        self._ahead |= {one.account: one for one in left}
+        return True
+
+    async def _note(self, fare: Fare, mine: Sequence[Spent]) -> None:
         self._waiting += mine
         self._count += 1
         number = self._count
         async with self._lock:
-            if mine and self._written < number:
-                await self._flush(mine)
-        fare.noted = True
-        return True
+            if self._written >= number:
+                return  # it was in another's commit
+            if self._use(mine):
+                self._waiting = _without(self._waiting, mine)
+                return
+            now = self._clock.now()
+            ahead = [(meter, meter.ahead(fare.recipients, now)) for meter in fare.meters if meter.lasting]
+            more = [Spent(meter.name, now, mails, mails * fare.recipients) for meter, mails in ahead if mails]
+            await self._flush(mine, more)
 
-    async def _flush(self, mine: Sequence[Spent]) -> None:
-        batch, upto, self._waiting = self._waiting, self._count, []
+    async def _flush(self, mine: Sequence[Spent] = (), more: Sequence[Spent] = ()) -> None:
+        batch, upto, self._waiting = [*self._waiting, *more], self._count, []
         try:
             await self._spool.spend(batch)
         except BaseException:
-            self._waiting = [one for one in batch if not any(one is my for my in mine)] + self._waiting
+            # It may be on disk all the same: what is taken back must not be taken back twice.
+            self._waiting = [one for one in _without(batch, [*mine, *more]) if one.mails > 0] + self._waiting
             raise
         self._written = upto
+        for one in more:
+            self._keep_ahead(one)
+
+    def _keep_ahead(self, more: Spent) -> None:
+        before = self._ahead.get(more.account)
+        if before and _one_slot(before, more):
+            more = replace(more, mails=before.mails + more.mails, recipients=before.recipients + more.recipients)
+        elif before:
+            self._waiting.append(_negative(before))
+        self._ahead[more.account] = more
+        if self._timer is None:
+            self._timer = self._clock.call_at(self._clock.now() + _KEPT_AHEAD, self._rang)
+
+    def _rang(self) -> None:
+        until, self._timer = self._used_at + _KEPT_AHEAD, None
+        if self._clock.now() < until:
+            self._timer = self._clock.call_at(until, self._rang)
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._take_back_all())
+
+    async def _take_back_all(self) -> None:
+        async with self._lock:
+            ahead, self._ahead = self._ahead, {}
+            self._waiting += [_negative(one) for one in ahead.values() if one.mails or one.recipients]
+            if self._waiting:
+                with suppress(SpoolFull, SpoolUnavailable):
+                    await self._flush()
 
     def end(self, fare: Fare, counted: bool) -> None:
         """A send is over; what it turned out not to count goes with the next that is written."""
@@ -169,11 +244,20 @@ class Ledger:
             return
         if fare.tickets:
             self._spool.passed(fare.tickets, counted=counted)
-        self.take_back(fare.end(self._now(), counted))
+        self._waiting += fare.end(self._clock.now(), counted)
 
-    def take_back(self, spent: Sequence[Spent]) -> None:
-        """What was not sent after all goes with the next that is written."""
-        self._waiting += spent
+
+def _one_slot(one: Spent, other: Spent) -> bool:
+    """Whether the spool keeps them as one."""
+    return one.at // SPENT_SLOT == other.at // SPENT_SLOT
+
+
+def _negative(one: Spent) -> Spent:
+    return replace(one, mails=-one.mails, recipients=-one.recipients)
+
+
+def _without(spent: Iterable[Spent], these: Sequence[Spent]) -> list[Spent]:
+    return [one for one in spent if not any(one is other for other in these)]
 
 
 def tell_near(meter: Meter, now: float, full_in: float | None = None) -> None:

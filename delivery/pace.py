@@ -23,6 +23,10 @@ _KEPT_FREE: Final = 10
 _ALERT_AT: Final = 0.8
 """The part of a day's limit at which people are told."""
 
+_MOST_AHEAD: Final = 32
+_AHEAD_PART: Final = 20
+"""No more sends are noted ahead than so many, and one part in so many of each limit."""
+
 DAY: Final = 86400.0
 
 
@@ -174,6 +178,16 @@ class Meter:
                 kept = limit // _KEPT_FREE if self.sharers and self.sharers > 1 and own else 0
                 rooms.append(min(max(1, share), limit - kept - window.used(now)) // units)
         return max(1, min(rooms))
+
+    def ahead(self, recipients: int, now: float) -> int:
+        """How many more sends to so many recipients may be noted before they come: no more than came in the last
+        second beside this one, for after a crash they count as sent.
+        """
+        most = min(self._windows[0].used(now) - 1, _MOST_AHEAD)
+        for window, limit in zip(self._windows, _limits(self.rate), strict=True):
+            if limit is not None:
+                most = min(most, limit // (_AHEAD_PART * (recipients if _counts_recipients(window) else 1)))
+        return max(0, most)
 
     def used_today(self, now: float) -> int:
         """Recipients of the last 24 hours."""

@@ -58,7 +58,7 @@ class Scheduler:
         self._clock = clock or WallClock()
         self._settling = Settling(spool, settings, self._clock, random or Random())  # noqa: S311 - jitter, no secret
         self._holds = Holds(self._clock, reach_waits(settings.retry), self._released, self._reached)
-        self._ledger = Ledger(spool, self._clock.now)
+        self._ledger = Ledger(spool, self._clock)
         self._meters = Meters(plan.rules, plan.routes.values())
         self._gates: dict[str, Gate] = gates_for(plan.upstreams, {}, self._meters)
         self._shares = Shares(spool.cluster, self._clock)
@@ -123,6 +123,7 @@ class Scheduler:
         for task in tuple(dispatch.sending):
             task.cancel()
         await asyncio.gather(*dispatch.sending, *dispatch.asking, return_exceptions=True)
+        await self._ledger.close()
         if self._together is not None:
             await self._together.stop()
         for gate in (*self._gates.values(), *self._leaving):

@@ -8,7 +8,7 @@ import logging
 from config.rules import Pace, Rate
 from delivery.plan import build_plan
 from routing.mail import Outgoing
-from spool.contract import Leased, SpoolUnavailable
+from spool.contract import SPENT_SLOT, Leased, SpoolUnavailable
 from spool.view import Spent
 from tests.delivery.room import DOWN, SENT, START, Scripted, events, numbers_of, room, route, rules
 from tests.delivery.room import kinds as kinds_of
@@ -193,8 +193,97 @@ def test_what_is_sent_was_on_disk_before(tmp_path):
             await r.clock.advance(0)
             assert len(seen) == 5
             assert all(on_disk >= 2 * number for number, on_disk in enumerate(seen, 1))
+            await r.clock.advance(2)
             stored = await r.spool.spent(START)
             assert sum(spent.recipients for spent in stored) == 10
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_of_mail_is_noted_ahead_in_few_commits_and_what_did_not_come_is_taken_back(tmp_path):
+    async def scenario():
+        paces = {"one": Rate(per_minute=10_000, per_day=10_000)}
+        one = Scripted("one", concurrency=4)
+        async with room(tmp_path, (route("acme.nl", via="one", pace=Pace(per_day=5_000)),), one, paces=paces) as r:
+            spend, on_disk, commits, short = r.spool.spend, dict.fromkeys(("upstream one", "route acme.nl"), 0), 0, 0
+
+            async def watched(spent: list[Spent]) -> None:
+                nonlocal commits
+                await spend(spent)
+                commits += 1
+                for noted in spent:
+                    on_disk[noted.account] += noted.mails
+
+            def look(mail: Outgoing):
+                nonlocal short
+                short += min(on_disk.values()) < len(one.mails)
+                return dict.fromkeys(mail.recipients, SENT)
+
+            r.spool.spend = watched
+            one.answers = [look]
+            for _ in range(300):
+                await r.put()
+            await r.quiet()
+            assert (len(one.mails), short) == (300, 0)
+            assert commits < 40
+            assert min(on_disk.values()) > 300
+            await r.clock.advance(2)
+            assert set(on_disk.values()) == {300}
+            assert r.clock.timers == []
+
+    asyncio.run(scenario())
+
+
+def test_what_was_noted_ahead_in_one_slot_does_not_serve_the_next(tmp_path):
+    """The spool forgets a slot as a whole: a send of the next would count for too short a time."""
+
+    async def scenario():
+        one, at = Scripted("one"), START // SPENT_SLOT * SPENT_SLOT + SPENT_SLOT - 0.5
+        async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_day=10_000)}, at=at) as r:
+            for _ in range(100):
+                await r.put()
+            await r.quiet()
+            r.clock.at += 0.6
+            for _ in range(100):
+                await r.put()
+            await r.clock.advance(5)
+            slots = {spent.at: spent.mails for spent in await r.spool.spent(START - 1000)}
+            assert list(slots.values()) == [100, 100]
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_right_after_a_stream_counts_what_was_sent_and_no_more(tmp_path):
+    async def scenario():
+        one = Scripted("one")
+        async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_day=10_000)}) as r:
+            for _ in range(70):
+                await r.put()
+            await r.quiet()
+        async with room(tmp_path, (ACME,), Scripted("one"), paces={"one": Rate(per_day=10_000)}) as r:
+            assert [meter.used_today(r.clock.now()) for meter in r.scheduler.meters()] == [70]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_taken_back_and_may_be_on_disk_is_not_taken_back_twice(tmp_path):
+    async def scenario():
+        one = Scripted("one")
+        async with room(tmp_path, (ACME,), one, paces={"one": Rate(per_day=10_000)}) as r:
+            spend = r.spool.spend
+
+            async def half(spent: list[Spent]) -> None:
+                await spend(spent)
+                if any(noted.mails < 0 for noted in spent):
+                    raise SpoolUnavailable("disk I/O error")
+
+            r.spool.spend = half
+            for _ in range(70):
+                await r.put()
+            await r.clock.advance(5)
+            await r.put()
+            await r.clock.advance(5)
+            assert sum(spent.mails for spent in await r.spool.spent(START)) == 71
 
     asyncio.run(scenario())
 
