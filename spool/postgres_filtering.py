@@ -15,6 +15,7 @@ _TO_DOMAIN: Final = "(SELECT mail FROM recipient WHERE domain = %(domain)s AND m
 _TO_ADDRESS: Final = _TO_DOMAIN.replace(
     "AND mail", 'AND part = %(part)s AND lower(address COLLATE "C") = %(recipient)s AND mail'
 )
+PARTS: Final = 64
 Values = dict[str, object]
 
 
@@ -53,10 +54,10 @@ def conditions(which: Filter, first: str, after: int) -> tuple[str, Values]:
 
 
 def part_of(address: str) -> int:
-    """One of 64 parts of a domain that an address belongs to: most mail goes to few domains, and an index by address
-    would write a page of its own for every recipient.
+    """One of `PARTS` parts of a domain that an address belongs to: most mail goes to few domains, and an index by
+    address would write a page of its own for every recipient.
     """
-    return zlib.crc32(_lower(address).encode("utf-8", "surrogatepass")) & 63
+    return zlib.crc32(_lower(address).encode("utf-8", "surrogatepass")) % PARTS
 
 
 def _lower(text: str) -> str:

@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import psycopg
 
+from routing.mail import domain_of
 from routing.outcome import Outcome
 from spool import postgres_books as books
 from spool import postgres_schema as schema
 from spool.contract import SpoolUnusable, id_text
 from spool.holding import Hold, Scope, keys_of
-from spool.postgres_filtering import Values, conditions
+from spool.postgres_filtering import PARTS, Values, conditions
 from spool.postgres_node import HOLDS, NOW
 from spool.records import last_outcomes, read_results
 from spool.view import (
@@ -40,7 +41,9 @@ from spool.view import (
     Volume,
 )
 
+_Lines = list[MailLine]
 _OF_MAIL: Final = "SELECT mail.id, mail.route, mail.sender, mail.received_at, mail.attempts, mail.size"
+_AT_ONCE: Final = 5000
 _DUE: Final = "waiting.due_at, waiting.node IS NOT NULL"
 _SOURCES: Final[Mapping[bool | None, tuple[str, str, str]]] = MappingProxyType(
     {
@@ -86,7 +89,26 @@ class PostgresView(SpoolView):
     def list(self, which: Filter, limit: int, after: int = 0, *, newest_first: bool = False) -> Sequence[MailLine]:
         """See `SpoolView.list`. Raises SpoolUnusable."""
         with self._reading():
-            return [self._line(row) for row in self._rows(*_list(which, limit, after, newest_first))]
+            if which.asks_for_a_domain_alone:
+                return self._to_domain(which, limit, after, newest_first)
+            return self._listed(which, limit, after, newest_first)
+
+    def _listed(self, which: Filter, limit: int, after: int, newest_first: bool) -> _Lines:
+        return [self._line(row) for row in self._rows(*_list(which, limit, after, newest_first))]
+
+    def _to_domain(self, which: Filter, limit: int, after: int, newest_first: bool) -> _Lines:
+        """Most mail may go to that domain: its mails are taken in their order until there are enough."""
+        found: _Lines = []
+        statement = _mails_to_domain("DESC" if newest_first else "ASC")
+        domain, past, step = domain_of(which.recipient or ""), 0, limit
+        while len(found) < limit:
+            values: Values = {"domain": domain, "after": after, "upto": past + step, "step": step, "past": past}
+            some = tuple(number for (number,) in self._rows(statement, values))
+            if not some:
+                break
+            found += self._listed(Filter(settled=which.settled, ids=some), limit - len(found), 0, newest_first)
+            past, step = past + step, min(2 * step, _AT_ONCE)
+        return found
 
     def loads(self) -> dict[str, Load]:
         """See `SpoolView.loads`. Raises SpoolUnusable."""
@@ -222,6 +244,15 @@ def _failure(row: tuple[Any, ...], told: Mapping[str, tuple[float, Outcome]]) ->
     number, settled_at, route, sender, address, how = row
     at, last = told.get(address, (settled_at or 0.0, None))
     return FailureLine(number, settled_at or at if how == "dropped" else at, route, sender, address, how, last)
+
+
+def _mails_to_domain(order: str) -> str:
+    """The numbers of a domain's mails in their order, from the ends of its parts: how many there are takes no time."""
+    return f"""
+SELECT DISTINCT one.mail FROM generate_series(0, {PARTS - 1}) AS number, LATERAL (
+  SELECT DISTINCT mail FROM recipient WHERE domain = %(domain)s AND part = number AND mail > %(after)s
+  ORDER BY mail {order} LIMIT %(upto)s) AS one
+ORDER BY one.mail {order} LIMIT %(step)s OFFSET %(past)s"""
 
 
 def _list(which: Filter, limit: int, after: int, newest_first: bool) -> tuple[str, Values]:

@@ -85,7 +85,7 @@ class SqliteView(SpoolView):
     def list(self, which: Filter, limit: int, after: int = 0, *, newest_first: bool = False) -> Sequence[MailLine]:
         """See `SpoolView.list`. Raises SpoolUnusable."""
         with self._reading():
-            if _asks_for_a_domain_alone(which):
+            if which.asks_for_a_domain_alone:
                 return self._to_domain(which, limit, after, newest_first)
             return self._listed(which, limit, after, newest_first)
 
@@ -229,14 +229,6 @@ class SqliteView(SpoolView):
             "SELECT at, text, upstream, seconds, results, told, recipient FROM event WHERE mail = ? ORDER BY number",
             (number,),
         ).fetchall()
-
-
-def _asks_for_a_domain_alone(which: Filter) -> bool:
-    """Another condition may leave few of the domain's mails, and of mail that waits there is little: both have a
-    shorter way.
-    """
-    others = (which.route, which.sender, which.older_than, *which.ids)
-    return which.settled is not False and (which.recipient or "").startswith("@") and others == (None,) * 3
 
 
 def list_statement(which: Filter, limit: int, after: int, *, newest_first: bool = False) -> tuple[str, Values]:

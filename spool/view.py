@@ -28,6 +28,14 @@ class Filter:
         """False when it stands for all mail."""
         return bool(self.ids) or (self.route, self.sender, self.recipient, self.older_than) != (None,) * 4
 
+    @property
+    def asks_for_a_domain_alone(self) -> bool:
+        """Whether the mails to a domain have to be walked. Another condition may leave few of them, and of mail that
+        waits there is little: both have a shorter way.
+        """
+        others = (self.route, self.sender, self.older_than, *self.ids)
+        return self.settled is not False and (self.recipient or "").startswith("@") and others == (None,) * 3
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
