@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,8 @@ def seen(engine) -> list[object]:
     with engine.view() as view:
         lines = view.list(Filter(settled=None), 100)
         stories = [view.show(line.id) for line in lines]
+        # Leases are void after a start; a slow machine has marked them in the file by now.
+        stories = [replace(story, mail=replace(story.mail, leased=False)) for story in stories]
         return [
             [repr(story).replace("\\x00", "").replace("\\\\x00", "").replace("\\", "") for story in stories],
             view.holds(),
