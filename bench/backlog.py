@@ -1,7 +1,8 @@
 """The spool with a long backlog: accept, hand out and settle, start-up, the first page of a list, and memory.
 
-Run as `python -m bench.backlog [--mails 0,10000,100000,1000000]`. Queued mail has 1 KB and waits in the file on half of
-50 routes; the measured mail has 5 KB and comes for another route, and for one that has a backlog.
+Run as `python -m bench.backlog [--mails 0,10000,100000,1000000] [--rounds 5]`. Queued mail has 1 KB and waits in the
+file on half of 50 routes; the measured mail has 5 KB and comes for another route, and for one that has a backlog. The
+backlogs take turns, each time in a process of its own; what is in the middle is told.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import re
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from bench.spool_micro import SENT
 from spool import schema, statements
@@ -91,36 +97,61 @@ def resident() -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000  # type: ignore[index]
 
 
-async def measure(path: Path, mails: int, seconds: float) -> str:
+async def measure(path: Path, seconds: float) -> list[float]:
+    """What `_COLUMNS` name, in their order."""
     start = time.perf_counter()
     spool = await SqliteSpool.open(f"sqlite:///{path}", size_limit=1 << 40)
     await spool.backlog()
-    opened = time.perf_counter() - start
-    rates = []
+    numbers = [time.perf_counter() - start]
     for route in (ROUTES[40], ROUTES[3]):
-        rates += [await accept(spool, route, seconds), await deliver(spool, route)]
+        numbers += [await accept(spool, route, seconds), await deliver(spool, route)]
     start = time.perf_counter()
-    page = SqliteView(f"sqlite:///{path}").list(Filter(), limit=50)
-    first = len(page), time.perf_counter() - start
+    SqliteView(f"sqlite:///{path}").list(Filter(), limit=50)
+    numbers.append((time.perf_counter() - start) * 1000)
     await spool.close()
-    return (
-        f"| {mails:,} | {opened:.2f} | {rates[0]:.0f} | {rates[1]:.0f} | {rates[2]:.0f} | {rates[3]:.0f} "
-        f"| {first[1] * 1000:.0f} ({first[0]} mails) | {resident():.0f} |"
-    )
+    return [*numbers, resident()]
+
+
+_COLUMNS: Final = (
+    ("start s", ".2f"), ("accept/s", ".0f"), ("deliver/s", ".0f"), ("accept/s, a route with backlog", ".0f"),
+    ("deliver/s of it", ".0f"), ("first page ms", ".0f"), ("MB", ".0f"),
+)  # fmt: skip
+
+
+def in_turn(paths: dict[int, Path], rounds: int, seconds: float) -> dict[int, list[list[float]]]:
+    """By number of queued mails what each round measured."""
+    found: dict[int, list[list[float]]] = {mails: [] for mails in paths}
+    for _ in range(rounds):
+        for mails, path in paths.items():
+            order = [sys.executable, "-m", "bench.backlog", "--one", str(path), "--seconds", str(seconds)]
+            found[mails].append(json.loads(subprocess.run(order, check=True, capture_output=True, text=True).stdout))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mails", default="0,10000,100000,1000000")
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for which mail is accepted each time")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    print("| queued | start s | accept/s | deliver/s | the same, a route with backlog | | first page ms | MB |")
-    print("|---|---|---|---|---|---|---|---|")
-    for mails in map(int, asked.mails.split(",")):
-        with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
-            path = Path(name) / "spool.db"
+    if asked.one:
+        print(json.dumps(asyncio.run(measure(asked.one, asked.seconds))))
+        return
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
+        paths = {int(mails): Path(name) / f"{mails}.db" for mails in asked.mails.split(",")}
+        for mails, path in paths.items():
             fill(path, mails)
-            print(asyncio.run(measure(path, mails, asked.seconds)), flush=True)
+        found = in_turn(paths, asked.rounds, asked.seconds)
+    print("| queued |", " | ".join(name for name, _ in _COLUMNS), "|")
+    print("|---" * (len(_COLUMNS) + 1) + "|")
+    for mails, rounds in found.items():
+        middle = [statistics.median(numbers) for numbers in zip(*rounds, strict=True)]
+        print(
+            f"| {mails:,} |",
+            " | ".join(f"{number:{how}}" for number, (_, how) in zip(middle, _COLUMNS, strict=True)),
+            "|",
+        )
 
 
 if __name__ == "__main__":

@@ -112,6 +112,11 @@ class Unabsorbed:
     def empty(self) -> bool:
         return not self.mails and not self.settled
 
+    @property
+    def _unused(self) -> bool:
+        """Whether this generation of the log has nothing that could come a second time, so that it goes on."""
+        return self.empty and self.log.untouched
+
     def greatest(self) -> int:
         """The greatest number of a mail, 0 when there is none."""
         return max(self.mails, default=0)
@@ -162,6 +167,9 @@ class Unabsorbed:
 
     def write_all(self, connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
         """In an open transaction: everything, new mail too. `committed` or another attempt follows."""
+        if self._unused:
+            statements.insert(connection, arrivals)
+            return
         (absorbed,) = connection.execute("SELECT absorbed FROM intake").fetchone()
         if absorbed == self.log.generation:  # a commit that seemed to fail came through
             mails, settled = [], self.settled[self._tried :]
@@ -191,6 +199,8 @@ class Unabsorbed:
 
     def write_end(self, connection: sqlite3.Connection) -> None:
         """In an open transaction: this generation of the log is in."""
+        if self._unused:
+            return
         connection.execute("UPDATE intake SET absorbed = ?, settled = 0", (self.log.generation,))
 
     def write_settled(self, connection: sqlite3.Connection) -> list[Ending]:
@@ -202,6 +212,8 @@ class Unabsorbed:
 
     def committed(self) -> list[Ending]:
         """`write_all` is on disk: the log begins anew. Returns the settlements that were in it."""
+        if self._unused:
+            return []
         settled, self.settled = self.settled, []
         self.unmarked.clear()
         self.mails.clear()

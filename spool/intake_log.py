@@ -105,6 +105,11 @@ class IntakeLog:
         self._end, self.number = left.end, len(left.batches)
         return left
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of this generation can be in the file."""
+        return self.number == 0 and not self._broken
+
     def has_room(self, octets: int) -> bool:
         """Whether a batch of that payload can be appended."""
         return not self._broken and self._end + _HEAD.size + octets <= CAPACITY

@@ -39,7 +39,7 @@ _AT_ONCE_OCTETS: Final = 10 << 20
 _LARGE: Final = 1 << 20
 """A mail of so many octets is seldom gone so soon that the log would spare the database its content."""
 _CROWD: Final = 4
-_STRAIGHT_FOR: Final = 1.0
+_STRAIGHT_FOR: Final = 4.0
 """Seconds for which as many mails at once go straight into the database, after most of them had to go there: then the
 log only doubles the work. One at a time it is faster all the same.
 """

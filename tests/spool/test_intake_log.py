@@ -348,6 +348,31 @@ def test_a_log_that_cannot_be_written_makes_it_slower_and_no_mail_is_refused(eng
     assert [record.message for record in caplog.records] == ["spool.intake_log_failed"]
 
 
+def test_after_a_first_batch_that_failed_and_may_be_on_disk_the_log_begins_anew(engine, monkeypatch, nothing_absorbed):
+    write = intake_log._write
+
+    def broken(*given: object) -> None:
+        write(*given)
+        raise OSError(5, "Input/output error")
+
+    def unable(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def test(spool):
+        before = rows(engine, "SELECT absorbed FROM intake")
+        monkeypatch.setattr("spool.writer._LOG_AGAIN_AFTER", 0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(intake_log, "_write", broken)
+            patch.setattr(intake_log.os, "pwrite", unable)
+            await spool.put(arrival(spool, engine.clock, content=b"0"))
+        assert rows(engine, "SELECT absorbed FROM intake") > before
+        await spool.put(arrival(spool, engine.clock, content=b"1"))
+        assert len(rows(engine, "SELECT 1 FROM mail")) == 1, "the other is in the log"
+        assert await asyncio.to_thread(contents, copy(engine, "killed")) == [b"0", b"1"]
+
+    engine.run(test)
+
+
 @pytest.fixture
 def threads(monkeypatch):
     """The names of the threads that appended to the log."""
@@ -449,6 +474,32 @@ def test_a_mail_too_large_for_the_log_goes_straight_into_the_database(engine):
     async def test(spool):
         await spool.put(arrival(spool, engine.clock, content=b"x" * (40 << 20)))
         assert len(rows(engine, "SELECT 1 FROM content")) == 1
+
+    engine.run(test)
+
+
+@pytest.mark.parametrize("sender", ["info@acme.nl", "\ud800@acme.nl"], ids=["kept", "refused"])
+def test_mail_past_a_log_that_nothing_is_in_leaves_it_as_it_is(engine, nothing_absorbed, sender):
+    """Where nothing could come twice no generation ends: what goes into the log afterwards counts."""
+
+    async def test(spool):
+        before = rows(engine, "SELECT absorbed FROM intake")
+        large = arrival(spool, engine.clock, sender=sender, content=b"x" * (2 << 20))
+        if sender.isascii():
+            await spool.put(large)
+        else:
+            with pytest.raises(ValueError, match="surrogates"):
+                await spool.put(large)
+        assert rows(engine, "SELECT absorbed FROM intake") == before
+        await spool.put(arrival(spool, engine.clock, content=b"0"))
+        killed = await asyncio.to_thread(contents, copy(engine, "killed"))
+        assert sorted(killed, key=len) == [b"0", *[large.content] * sender.isascii()]
+        (mail, *_) = await spool.lease("acme.nl", 1, engine.clock.now)
+        await spool.settle(settlement(mail))
+        await absorbed(spool)
+        assert rows(engine, "SELECT absorbed FROM intake") > before
+        await spool.put(arrival(spool, engine.clock, content=b"1"))
+        assert b"1" in await asyncio.to_thread(contents, copy(engine, "again"))
 
     engine.run(test)
 
