@@ -136,8 +136,8 @@ class BufferedSpool(Spool):
         return self._cluster
 
     @property
-    def damaged(self) -> bool:
-        return self._buffer.spool.damaged
+    def troubles(self) -> frozenset[str]:
+        return self._buffer.spool.troubles
 
     @property
     def buffered(self) -> Buffered:

@@ -253,11 +253,11 @@ class Spool(ABC):
         """Octets of content that wait, of those that `limits.spool_size` allows."""
 
     @property
-    def damaged(self) -> bool:
-        """True once this process met damage in its file: new mail is refused, what can be read leaves. A database
-        looks after its own.
+    def troubles(self) -> frozenset[str]:
+        """What is wrong with its file: "damaged", once this process met damage (new mail is refused, what can be read
+        leaves), "intake_log" while that cannot be written (mail goes into the file itself). Of a database nothing.
         """
-        return False
+        return frozenset()
 
     @property
     def buffered(self) -> Buffered | None:

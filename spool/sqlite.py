@@ -148,8 +148,8 @@ class SqliteSpool(Spool):
         return self._shelves.octets
 
     @property
-    def damaged(self) -> bool:
-        return self._writer.damaged
+    def troubles(self) -> frozenset[str]:
+        return self._writer.troubles
 
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """See `Spool.lease`. Raises SpoolUnavailable when mail on disk cannot be read just now."""

@@ -83,9 +83,10 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
 
     @property
-    def damaged(self) -> bool:
-        """See `Spool.damaged`. For any thread."""
-        return self._file.damaged is not None
+    def troubles(self) -> frozenset[str]:
+        """See `Spool.troubles`. For any thread."""
+        met = {"damaged": self._file.damaged, "intake_log": self._no_log_until}
+        return frozenset(name for name, trouble in met.items() if trouble)
 
     def start(self) -> None:
         self._thread.start()
@@ -246,7 +247,7 @@ class Writer:
 
     def _begins(self) -> bool:
         """Whether the disk and the database must be looked at before more is promised: once a generation."""
-        return self._unabsorbed.log.number == 0 or self._file.trouble is not None or self.damaged
+        return self._unabsorbed.log.number == 0 or self._file.trouble is not None or self._file.damaged is not None
 
     def _encode(self, put: Put, batch: Batch) -> bool:
         try:
@@ -297,7 +298,7 @@ class Writer:
         now = monotonic()
         rest = min(_REST * (now - started), _LONGEST_REST)
         if self._stuck:
-            rest = _DAMAGED_AGAIN_AFTER if self.damaged else _AGAIN_AFTER
+            rest = _DAMAGED_AGAIN_AFTER if self._file.damaged else _AGAIN_AFTER
         self._rest_until = now + rest
         self._since = None if unabsorbed.empty and not self._stuck else now
 

@@ -129,7 +129,11 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     yield _gauge(
         "reload_time_seconds", "When rules were last loaded or refused (unix seconds).", (), _one(facts.reload.at)
     )
-    yield _gauge("spool_damaged", "1 once damage was met in the spool's file.", (), _one(facts.spool.damaged))
+    yield _gauge(
+        "spool_damaged", "1 once damage was met in the spool's file.", (), _one("damaged" in facts.spool.troubles)
+    )
+    words = "1 while the log in front of the spool cannot be written."
+    yield _gauge("intake_log_failed", words, (), _one("intake_log" in facts.spool.troubles))
     buffered = facts.spool.buffered or Buffered(0)
     words = "1 while new mail goes into the local buffer, for the database takes none."
     yield _gauge("buffering", words, (), _one(buffered.since is not None))

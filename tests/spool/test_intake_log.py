@@ -341,6 +341,7 @@ def test_a_log_that_cannot_be_written_makes_it_slower_and_no_mail_is_refused(eng
             for number in range(1, 4):
                 await spool.put(arrival(spool, engine.clock, content=b"%d" % number))
             assert len(rows(engine, "SELECT 1 FROM mail")) == 4
+            assert spool.troubles == {"intake_log"}
         killed = copy(engine, "killed")
         assert await asyncio.to_thread(contents, killed) == [b"0", b"1", b"2", b"3"]
 
@@ -366,8 +367,10 @@ def test_after_a_first_batch_that_failed_and_may_be_on_disk_the_log_begins_anew(
             patch.setattr(intake_log.os, "pwrite", unable)
             await spool.put(arrival(spool, engine.clock, content=b"0"))
         assert rows(engine, "SELECT absorbed FROM intake") > before
+        assert spool.troubles == {"intake_log"}
         await spool.put(arrival(spool, engine.clock, content=b"1"))
         assert len(rows(engine, "SELECT 1 FROM mail")) == 1, "the other is in the log"
+        assert spool.troubles == set()
         assert await asyncio.to_thread(contents, copy(engine, "killed")) == [b"0", b"1"]
 
     engine.run(test)
