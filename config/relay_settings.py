@@ -379,13 +379,7 @@ class Relay(Settings):
             if other is not None and other.address in addresses and network.host_port(other.address)[1]:
                 wrong = f"{other.address} is where mail is accepted"
                 yield Fault(f"{name}.address", wrong, "give it a port of its own")
-        yield from self._faults_of_workers()
-
-    def _faults_of_workers(self) -> Iterator[Fault]:
         if self.workers > 1 and not self.spool.url.startswith("postgres"):
             wrong = "above 1 needs a database, for one file has one writer"
             mend = "write 1 (one process takes some two thousand mails a second), or a PostgreSQL url under `spool:`"
             yield Fault("workers", wrong, mend)
-        elif self.workers > 1 and self.spool.buffer is not None:
-            wrong = "above 1 goes without `spool.buffer`, which is a file with one writer"
-            yield Fault("workers", wrong, "write 1, or leave the buffer out")

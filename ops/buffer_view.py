@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from config.relay_settings import SpoolSettings
-from ops.own_files import buffer_file
+from ops.own_files import buffer_files
 from ops.queue_view import age_text
 from routing.events import emit
 from spool.contract import SpoolUnusable
@@ -44,10 +45,41 @@ class InBuffer:
 
 
 def in_buffer(settings: SpoolSettings) -> InBuffer | None:
-    """None where there is no buffer, or was none yet."""
-    file = _file(settings)
-    if file is None:
+    """What lies in the buffers of all workers of this machine. None where there is no buffer, or was none yet."""
+    found = [_look_into(file) for file in _files(settings).values()]
+    if not found:
         return None
+    first = min(found, key=lambda one: inf if one.oldest is None else one.oldest)
+    wrong = next((one.wrong for one in found if one.wrong is not None), None)
+    return InBuffer(first.file, sum(one.mails for one in found), first.oldest, wrong)
+
+
+def story_in_buffer(settings: SpoolSettings, number: int) -> Story | None:
+    """The story of a mail that waits there."""
+    for file in _files(settings).values():
+        try:
+            with closing(open_for_reading(str(file))) as view:
+                story = view.show(number)
+        except SpoolUnusable:
+            continue
+        if story is not None and story.mail.due_at is not None:
+            return story
+    return None
+
+
+def tell_left(settings: SpoolSettings, workers: int) -> None:
+    """A log line about mail in a buffer that nobody of this relay has open: nobody would ever send it."""
+    if not is_shared(settings.url):
+        return
+    for worker, file in _files(replace(settings, buffer=settings.buffer or "sqlite")).items():
+        left = _look_into(file) if settings.buffer is None or worker > workers else None
+        if left is not None and left.mails:
+            again = f"`workers: {worker}`" if settings.buffer else "`buffer: sqlite` under `spool:`"
+            do = f"write {again} again and restart, or move it with `callpro-relay spool move`"
+            emit(_log, "spool.buffer_left", logging.ERROR, mails=left.mails, file=str(file), do=do)
+
+
+def _look_into(file: Path) -> InBuffer:
     try:
         with closing(open_for_reading(str(file))) as view:
             first = view.list(Filter(), 1)
@@ -56,33 +88,10 @@ def in_buffer(settings: SpoolSettings) -> InBuffer | None:
         return InBuffer(file, 0, wrong=str(error))
 
 
-def story_in_buffer(settings: SpoolSettings, number: int) -> Story | None:
-    """The story of a mail that waits there."""
-    file = _file(settings)
-    if file is None:
-        return None
-    try:
-        with closing(open_for_reading(str(file))) as view:
-            story = view.show(number)
-    except SpoolUnusable:
-        return None
-    return story if story is not None and story.mail.due_at is not None else None
-
-
-def tell_left(settings: SpoolSettings) -> None:
-    """A log line about mail in a buffer that the config names no more: nobody would ever send it."""
-    if settings.buffer is None and is_shared(settings.url):
-        left = in_buffer(SpoolSettings(url=settings.url, buffer="sqlite"))
-        if left is not None and left.mails:
-            do = "write `buffer: sqlite` under `spool:` again and restart, or move it with `callpro-relay spool move`"
-            emit(_log, "spool.buffer_left", logging.ERROR, mails=left.mails, file=str(left.file), do=do)
-
-
-def _file(settings: SpoolSettings) -> Path | None:
+def _files(settings: SpoolSettings) -> dict[int, Path]:
     if settings.buffer is None or not is_shared(settings.url):
-        return None
-    file = buffer_file(settings.buffer)
+        return {}
     try:
-        return file if file.exists() else None
+        return buffer_files(settings.buffer)
     except OSError:
-        return None  # a folder that this user may not look into; the relay's own log tells
+        return {}  # a folder that this user may not look into; the relay's own log tells

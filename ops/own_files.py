@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +24,22 @@ def state_folder() -> Path:
     return Path(os.environ.get("STATE_DIRECTORY", STATE).partition(":")[0])
 
 
-def buffer_file(buffer: str) -> Path:
-    """The file behind `spool.buffer`: `sqlite` is one in the state folder, `sqlite:////path` is that file. A relay that
-    meets another one there does not start.
+def buffer_file(buffer: str, worker: int = 1) -> Path:
+    """The file behind `spool.buffer`: `sqlite` is one in the state folder, `sqlite:////path` is that file. Of several
+    workers the second has `buffer.worker-2.db` beside it, and so on. A relay that meets another one there does not
+    start.
     """
-    return state_folder() / "buffer.db" if buffer == "sqlite" else path_of(buffer)
+    first = state_folder() / "buffer.db" if buffer == "sqlite" else path_of(buffer)
+    return first if worker == 1 else first.with_name(f"{first.stem}.worker-{worker}{first.suffix}")
+
+
+def buffer_files(buffer: str) -> dict[int, Path]:
+    """Those that are there, by worker, also of workers that the config has no more. Raises OSError."""
+    first = buffer_file(buffer)
+    named = re.compile(re.escape(first.stem) + r"\.worker-([1-9][0-9]*)" + re.escape(first.suffix))
+    beside = first.parent.iterdir() if first.parent.is_dir() else ()
+    others = {int(found[1]): path for path in beside if (found := named.fullmatch(path.name))}
+    return dict(sorted({**others, **({1: first} if first.exists() else {})}.items()))
 
 
 def own_file(url: str, config: Path, suffix: str) -> Path:

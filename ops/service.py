@@ -116,10 +116,12 @@ class Service:
             size_limit=relay.limits.spool_size,
             password=password,
             lease=relay.spool.lease,
-            buffer=buffer_file(relay.spool.buffer) if relay.spool.buffer else None,
+            buffer=buffer_file(relay.spool.buffer, self._seat.number if self._seat else 1)
+            if relay.spool.buffer
+            else None,
         )
         if self._first:
-            tell_left(relay.spool)
+            tell_left(relay.spool, relay.workers)
         spool.tell_about(metadata.version("callpro-relay"), rules_hash(checked.rules))
         webhooks = self._webhooks(relay, spool, checked.rules)
         rooms = _Rooms(relay, host, spool, Scheduler(spool, plan, relay.delivery), plan, webhooks)

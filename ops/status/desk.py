@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -79,7 +80,7 @@ class Desk:
         except BodyTooLarge:
             return Response(413)
         except SpoolUnusable as error:
-            return self._message(reader, 503, "The spool cannot be read just now", self._why(reader, error))
+            return self._message(reader, 503, "The spool cannot be read just now", await self._why(reader, error))
         except h11.RemoteProtocolError:
             raise
         except Exception:
@@ -96,10 +97,10 @@ class Desk:
         shared = is_shared(self._site.facts.relay.spool.url)
         return Reader(language, path, session, self._sessions.possible, told, shared)
 
-    def _why(self, reader: Reader, error: SpoolUnusable) -> str:
+    async def _why(self, reader: Reader, error: SpoolUnusable) -> str:
         """What is wrong, and what becomes of new mail meanwhile."""
-        facts = self._site.facts
-        here = pages.buffer_text(facts.spool.buffered, facts.clock(), say_in(reader.language))
+        buffered, now = await self._site.buffered(), self._site.facts.clock()
+        here = pages.buffer_text(buffered, now, say_in(reader.language))
         return f"{error}. {here}" if here else str(error)
 
     # ---- looking -----------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ class Desk:
         return await shown(reader, fields) if shown else self._message(reader, 404, "There is no such page.")
 
     async def _snapshot(self) -> snapshot.Snapshot:
-        return snapshot.take(self._site.facts, *await self._site.look())
+        taken = snapshot.take(self._site.facts, *await self._site.look())
+        return replace(taken, buffered=await self._site.buffered())
 
     async def _made(self, make: Make) -> Response:
         body = await self._site.off_the_loop(make)

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from ops.buffer_view import in_buffer
 from ops.http_listener import HttpListener, Request, Response
 from ops.status.facts import Facts, Phase
 from ops.status.guards import allowed_host
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from ops.seat import Seat
     from ops.status.desk import Desk
-    from spool.contract import Backlog
+    from spool.contract import Backlog, Buffered
 
 _log = logging.getLogger("status")
 
@@ -129,6 +131,14 @@ class Site:
                 await self._volumes.refresh()
                 self._seen = time.monotonic(), report, await self._backlog()
             return self._seen[1:]
+
+    async def buffered(self) -> Buffered | None:
+        """What the local buffer holds; of several workers, what all of theirs do."""
+        own, spool = self.facts.spool.buffered, self.facts.relay.spool
+        if own is None or self._seat is None:
+            return own
+        all_ = await asyncio.to_thread(in_buffer, spool)
+        return replace(own, mails=all_.mails) if all_ else own
 
     def forget(self) -> None:
         """Somebody ordered something: the next look is a new one."""

@@ -92,11 +92,6 @@ def test_a_listener_for_others_must_say_who(folder):
             "workers: above 1 needs a database, for one file has one writer; write 1 (one process takes some two "
             "thousand mails a second), or a PostgreSQL url under `spool:`",
         ),
-        (
-            "{workers: 2, spool: {url: 'postgresql://relay@db/relay', buffer: sqlite}}",
-            "workers: above 1 goes without `spool.buffer`, which is a file with one writer; write 1, or leave the "
-            "buffer out",
-        ),
         ("workers: 64", "workers: is too large; write at most 32"),
         ("workers: 0", "workers: is too small; write at least 1"),
         (

@@ -24,6 +24,7 @@ from tests.fakes.relay_process import Event, RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.faults.kill_rounds import Tally, client
 from tests.faults.node_rounds import Nodes
+from tests.journeys.mails import header
 from tests.journeys.test_activation import MAIL, Kept, one_mail
 from tests.journeys.test_activation import write as write_activated
 from tests.waiting import until
@@ -41,7 +42,8 @@ class Workers(RelayProcess):
 
     def __init__(self, folder: Path, routes: str, url: str, count: int = 2, extra: str = "", **more: object) -> None:
         extra = f"{QUIET}workers: {count}\ndelivery: {{retry: [1s]}}\n{extra}"
-        super().__init__(folder, routes, url=url, spool_options=", lease: 3s", extra=extra, **more)  # type: ignore[arg-type]
+        options = f", lease: 3s{more.pop('buffer', '')}"
+        super().__init__(folder, routes, url=url, spool_options=options, extra=extra, **more)  # type: ignore[arg-type]
 
     async def start(self) -> None:
         seen = len(self.events)
@@ -89,13 +91,13 @@ async def replies(port: int, sender: str, times: int = 12) -> Counter[str]:
     return Counter(await asyncio.gather(*(one() for _ in range(times))))
 
 
-async def all_take_mail(port: int, events: list[Event], workers: set[int]) -> int:
+async def all_take_mail(port: int, events: list[Event], workers: set[int], after: int = 0) -> int:
     """Mails by so many connections at once, until each worker has taken some; how many. They race for each of them."""
     for batch in range(1, 50):
         answers = Counter(await asyncio.gather(*(one_mail(port) for _ in range(20))))
         assert answers == {"250 2.0.0": 20}
         await asyncio.sleep(0.05)  # the log gathers its lines
-        if {event["worker"] for event in events if event["event"] == "accepted"} == workers:
+        if {event["worker"] for event in events[after:] if event["event"] == "accepted"} == workers:
             return batch * 20
     raise AssertionError("one of them takes nothing")
 
@@ -341,7 +343,7 @@ def test_page_metrics_and_commands_speak_for_all(tmp_path: Path, database: str) 
             pages = [event for event in relay.said("status_listening") if "127.0.0.1" in str(event["address"])]
             assert [event["worker"] for event in pages] == [1]
             sent = await all_take_mail(relay.port, relay.events, {1, 2, 3})
-            await until(lambda: len(upstream.received) == sent)
+            await until(lambda: different(upstream) == sent)
             async with httpx.AsyncClient(base_url=f"http://{pages[0]['address']}", timeout=60) as browser:
                 assert (await browser.get("/readyz")).status_code == 200
                 text = (await browser.get("/metrics")).text
@@ -403,6 +405,57 @@ def test_an_alert_comes_once_and_not_from_each(tmp_path: Path) -> None:
                 said = [json.loads(line) for line in told.read_text().splitlines() if line]
                 assert [one["event"] for one in said] == ["worker_died", "spool.trouble"]
                 assert "Worker 1 died and is started again: it was killed by SIGKILL" in said[0]["text"]
+        finally:
+            server.remove()
+
+    asyncio.run(journey())
+
+
+def different(upstream: FakeSmtp) -> int:
+    """Mails that arrived; what was under way when the database went comes twice."""
+    return len({header(mail.content, "Message-ID") for mail in upstream.received})
+
+
+def test_each_has_a_buffer_of_its_own(tmp_path: Path) -> None:
+    """The database is away: all take mail, and all of it arrives. What a worker that is no more had is told."""
+    buffer, page = ", buffer: sqlite", "status: {address: '127.0.0.1:0'}\n"
+
+    async def journey() -> None:
+        server = postgres.Server().start()
+        try:
+            async with FakeSmtp() as upstream:
+                routes = rules(upstream.port)
+                async with Workers(tmp_path / "r", routes, server.url(), 2, page, buffer=buffer) as relay:
+                    server.stop()
+                    sent = await all_take_mail(relay.port, relay.events, {1, 2})
+                    assert not upstream.received
+                    _, text = await relay.command("queue", "list")
+                    assert f"{sent} mails wait in the buffer of this machine" in text
+                    async with httpx.AsyncClient(
+                        base_url=f"http://{relay.said('status_listening')[0]['address']}"
+                    ) as web:
+                        assert f"on this machine ({sent})" in (await web.get("/")).text
+                        assert sum(samples((await web.get("/metrics")).text, "buffer_mails").values()) == sent
+                    seen = len(relay.events)
+                    os.kill(relay.pids()[2], signal.SIGKILL)  # it finds its own file again
+                    await relay.again(2, seen)
+                    server.start()
+                    await until(lambda: different(upstream) == sent)
+                    server.stop()
+                    seen = len(relay.events)
+                    sent += await all_take_mail(relay.port, relay.events, {1, 2}, seen)
+                    assert await relay.stop() == 0
+                server.start()
+                (tmp_path / "s").symlink_to(tmp_path / "r")
+                one = RelayProcess(
+                    tmp_path / "s", routes, url=server.url(), spool_options=f", lease: 3s{buffer}", extra=QUIET
+                )
+                async with one:
+                    left = await one.event("spool.buffer_left")
+                    assert (left["file"], left["level"]) == (str(tmp_path / "s" / "buffer.worker-2.db"), "error")
+                    assert "`workers: 2`" in str(left["do"])
+                async with Workers(tmp_path / "r", routes, server.url(), 2, buffer=buffer):
+                    await until(lambda: different(upstream) == sent)
         finally:
             server.remove()
 
