@@ -64,6 +64,8 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
     if relay is not None and rules is not None:
         problems += _half_webhooks(relay, rules, str(path))
         problems += _alerts_without_a_route(relay, rules, str(path))
+    if relay is not None:
+        problems += _too_many_workers(relay.workers, len(os.sched_getaffinity(0)), str(path))
     return Checked(relay, rules, by_place(problems))
 
 
@@ -174,6 +176,12 @@ def _half_webhooks(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:
     elif not keys:
         mend = "give an upstream its webhook key (docs/webhooks.md), or leave it out"
         yield Problem(Place(file, 1), "webhooks", "listens for nobody, as no upstream has a webhook key", mend, True)
+
+
+def _too_many_workers(workers: int, processors: int, file: str) -> Iterator[Problem]:
+    if workers > max(1, processors):
+        wrong = f"{workers} processes share {processors} processors, and more of them than processors bring nothing"
+        yield Problem(Place(file, 1), "workers", wrong, f"write {processors} or fewer", True)
 
 
 def _alerts_without_a_route(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:

@@ -201,6 +201,8 @@ class Site:
             emit(_log, "status_refused", logging.WARNING, status=421, why="the Host header names another machine")
             return plain(421, "this name is not ours; add it to status.hosts, or ask by address")
         path = urlsplit(request.target).path
+        if self._seat is not None and not self._seat.first and path != "/metrics":
+            return plain(404, "the page is the first worker's")
         if path not in ("/healthz", "/readyz", "/metrics"):
             return await self._page(request)
         if request.method not in ("GET", "HEAD"):

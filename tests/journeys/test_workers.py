@@ -150,7 +150,7 @@ def test_a_reload_is_for_all_or_for_nobody(tmp_path: Path, database: str) -> Non
                 await relay.again(2, seen)
                 assert await replies(relay.port, "info@globex.nl", 30) == {"250": 30}
                 # one answer each, and not one from each worker
-                counts = Counter(event["event"] for event in relay.events[seen:])
+                counts = Counter(event["event"] for event in relay.events[seen:] if event.get("level") != "warning")
                 assert (counts["reloaded"], counts["reload_refused"], counts["config"]) == (1, 1, 1)
                 assert counts["rules_change"] == 1
 
@@ -471,7 +471,7 @@ def test_the_log_says_who_spoke_and_keeps_lines_whole(tmp_path: Path, database: 
             await until(lambda: len(upstream.received) == 300)
             assert await relay.stop() == 0
             assert not relay.said("stray output")
-            assert all("worker" in event for event in relay.events if event["event"] != "workers_started")
+            assert all("worker" in one for one in relay.events if one["event"] not in ("workers_started", "config"))
 
     asyncio.run(journey())
 
@@ -494,7 +494,7 @@ def test_what_cannot_be_is_said_once(tmp_path: Path, database: str) -> None:
         relay.port = taken.getsockname()[1]
         code, said = await ends(relay)
         assert code == 1
-        (text,) = [str(event["text"]) for event in said]
+        (text,) = [str(event["text"]) for event in said if event["event"] == "stray output"]
         assert text.startswith(
             f"callpro-relay: cannot listen on 127.0.0.1:{relay.port}: Address already in use; another"
         )
@@ -509,7 +509,7 @@ def test_what_cannot_be_is_said_once(tmp_path: Path, database: str) -> None:
 
         code, said = await ends(Workers(tmp_path / "rules", "routes: nothing\n", database, 3))
         assert code == 1
-        assert [event["event"] for event in said] == ["config"]
+        assert [event["event"] for event in said if event.get("level") == "error"] == ["config"]
 
         code, said = await ends(Workers(tmp_path / "sqlite", rules(1), f"sqlite:///{tmp_path}/spool.db", 3))
         assert code == 1

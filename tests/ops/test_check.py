@@ -76,6 +76,18 @@ def test_problems_of_both_files_come_at_once(told):
     assert (checked.relay, checked.rules) == (None, None)
 
 
+def test_more_workers_than_processors(told, monkeypatch):
+    database = "spool: {url: 'postgresql://relay@db/relay'}"
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert lines(told(ROUTES, relay=f"{database}\nworkers: 2")) == []
+    checked = told(ROUTES, relay=f"{database}\nworkers: 3")
+    assert lines(checked) == [
+        "relay.yaml:1  warning: workers: 3 processes share 2 processors, and more of them than processors bring "
+        "nothing; write 2 or fewer"
+    ]
+    assert checked.good
+
+
 def test_an_upstream_that_no_route_uses(told):
     checked = told(LOGIN + "routes: {from: acme.nl, via: out}")
     assert lines(checked) == [
