@@ -161,7 +161,9 @@ class Parent:
         _signal(self._workers, signal.SIGTERM)
         while left := [worker for worker in self._workers if worker.pid]:
             if time.monotonic() > until:
-                emit(_log, "workers_killed", logging.ERROR, workers=[w.number for w in left], why="they do not stop")
+                for worker in left:
+                    why = f"it did not stop within {_DRAIN:g} seconds"
+                    emit(_log, "worker_killed", logging.ERROR, worker=worker.number, why=why)
                 _signal(left, signal.SIGKILL)
                 until = inf
             self._turn(until)
@@ -191,6 +193,8 @@ class Parent:
             if now >= worker.due:
                 self._start_again(worker)
             elif worker.starting and self._complete and now > worker.started + _START:
+                worker.started = now  # its end is on the way; once is enough
+                emit(_log, "worker_killed", logging.ERROR, worker=worker.number, why=f"not ready in {_START:g} seconds")
                 _signal([worker], signal.SIGKILL)
         if now >= self._look_at:
             self._look_at = now + self._look_every

@@ -11,17 +11,20 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.fakes import postgres
-from tests.fakes.relay_process import Event, RelayProcess
+from tests.fakes.relay_process import ROOT, Event, RelayProcess
 from tests.fakes.smtp import FakeSmtp
+from tests.fakes.tcp_proxy import TcpProxy
 from tests.faults.kill_rounds import Tally, client
 from tests.faults.node_rounds import Nodes
 from tests.journeys.mails import header
@@ -268,6 +271,43 @@ class Systemd:
 
     def count(self, key: str) -> int:
         return sum(key in said for _, said in self.heard)
+
+
+SHORT = """\
+import sys
+import ops.workers
+ops.workers._START = ops.workers._DRAIN = 2.0
+import relay
+sys.exit(relay.main(sys.argv[3:]))
+"""
+
+
+def test_one_that_hangs_is_killed_at_its_start_and_at_the_end(tmp_path: Path, database: str) -> None:
+    """With seconds in the place of a minute."""
+
+    async def journey() -> None:
+        parts = urlsplit(database)
+        async with FakeSmtp() as upstream, TcpProxy(parts.port or 0) as proxy:
+            url = database.replace(f":{parts.port}/", f":{proxy.port}/")
+            routes, within = rules(upstream.port), (sys.executable, "-c", SHORT)
+            relay = Workers(tmp_path / "r", routes, url, 2, environment={"PYTHONPATH": str(ROOT)}, within=within)
+            async with relay:
+                seen = len(relay.events)
+                proxy.freeze()
+                os.kill(relay.pids()[2], signal.SIGKILL)
+                killed = await relay.event("worker_killed", after=seen)
+                assert (killed["worker"], killed["why"]) == (2, "not ready in 2 seconds")
+                seen = len(relay.events)
+                proxy.thaw()
+                await relay.again(2, seen)
+
+                stuck = relay.pids()[2]
+                os.kill(stuck, signal.SIGSTOP)
+                assert await relay.stop() == 0
+                assert relay.said("worker_killed")[-1]["why"] == "it did not stop within 2 seconds"
+                assert gone(stuck)
+
+    asyncio.run(journey())
 
 
 def test_systemd_hears_of_one_service(tmp_path: Path, database: str) -> None:
