@@ -284,7 +284,8 @@ class Parent:
             for end in (ours, self._bell, self._rung, *[one.line for one in others], *[one.page for one in others]):
                 if end is not None:
                     end.close()
-            Path("/proc/self/comm").write_text(f"relay worker {worker.number}", "ascii")  # what top and pgrep show
+            with suppress(OSError):  # what top and pgrep show
+                Path("/proc/self/comm").write_text(f"relay worker {worker.number}", "ascii")
             os.environ["NOTIFY_SOCKET"] = "@" + self._ear.getsockname()[1:].decode("ascii")
             self._ear.close()
             os.environ["WATCHDOG_PID"] = str(os.getpid() if self._watched else 0)
