@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Task
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -195,10 +195,18 @@ class Ledger:
             if self._use(mine):
                 self._waiting = _without(self._waiting, mine)
                 return
-            now = self._clock.now()
-            ahead = [(meter, meter.ahead(fare.recipients, now)) for meter in fare.meters if meter.lasting]
-            more = [Spent(meter.name, now, mails, mails * fare.recipients) for meter, mails in ahead if mails]
-            await self._flush(mine, more)
+            await self._flush(mine, [*self._more(fare, self._clock.now())])
+
+    def _more(self, fare: Fare, now: float) -> Iterator[Spent]:
+        """What to note ahead for sends like this one."""
+        for meter in fare.meters:
+            noted = self._ahead.get(meter.name)
+            wanted = meter.ahead(fare.recipients, now)
+            more = Spent(meter.name, now, wanted, wanted * fare.recipients)
+            if noted and _one_slot(noted, more):
+                more = replace(more, mails=wanted - noted.mails, recipients=(wanted - noted.mails) * fare.recipients)
+            if meter.lasting and more.mails > 0:
+                yield more
 
     async def _flush(self, mine: Sequence[Spent] = (), more: Sequence[Spent] = ()) -> None:
         batch, upto, self._waiting = [*self._waiting, *more], self._count, []

@@ -234,6 +234,31 @@ def test_a_stream_of_mail_is_noted_ahead_in_few_commits_and_what_did_not_come_is
     asyncio.run(scenario())
 
 
+def test_no_more_is_noted_ahead_than_a_limit_bears_however_the_others_are(tmp_path):
+    async def scenario():
+        paces, one = {"one": Rate(per_day=10_000)}, Scripted("one")
+        async with room(tmp_path, (route("acme.nl", via="one", pace=Pace(per_day=200)),), one, paces=paces) as r:
+            spend, on_disk, most = r.spool.spend, dict.fromkeys(("upstream one", "route acme.nl"), 0), dict[str, int]()
+
+            async def watched(spent: list[Spent]) -> None:
+                await spend(spent)
+                for noted in spent:
+                    on_disk[noted.account] += noted.mails
+                    ahead = on_disk[noted.account] - len(one.mails)
+                    most[noted.account] = max(most.get(noted.account, 0), ahead)
+
+            r.spool.spend = watched
+            for _ in range(190):
+                await r.put()
+            await r.quiet()
+            assert len(one.mails) == 190
+            under_way = 5
+            assert most["route acme.nl"] <= 200 // 20 + under_way
+            assert 200 // 20 < most["upstream one"] <= 32 + under_way
+
+    asyncio.run(scenario())
+
+
 def test_what_was_noted_ahead_in_one_slot_does_not_serve_the_next(tmp_path):
     """The spool forgets a slot as a whole: a send of the next would count for too short a time."""
 
@@ -243,10 +268,19 @@ def test_what_was_noted_ahead_in_one_slot_does_not_serve_the_next(tmp_path):
             for _ in range(100):
                 await r.put()
             await r.quiet()
+            spend, commits = r.spool.spend, 0
+
+            async def counted(spent: list[Spent]) -> None:
+                nonlocal commits
+                await spend(spent)
+                commits += 1
+
+            r.spool.spend = counted
             r.clock.at += 0.6
             for _ in range(100):
                 await r.put()
             await r.clock.advance(5)
+            assert commits < 20
             slots = {spent.at: spent.mails for spent in await r.spool.spent(START - 1000)}
             assert list(slots.values()) == [100, 100]
 
