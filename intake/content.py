@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 _END: Final = b"\r\n.\r\n"
+_DOT_LINE: Final = b"\n."
 _END_OF_LF_CLIENT: Final = re.compile(rb"\n\.\r?\n")
 _LONE_DOTS: Final = (b"\n.\n", b"\n.\r\n")
 
@@ -28,7 +29,7 @@ class Content:
     More than `limit` octets of content (transparency dots not counted, RFC 1870 5) are thrown away as they come.
     """
 
-    __slots__ = ("_chunks", "_end", "_lf_client", "_limit", "_tail", "_taken", "_too_large", "size")
+    __slots__ = ("_chunks", "_dots", "_end", "_lf_client", "_limit", "_tail", "_taken", "_too_large", "size")
 
     def __init__(self, limit: int, *, lf_client: bool = False) -> None:
         self.size = 0
@@ -37,6 +38,7 @@ class Content:
         self._chunks: list[bytes] = []
         self._tail = b"\r\n"  # the line before the first one is the DATA command itself
         self._taken = 0
+        self._dots = False
         self._end = -1
         self._too_large = False
 
@@ -59,22 +61,28 @@ class Content:
         self._chunks.clear()
         if len(wire) > self._end:  # the end began in the chunk before the last
             wire = wire[: self._end]
-        content = _without_transparency_dots(wire)
+        content = _without_transparency_dots(wire, inside=self._dots)
         return content if len(content) <= self._limit else None
 
     def _find_end(self, chunk: bytes) -> tuple[int, int]:
         """Where in the chunk the content ends (behind its last line ending; below 0 in what came before) and the next
         command begins; (-1, -1) without an end. It may begin in what came before, so the seam is looked at first, and
-        then the chunk as it is: it is not copied.
+        then the chunk as it is: it is not copied. Whether another line begins with a dot is noted on the way.
         """
         tail = len(self._tail)
         for window, before in ((self._tail + chunk[:4], tail), (chunk, 0)):
+            line = window.find(_DOT_LINE)  # in most mail the only one is its end
+            if line < 0:
+                continue
             if self._lf_client:
-                found = _END_OF_LF_CLIENT.search(window)
-                if found:
-                    return found.start() + 1 - before, found.end() - before
-            elif (at := window.find(_END)) >= 0:
-                return at + 2 - before, at + 5 - before
+                found = _END_OF_LF_CLIENT.search(window, line)
+                at, end = (found.start(), found.end()) if found else (-1, -1)
+            else:
+                at = window.find(_END, max(0, line - 1)) + 1
+                at, end = (at, at + 4) if at else (-1, -1)
+            self._dots = self._dots or at != line
+            if at >= 0:
+                return at + 1 - before, end - before
         return -1, -1
 
     def _keep(self, chunk: bytes) -> None:
@@ -90,13 +98,14 @@ class Content:
             self.size = 0
 
 
-def _without_transparency_dots(wire: bytes) -> bytes:
-    """Also behind a bare LF: clients that send bare LF in content (Python's smtplib, given bytes) add dots there too.
-    A dot alone on such a line was never added by anybody, so it is text.
+def _without_transparency_dots(wire: bytes, *, inside: bool) -> bytes:
+    """`inside` says whether more lines than the first may begin with a dot. They are taken away behind a bare LF too:
+    clients that send bare LF in content (Python's smtplib, given bytes) add them there. A dot alone on such a line was
+    never added by anybody, so it is text.
     """
     if wire.startswith(b".") and not wire.startswith((b".\n", b".\r\n")):
         wire = wire[1:]
-    if b"\n." not in wire:
+    if not inside:
         return wire
     for lone in _LONE_DOTS:
         for _ in range(2) if lone in wire else ():  # twice: two such lines in a row share a line ending
