@@ -70,6 +70,7 @@ def test_the_unit_says_what_the_design_asks() -> None:
     lines = UNIT.read_text().splitlines()
     assert "Type=notify" in lines
     assert "WatchdogSec=60s" in lines
+    assert "Environment=BOOT_ID=%b" in lines
     assert "CapabilityBoundingSet=CAP_NET_BIND_SERVICE" in lines
     for key in ("LoadCredential=", "ExecReload=", "StateDirectory="):
         assert any(line.startswith(key) for line in lines), key

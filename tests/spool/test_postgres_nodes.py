@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
 from math import inf
@@ -19,6 +21,7 @@ from spool.postgres import PostgresSpool
 from spool.postgres_view import PostgresView
 from spool.postgres_worker import Session
 from spool.view import Filter
+from tests.fakes.relay_process import ROOT
 from tests.spool.engines import RETRY, arrival, put_all, settlement
 from tests.waiting import until
 
@@ -148,6 +151,39 @@ def test_a_node_that_was_cut_off_begins_anew_and_what_it_had_sent_counts(databas
     asyncio.run(test())
     lost = [event for event in capture_events() if event["event"] == "spool.lease_lost"]
     assert len(lost) == 2
+
+
+_UNDER_THE_UNIT = """\
+mount -t proc -o subset=pid proc /proc || exit 77
+exec "$0" -c 'from spool.postgres_node import this_process as who; print(who(1.0).machine); print(who(1.0).machine)'
+"""
+
+
+@pytest.mark.parametrize("told", ["0123456789abcdef0123456789abcdef", ""])
+def test_a_node_knows_itself_where_the_unit_hides_proc(told):
+    """ProcSubset=pid: the unit says which boot it is. Where nobody does no other process is taken for a neighbour."""
+    if os.getuid():
+        pytest.skip("only root can mount a /proc of its own")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", _UNDER_THE_UNIT, sys.executable],
+        cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "BOOT_ID": told},
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("no mount namespaces here")
+    one, other = done.stdout.splitlines()
+    assert (one == other) == bool(told), done.stderr
+    assert one.startswith(told)
+
+
+def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert postgres_node._gone(ended.pid, "1")
+    assert postgres_node._gone(os.getpid(), "1"), "another process has its number now"
+    assert not postgres_node._gone(os.getpid(), postgres_node._born(os.getpid()))
+    monkeypatch.setattr(postgres_node, "_born", lambda process: "")
+    assert postgres_node._gone(ended.pid, "1")
+    assert not postgres_node._gone(os.getpid(), "1")
 
 
 def test_a_relay_that_starts_again_on_its_machine_waits_for_nobody(database):
