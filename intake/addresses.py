@@ -19,6 +19,8 @@ PLAIN_COMMAND: Final = re.compile(
     rf"(?i:(MAIL FROM)|RCPT TO): *<({_ATEXT}(?:\.{_ATEXT})*@{_LABEL}(?:\.{_LABEL})*)>\r?\n".encode()
 )
 """A whole command line with a plain address in brackets and nothing behind it. The first group is there for MAIL."""
+HELLO: Final = re.compile(rb"(?i:(EHLO)|HELO) ([!-~]{1,255})\r?\n")
+"""A whole greeting. The first group is there for EHLO."""
 _NULL: Final = re.compile(r"<>(?: +([ -~]*))?")
 _NAMED: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<>@]*)(<.*)')
 _TOLERATED: Final = frozenset({"RET", "ENVID", "AUTH", "NOTIFY", "ORCPT"})

@@ -59,6 +59,11 @@ class Common:
             return f"421 4.3.2 {self.hostname} has too many connections; try again later"
         return None
 
+    @property
+    def crowd(self) -> bool:
+        """So many clients are here that it matters whose mail has begun (`Memory.crowded`)."""
+        return self.memory.crowded_by(len(self.open))
+
     def enter(self, dialogue: Speaker) -> None:
         """It is open for as long as its task runs, which may be longer than its connection: until `exit`."""
         self.open.add(dialogue)

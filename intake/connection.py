@@ -98,7 +98,8 @@ class Connection(SMTP):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        self.inbound.feed(data)
+        if not (self.inbound.whole_line(data) and self._answered(data)):
+            self.inbound.feed(data)
 
     def eof_received(self) -> bool:
         """A client that closes its side early still gets answers to what it sent; the original would drop it all. TLS
@@ -179,8 +180,26 @@ class Connection(SMTP):
                 await self.push(await self.handle_exception(error))
 
     def _at_once(self, _line: bytes) -> str | None:
-        """The whole answer to a command that the subclass can answer without waiting; None for any other."""
+        """The whole answer to a command that the subclass can answer without waiting; None for any other. Asking twice
+        is as asking once.
+        """
         return None
+
+    def _answered(self, line: bytes) -> bool:
+        """Whether a command, that the dialogue waits for, could be answered here and now: to wake a task for each costs
+        more than the answer. A refusal is the dialogue's to say.
+        """
+        if self._room is not None or len(line) > COMMAND_OCTETS:
+            return False
+        try:
+            reply = self._at_once(line)
+        except Exception:  # a bug of ours: the dialogue meets it too, and answers for it
+            return False
+        if reply is None or reply[0] != "2":
+            return False
+        self.inbound.saw(line)
+        self._write(reply)
+        return True
 
     async def _obey(self, line: bytes | None) -> None:
         """Do as a command line says. None is one that was too long to be kept."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from aiosmtpd.smtp import syntax
 
-from intake.addresses import PLAIN_COMMAND, Parsed, parse
+from intake.addresses import HELLO, PLAIN_COMMAND, Parsed, parse
 from intake.common import Common
 from intake.connection import Connection, methods_of
 from intake.content import Content
@@ -39,6 +39,7 @@ _SLIPS: Final = ("500", "501", "502", "503", "555")
 _STATUS: Final = {"500": "5.5.2", "501": "5.5.4", "502": "5.5.1", "503": "5.5.1", "552": "5.3.4", "555": "5.5.4"}
 _LONGEST_REPLY: Final = 500
 """RFC 5321 4.5.3.1.5 gives a reply line 512 octets; a status may still come into it."""
+_GO_AHEAD: Final = "354 End data with <CR><LF>.<CR><LF>"
 _TOO_MANY: Final = "452 4.5.3 "
 _HAS_STATUS: Final = re.compile(r"(?:220|3..|... [245]\.\d)")
 COMMANDS: Final = ("DATA", "EHLO", "EXPN", "HELO", "HELP", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "VRFY")
@@ -53,7 +54,7 @@ class Dialogue(Connection):
         self._size_limit = int(common.limits.message_size)
         self._argument: str | None = None
         self._leaving = False
-        self._keeping = False
+        self._keeping = self._went_ahead = False
         self._silent_until = 0.0
         self._patience = _PATIENCE
         super().__init__(common.handler, common.hostname, self._size_limit, common.idle, loop)
@@ -207,32 +208,57 @@ class Dialogue(Connection):
 
     @syntax("HELO hostname")
     async def smtp_HELO(self, hostname: str | None) -> None:
-        await self._greet(hostname, f"250 {self.hostname}")
+        await self._greet(hostname)
 
     @syntax("EHLO hostname")
     async def smtp_EHLO(self, hostname: str | None) -> None:
-        lines = [f"250-{line}" for line in (self.hostname, *self._extensions())]
-        lines[-1] = lines[-1].replace("-", " ", 1)
-        await self._greet(hostname, "\r\n".join(lines), said_ehlo=True)
+        await self._greet(hostname, said_ehlo=True)
 
     def _extensions(self) -> tuple[str, ...]:
         return f"SIZE {self._size_limit}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "HELP"
 
-    async def _greet(self, hostname: str | None, reply: str, *, said_ehlo: bool = False) -> None:
+    async def _greet(self, hostname: str | None, *, said_ehlo: bool = False) -> None:
         if not hostname:
             await self.push("501 Syntax: HELO hostname")
             return
-        self._set_post_data_state()
-        self.session.host_name = "".join(c if "!" <= c <= "~" else "?" for c in hostname[:255])
-        self.session.said_ehlo = said_ehlo
-        await self._say(reply)
+        shown = "".join(c if "!" <= c <= "~" else "?" for c in hostname[:255])
+        await self._say(self._greeted(shown, said_ehlo=said_ehlo))
         self._leave_when_idle()
 
+    def _greeted(self, hostname: str, *, said_ehlo: bool) -> str:
+        """The reply to a greeting, which begins everything anew."""
+        self._set_post_data_state()
+        self.session.host_name = hostname
+        self.session.said_ehlo = said_ehlo
+        if not said_ehlo:
+            return f"250 {self.hostname}"
+        lines = [f"250-{line}" for line in (self.hostname, *self._extensions())]
+        lines[-1] = lines[-1].replace("-", " ", 1)
+        return "\r\n".join(lines)
+
+    def _answered(self, line: bytes) -> bool:
+        """As the original, and DATA: the dialogue hears of it once the first of the content is here."""
+        if line != b"DATA\r\n" or self._common.crowd or self.envelope.mail_from is None or not self.envelope.rcpt_tos:
+            return super()._answered(line)
+        self._reset_timeout()
+        self.inbound.put_ahead(line)
+        self._went_ahead = True
+        self._write(_GO_AHEAD)
+        return True
+
     def _at_once(self, line: bytes) -> str | None:
-        """MAIL and RCPT as nearly every client writes them, without parameters; the same as `_obey` does."""
+        """A greeting, and MAIL and RCPT as nearly every client writes them, without parameters; the same as `_obey`
+        does.
+        """
         found = PLAIN_COMMAND.fullmatch(line)
-        if found is None or self._leaving or (found[1] is None and self.envelope.mail_from is None):
+        if self._leaving or (found is not None and found[1] is None and self.envelope.mail_from is None):
             return None
+        if found is None:
+            greeting = HELLO.fullmatch(line)
+            if greeting is None:
+                return None
+            self._reset_timeout()
+            return self._greeted(str(greeting[2], "ascii"), said_ehlo=greeting[1] is not None)
         self._reset_timeout()
         address = str(found[2], "ascii")
         self._argument = f"<{address}>"[:300]
@@ -289,7 +315,9 @@ class Dialogue(Connection):
             self.inbound.sip(self, 2 * BUFFER_OCTETS)
 
     async def _take_mail(self, share: Share) -> str:
-        await self._say("354 End data with <CR><LF>.<CR><LF>")
+        if not self._went_ahead:
+            await self._say(_GO_AHEAD)
+        self._went_ahead = False
         content = await self._read_content(share)
         if content is None:
             return f"552 5.3.4 The mail is larger than {self._size_limit} octets"

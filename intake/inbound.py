@@ -17,12 +17,13 @@ BUFFER_OCTETS: Final = 1 << 16
 class Inbound:
     """Stands where aiosmtpd has a StreamReader. A client that is gone is a ConnectionResetError everywhere.
 
-    `crlf_seen` says whether any command line so far ended in CRLF, as RFC 5321 2.3.8 asks of every line.
+    `crlf_seen` says whether any command line so far ended in CRLF, as RFC 5321 2.3.8 asks of every line. `idle` is True
+    while the dialogue waits for a command and nothing has come.
     """
 
     __slots__ = (
-        *("_buffer", "_chunk", "_ended", "_full", "_held", "_lines", "_loop", "_most", "_transport"),
-        *("_waiter", "crlf_seen"),
+        *("_ahead", "_buffer", "_chunk", "_ended", "_full", "_held", "_lines", "_loop", "_most", "_transport"),
+        *("_waiter", "crlf_seen", "idle"),
     )
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -30,13 +31,27 @@ class Inbound:
         self._loop = loop
         self._buffer = bytearray()
         self._chunk: bytes | None = None
+        self._ahead: bytes | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._ended = self._full = self._held = False
         self._lines = 0
         self._most = 2 * BUFFER_OCTETS
-        self.crlf_seen = False
+        self.crlf_seen = self.idle = False
 
     # ---- from the transport
+
+    def whole_line(self, octets: bytes) -> bool:
+        """Whether this, which has just come, is the command that the dialogue waits for, and nothing more."""
+        return self.idle and self._ahead is None and octets.find(b"\n") + 1 == len(octets)
+
+    def saw(self, line: bytes) -> None:
+        """A command line was answered, and is not fed."""
+        self.crlf_seen = self.crlf_seen or line.endswith(b"\r\n")
+
+    def put_ahead(self, line: bytes) -> None:
+        """A command that the dialogue need not hear of before more has come."""
+        self._ahead = line
+        self.saw(line)
 
     def feed(self, octets: bytes) -> None:
         """The client said this."""
@@ -55,6 +70,7 @@ class Inbound:
         self._wake()
 
     def _wake(self) -> None:
+        self.idle = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -71,7 +87,11 @@ class Inbound:
         if self._lines % _LINES_A_TURN == 0:
             await asyncio.sleep(0)
         if self._chunk is None and not self._buffer:
-            await self._more()
+            more, self.idle = self._more(), True
+            await more
+            if self._ahead is not None:
+                ahead, self._ahead = self._ahead, None
+                return ahead
         line = self._take_chunk_that_is_a_line()
         return await self._line_of_buffer() if line is None else line
 
@@ -82,7 +102,7 @@ class Inbound:
             return None
         self._chunk = None
         self._drained()
-        self.crlf_seen = self.crlf_seen or chunk.endswith(b"\r\n")
+        self.saw(chunk)
         return chunk
 
     async def _line_of_buffer(self) -> bytes | None:
@@ -96,7 +116,7 @@ class Inbound:
             await self._more()
             self._pour()
         line = self._take(end)
-        self.crlf_seen = self.crlf_seen or line.endswith(b"\r\n")
+        self.saw(line)
         return None if too_long else line
 
     def _pour(self) -> None:

@@ -45,7 +45,11 @@ class Memory:
     @property
     def crowded(self) -> bool:
         """So many mails come in that one read of each may fill the budget."""
-        return self.begun * _NEXT_READ > self._octets
+        return self.crowded_by(self.begun)
+
+    def crowded_by(self, mails: int) -> bool:
+        """Whether one read of each of so many mails may fill the budget."""
+        return mails * _NEXT_READ > self._octets
 
     def charge(self, share: Share, octets: int) -> bool:
         """`share` has `octets` now, which count at once. False when it must `wait` before it reads on."""
