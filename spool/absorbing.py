@@ -134,8 +134,9 @@ class Unabsorbed:
             mails[route] = mails.get(route, 0) + 1
         return Count(mails, count.octets + sum(kept.record.size for kept in self.mails.values()))
 
-    def settle(self, record: SettlementRecord, asked: Settle) -> None:
+    def settle(self, asked: Settle) -> None:
         """A settlement came; it may also go into the log."""
+        record = asked.record
         ending = Ending(record, asked)
         self.settled.append(ending)
         self.unmarked.append(ending)

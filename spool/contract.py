@@ -268,10 +268,12 @@ class Spool(ABC):
     async def lease(self, route: str, limit: int, now: float) -> list[Leased]:
         """Up to `limit` mails of the route that are due, the longest due first. Never one that people hold."""
 
+    def lease_at_hand(self, route: str, limit: int, now: float) -> list[Leased] | None:  # noqa: ARG002 (see engines)
+        """As `lease`, where the answer is at hand; None where it must be waited for."""
+        return None
+
     def ours(self, mail: Leased) -> bool:  # noqa: ARG002 (engines that share look at it)
-        """Whether a leased mail may be sent now. False when the lease may have passed to another node: then forget the
-        mail, it is not ours to settle.
-        """
+        """Whether a leased mail may be sent now. False: the lease may have passed to another node; forget it."""
         return True
 
     @abstractmethod

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
-from spool.contract import Arrival, Settlement
+from spool.contract import Arrival
+from spool.log_records import SettlementRecord
 from spool.statements import Count
 
 Answer = TypeVar("Answer")
@@ -28,11 +29,11 @@ class Put:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settle:
-    """`octets` is the size of the mail's content, which a final settlement need not hold any more."""
+    """`octets` is the size of the mail's content, which nobody need hold any more."""
 
-    settlement: Settlement
+    record: SettlementRecord
     future: Future[None]
-    octets: int = 0
+    octets: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,10 +33,10 @@ from spool.contract import (
 )
 from spool.holding import Held
 from spool.ids import Numbers, next_moment
-from spool.inbox import FlushTimer, Put, Settle, same
+from spool.inbox import FlushTimer, Put, same
 from spool.postgres_node import Beat, Pulse, holds_of, this_process
 from spool.postgres_shared import SharedSpool
-from spool.postgres_worker import Again, Session, Trouble, Writer
+from spool.postgres_worker import Again, Session, Settle, Trouble, Writer
 from spool.statements import Unreadable
 
 _LOG = logging.getLogger("relay.spool")

@@ -11,7 +11,7 @@ import threading
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -21,8 +21,8 @@ from psycopg import Connection, errors
 from routing.events import emit
 from spool import postgres_schema as schema
 from spool import postgres_statements as statements
-from spool.contract import SpoolFull, SpoolUnavailable
-from spool.inbox import Put, Settle
+from spool.contract import Settlement, SpoolFull, SpoolUnavailable
+from spool.inbox import Put
 from spool.postgres_node import Identity
 
 _LOG = logging.getLogger("relay.spool")
@@ -35,6 +35,14 @@ WHERE waiting.id = doubtful.id AND waiting.received_at = doubtful.received_at AN
  AND node IS NULL RETURNING waiting.id, waiting.size"""
 
 Question = Callable[[Connection], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settle:
+    """A settlement on its way; `future` ends when it is on disk."""
+
+    settlement: Settlement
+    future: Future[None]
 
 
 class Again(Put):

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 
-from spool.contract import Arrival, Leased, Pending, Settlement
+from spool.contract import Arrival, Leased, Pending
+from spool.log_records import SettlementRecord
 from spool.statements import Count, Due
 
 
@@ -120,11 +121,11 @@ class Shelves:
             shelf.leased -= 1
             shelf.due_on_disk = None
 
-    def settled(self, settlement: Settlement, octets: int) -> str | None:
+    def settled(self, settlement: SettlementRecord, octets: int) -> str | None:
         """A settlement of a mail of so many octets was kept. Returns the route that has the mail now, None when it is
         finished.
         """
-        number = settlement.mail.id
+        number = settlement.id
         route = self.leased.pop(number)
         shelf = self.of(route)
         shelf.leased -= 1

@@ -11,7 +11,6 @@ import random
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -42,6 +41,7 @@ from spool.contract import (
 from spool.holding import Held, Hold, Key
 from spool.ids import Numbers, first_number
 from spool.inbox import Call, FlushTimer, Put, Settle, same
+from spool.log_records import settlement_record
 from spool.marks import LeaseMarks
 from spool.ownership import Ownership
 from spool.shelves import Shelves
@@ -85,7 +85,7 @@ class SqliteSpool(Spool):
         self._numbers = Numbers(clock, random.Random().getrandbits)  # noqa: S311 - seeded by the system; an id is no secret
         self._callbacks: list[Callable[[str], None]] = []
         self._settling: set[int] = set()
-        self._writer = Writer(path, unabsorbed, self._loop, self, clock, reserve)
+        self._writer = Writer(path, unabsorbed, self._loop, self, reserve)
         self._flush = FlushTimer(self._loop, self._writer.flush)
         self._numbers.skip_to(unabsorbed.greatest())
         self._by_hand = ByHand(self._shelves, self._ask, self._arrived)
@@ -158,6 +158,12 @@ class SqliteSpool(Spool):
         mails = await self._take(route, limit, now)
         return mails if self.held.nothing else await self._by_hand.keep_back(route, mails)
 
+    def lease_at_hand(self, route: str, limit: int, now: float) -> list[Leased] | None:
+        """See `Spool.lease_at_hand`."""
+        if not self.held.nothing or self._shelves.of(route).has_due_on_disk(now):
+            return None
+        return self._shelves.take_fresh(route, limit)
+
     async def _take(self, route: str, limit: int, now: float) -> list[Leased]:
         shelf = self._shelves.of(route)
         if not shelf.has_due_on_disk(now):
@@ -185,12 +191,10 @@ class SqliteSpool(Spool):
     def settle(self, settlement: Settlement) -> Future[None]:
         """See `Spool.settle`. Raises ValueError for a settlement that cannot be (our own bug)."""
         self._check(settlement)
-        self._settling.add(settlement.mail.id)
-        octets = len(settlement.mail.content)
-        if settlement.due_at is None:  # nobody needs the content any more
-            settlement = replace(settlement, mail=replace(settlement.mail, content=b""))
+        record = settlement_record(settlement, self._clock())
+        self._settling.add(record.id)
         future: Future[None] = self._loop.create_future()
-        self._writer.settle(Settle(settlement, future, octets))
+        self._writer.settle(Settle(record, future, len(settlement.mail.content)))
         self._flush.within(_SETTLE_WITHIN)
         return future
 
@@ -295,13 +299,13 @@ class SqliteSpool(Spool):
             if not put.future.done():
                 put.future.set_result(None)
         for settle in settles:
-            self._settling.discard(settle.settlement.mail.id)
-            self._marks.ended(settle.settlement.mail.id)
-            route = self._shelves.settled(settle.settlement, settle.octets)
+            self._settling.discard(settle.record.id)
+            self._marks.ended(settle.record.id)
+            route = self._shelves.settled(settle.record, settle.octets)
             if route is not None:
                 routes.add(route)
             else:
-                self._by_hand.settled(settle.settlement.mail.id)
+                self._by_hand.settled(settle.record.id)
             if not settle.future.done():
                 settle.future.set_result(None)
         for route in routes:

@@ -23,7 +23,6 @@ from spool.absorbing import Batch, Ending, Unabsorbed, asked
 from spool.contract import SpoolFull, id_text
 from spool.inbox import Call, Inbox, Listener, Post, Put, Settle, end, fail, succeed
 from spool.intake_log import InLog
-from spool.log_records import settlement_record
 from spool.sqlite_file import SqliteFile, is_damage, is_storage
 from spool.statements import Count
 
@@ -43,10 +42,12 @@ _STRAIGHT_FOR: Final = 4.0
 """Seconds for which as many mails at once go straight into the database, after most of them had to go there: then the
 log only doubles the work. One at a time it is faster all the same.
 """
-_QUICK: Final = 0.001
+_ALONE: Final = 8
 _QUICK_OCTETS: Final = 1 << 17
-"""So much is appended in the loop's thread, unless that took `_QUICK` seconds in the last `_SLOW_FOR`."""
-_SLOW_FOR: Final = 2.0
+"""So much is appended in the loop's thread, once that many mails in a row came one at a time ..."""
+_QUICK: Final = 0.001
+_SLOW_REST: Final = 20.0
+"""... but after an append of more than `_QUICK` seconds not for so many times as long: the loop has other work."""
 _AGAIN_AFTER: Final = 1.0
 _DAMAGED_AGAIN_AFTER: Final = 60.0
 _LOG_AGAIN_AFTER: Final = 10.0
@@ -61,14 +62,12 @@ class Writer:
         unabsorbed: Unabsorbed,
         loop: AbstractEventLoop,
         listener: Listener,
-        clock: Callable[[], float],
         reserve: int,
     ) -> None:
         self._file = SqliteFile(path, reserve, self._opened)
         self._unabsorbed = unabsorbed
         self._loop = loop
         self._listener = listener
-        self._clock = clock
         self._inbox = Inbox()
         self._settles: deque[Settle] = deque()
         self._since: float | None = None
@@ -80,6 +79,7 @@ class Writer:
         self._lock = threading.Lock()
         self._come: list[Put] = []
         self._slow_until = 0.0
+        self._alone = 0
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
 
     @property
@@ -116,12 +116,13 @@ class Writer:
     # ---- in the loop's thread ----------------------------------------------------------------------------------
 
     def _take(self) -> None:
-        """All that came in this turn of the loop. Where a sync is quick it is made here: to wake another thread and to
-        be woken by it takes longer.
+        """All that came in this turn of the loop. One mail at a time is appended here, where a sync is quick: to wake
+        another thread and to be woken by it takes longer. A crowd's mails gather while that thread waits for the disk.
         """
         puts, self._come = self._come, []
-        octets = sum(len(put.arrival.content) for put in puts)
-        quick = octets <= _QUICK_OCTETS and monotonic() >= self._slow_until and self._inbox.empty
+        self._alone = self._alone + 1 if len(puts) == 1 and self._inbox.empty else 0
+        quick = self._alone > _ALONE and monotonic() >= self._slow_until
+        quick = quick and len(puts[0].arrival.content) <= _QUICK_OCTETS
         if quick and self._lock.acquire(blocking=False):
             try:
                 puts = self._append_here(puts)
@@ -138,11 +139,15 @@ class Writer:
         kept = [put for put in puts if self._encode(put, batch)]
         if not kept or not self._log_takes(batch):
             return kept
+        started = monotonic()
         try:
-            self._write(batch)
+            self._unabsorbed.append(batch)
         except OSError as error:
             self._log_failed(error)
             return kept
+        ended = monotonic()
+        if ended - started > _QUICK:
+            self._slow_until = ended + _SLOW_REST * (ended - started)
         # Not at once: what the other thread told before was on disk before.
         self._loop.call_soon(self._listener.kept, kept, ())
         if self._is_due():
@@ -182,11 +187,7 @@ class Writer:
     def _drain(self) -> None:
         """Take the settlements that have come."""
         while self._settles:
-            settle = self._settles.popleft()
-            try:
-                self._unabsorbed.settle(settlement_record(settle.settlement, self._clock()), settle)
-            except Exception as error:  # our own bug: it must not take the others with it
-                self._lost_sight_of(settle, error)
+            self._unabsorbed.settle(self._settles.popleft())
 
     # ---- the log
 
@@ -220,7 +221,7 @@ class Writer:
             self._absorb(kept)
             return
         try:
-            self._write(batch)
+            self._unabsorbed.append(batch)
         except OSError as error:
             self._log_failed(error)
             self._absorb(kept)
@@ -231,13 +232,6 @@ class Writer:
         if kept:
             self._tell(self._listener.kept, kept, ())
             self._file.report(None)
-
-    def _write(self, batch: Batch) -> None:
-        started = monotonic()
-        self._unabsorbed.append(batch)
-        ended = monotonic()
-        if ended - started > _QUICK:
-            self._slow_until = ended + _SLOW_FOR
 
     def _log_failed(self, error: OSError) -> None:
         if not self._no_log_until:
@@ -378,7 +372,7 @@ class Writer:
 
     def _lost_sight_of(self, settle: Settle, error: Exception) -> None:
         """It stays leased, so that it does not go out again before the next start."""
-        mail, why = id_text(settle.settlement.mail.id), f"{error}; what became of it is not kept, it may go out again"
+        mail, why = id_text(settle.record.id), f"{error}; what became of it is not kept, it may go out again"
         emit(_LOG, "spool.mail_unwritable", logging.CRITICAL, mail=mail, error=why)
         self._tell(fail, settle.future, error)
 

@@ -388,6 +388,7 @@ def threads(monkeypatch):
 
     monkeypatch.setattr(IntakeLog, "append", named)
     monkeypatch.setattr("spool.writer._QUICK", 60.0)  # however busy the machine is
+    monkeypatch.setattr("spool.writer._ALONE", 2)
     return names
 
 
@@ -401,15 +402,28 @@ def test_the_loop_appends_by_itself_while_that_is_quick(engine, threads, monkeyp
             await put()
         assert threads[0] == "spool-writer", "whether there is room is asked there"
         monkeypatch.setattr("spool.writer._QUICK", 0.0)
+        monkeypatch.setattr("spool.writer._SLOW_REST", 1e9)
         while threads[-2:] != ["MainThread", "spool-writer"]:
             await put()
-        monkeypatch.setattr("spool.writer._SLOW_FOR", 60.0)
         quick = threads.count("MainThread")
         for _ in range(10):
             await put()
         assert threads.count("MainThread") == quick
         killed = copy(engine, "killed")
         assert await asyncio.to_thread(contents, killed) == [b"%d" % number for number in range(len(threads))]
+
+    engine.run(test)
+
+
+def test_mails_that_come_together_are_gathered_by_the_thread(engine, threads):
+    async def test(spool):
+        while "MainThread" not in threads:
+            await asyncio.sleep(0.001)
+            await spool.put(arrival(spool, engine.clock))
+        quick = threads.count("MainThread")
+        for _ in range(10):
+            await asyncio.gather(*[spool.put(arrival(spool, engine.clock)) for _ in range(3)])
+        assert threads.count("MainThread") == quick
 
     engine.run(test)
 
@@ -445,6 +459,7 @@ def test_an_append_of_the_loop_that_fails_is_told_and_the_mail_kept(engine, monk
 
     async def test(spool):
         monkeypatch.setattr("spool.writer._QUICK", 60.0)
+        monkeypatch.setattr("spool.writer._ALONE", 0)
         await spool.put(arrival(spool, engine.clock, content=b"0"))
         with monkeypatch.context() as patch:
             patch.setattr(intake_log, "_write", broken)
