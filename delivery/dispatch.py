@@ -67,6 +67,7 @@ class Dispatch:
         self._go_round = go_round
         self._on_pause = on_pause
         self._blocked: set[Lane] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.numbers = Numbers()
         self.lanes: dict[str, Lane] = {}
         self.sending: set[Task[None]] = set()
@@ -99,19 +100,29 @@ class Dispatch:
 
     def feed(self, lane: Lane) -> None:
         """Ask the spool for more mail of a lane, if there may be some and it can be used."""
-        if not lane.more or lane.leasing or self.draining or (lane.route and self._first(lane) is None):
-            return
-        wanted = lane.wanted(MEMORY - self.octets)
-        if wanted:
+        while lane.more and not lane.leasing and not self.draining and (not lane.route or self._first(lane)):
+            wanted = lane.wanted(MEMORY - self.octets)
+            if not wanted:
+                return
             lane.leasing, lane.more = True, False
-            self.spawn(self._lease(lane, wanted), self.asking)
+            mails = None if lane.rang else self._spool.lease_at_hand(lane.name, wanted, self._clock.now())
+            if mails is None:
+                self.spawn(self._lease(lane, wanted), self.asking)
+                return
+            try:
+                self._take(lane, mails, wanted)
+                self.offer(lane)
+            finally:
+                lane.leasing = False
 
-    async def _lease(self, lane: Lane, limit: int) -> None:
+    def _take(self, lane: Lane, mails: list[Leased], wanted: int) -> None:
+        self.octets += sum([len(mail.content) for mail in mails])
+        lane.keep([mail for mail in mails if self._belongs(lane, mail)])
+        lane.more = lane.more or len(mails) == wanted
+
+    async def _lease(self, lane: Lane, wanted: int) -> None:
         try:
-            mails = await self._spool.lease(lane.name, limit, self._clock.now())
-            self.octets += sum([len(mail.content) for mail in mails])
-            lane.keep([mail for mail in mails if self._belongs(lane, mail)])
-            lane.more = lane.more or len(mails) == limit
+            self._take(lane, await self._spool.lease(lane.name, wanted, self._clock.now()), wanted)
             if lane.rang and not lane.more:
                 await self._ask_when(lane)
         except Exception:
@@ -178,6 +189,15 @@ class Dispatch:
         A lane that its pace makes wait steps aside, but on an account that is shared, and whose room is its by turn, it
         keeps its place and the others wait for it.
         """
+        if gate.serving:  # it is being served: what this call is about comes to its turn
+            return
+        gate.serving = True
+        try:
+            self._serve(gate)
+        finally:
+            gate.serving = False
+
+    def _serve(self, gate: Gate) -> None:
         if gate.waiting:
             gate.serve_waiting(self._clock.now())
         while gate.ring and gate.free and not self.draining:
@@ -333,10 +353,11 @@ class Dispatch:
                 self.octets -= len(mail.content)
                 self.written(lane.name, self._settling.give_back(mail, mail.received_at))
 
-    @staticmethod
-    def spawn(work: Coroutine[None, None, None], into: set[Task[None]]) -> None:
+    def spawn(self, work: Coroutine[None, None, None], into: set[Task[None]]) -> None:
         """Run it, and keep it in that set while it runs."""
-        task = asyncio.get_running_loop().create_task(work)
+        if self._loop is None:  # kept, for to ask for it is a call of the system in Python 3.11
+            self._loop = asyncio.get_running_loop()
+        task = self._loop.create_task(work)
         into.add(task)
         task.add_done_callback(into.discard)
 

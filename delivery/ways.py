@@ -31,10 +31,11 @@ class Gate:
 
     `ring` holds the lanes with mail for this upstream: each takes one mail in turn. `waiting` holds mails that have
     been elsewhere before (`via: [a, b]`); they go first. `meter` counts for its account, if that has a limit. `share`
-    is this relay's part of `limit`, where several relays keep it together.
+    is this relay's part of `limit`, where several relays keep it together. `serving` is True while its ring is gone
+    through.
     """
 
-    __slots__ = ("busy", "endpoint", "limit", "meter", "ring", "share", "upstream", "waiting")
+    __slots__ = ("busy", "endpoint", "limit", "meter", "ring", "serving", "share", "upstream", "waiting")
 
     def __init__(self, upstream: Upstream, endpoint: Endpoint | None = None) -> None:
         self.upstream = upstream
@@ -44,6 +45,7 @@ class Gate:
         self.share: Share | None = None
         self.limit = max(1, upstream.concurrency)
         self.busy = 0
+        self.serving = False
         self.ring: deque[Lane] = deque()
         self.waiting: deque[Entry] = deque()
 

@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import lru_cache
+from threading import get_ident
 from typing import Final, TextIO
 
 _PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -55,6 +57,7 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
         self._shared = shared
         self._lines: list[str] = []
         self._due_on: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -66,13 +69,15 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
 
     def _comes_back(self) -> bool:
         """Whether the loop that runs in this thread will write what waits."""
+        if self._due_on is not None and self._thread == get_ident() and self._due_on.is_running():
+            return True  # to ask for the running loop is a call of the system in Python 3.11
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return False
         if self._due_on is not loop:
             loop.call_later(_GATHER_SECONDS, self._flush_when_due)
-            self._due_on = loop
+            self._due_on, self._thread = loop, get_ident()
         return True
 
     def _flush_when_due(self) -> None:
@@ -185,7 +190,11 @@ def _value(value: object) -> str:
         return str(value)
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
-    text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return _text(",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value))
+
+
+@lru_cache(512)  # routes, upstreams, senders and replies come again and again
+def _text(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else _QUOTING.encode(_one_line(text))
 
 

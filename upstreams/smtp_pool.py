@@ -73,7 +73,7 @@ class SmtpPool:
     def give_back(self, shelf: Shelf, session: Session) -> None:
         """Keep a session after its mail, unless it has done its work."""
         self._busy -= 1
-        session.idle_since = asyncio.get_running_loop().time()
+        session.idle_since = session.wire.time
         if session.mails == 1:
             self._opener.remember(session, shelf.way)
         if not self._good(session):
@@ -131,7 +131,7 @@ class SmtpPool:
             self._leave(session)
 
     def _good(self, session: Session) -> bool:
-        now = asyncio.get_running_loop().time()
+        now = session.wire.time
         return (
             session.wire.alive
             and not session.spent

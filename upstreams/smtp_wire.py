@@ -73,6 +73,11 @@ class Wire(asyncio.Protocol):
         return self._broken is None and not self._due and not self._transport.is_closing()
 
     @property
+    def time(self) -> float:
+        """The event loop's seconds."""
+        return self._loop.time()
+
+    @property
     def transport(self) -> asyncio.Transport:
         """For what it knows of the peer; nothing is written past this class."""
         return self._transport

@@ -72,7 +72,7 @@ async def put(spool, name="acme.nl", at=1_700_000_000.0):
 def test_relays_keep_the_limit_of_an_upstream_together_and_each_gets_its_turn(database, limit):
     async def test():
         provider = Provider()
-        upstreams = [Slow(provider, 0.02, concurrency=limit) for _ in range(3)]
+        upstreams = [Slow(provider, 0.02 * limit, concurrency=limit) for _ in range(3)]
         async with relays(database, 3, upstreams, route("acme.nl", via="one")) as made:
             for _ in range(20):
                 await asyncio.gather(*(put(spool) for spool, _ in made))
