@@ -31,17 +31,21 @@ class Provider:
 
 
 class Slow(Scripted):
-    """One relay's way to the provider, where a mail takes a moment."""
+    """One relay's way to the provider, where a mail takes a moment; longer, until `crowd` were there at one time."""
 
-    def __init__(self, provider, seconds, **options):
+    def __init__(self, provider, seconds, crowd=0, **options):
         super().__init__("one", **options)
-        self.provider, self.seconds = provider, seconds
+        self.provider, self.seconds, self.crowd = provider, seconds, crowd
 
     async def send(self, mail):
         self.provider.now += 1
         self.provider.most = max(self.provider.most, self.provider.now)
         try:
             await asyncio.sleep(self.seconds)
+            for _ in range(50):  # a first mail is alone, so not for ever
+                if self.provider.most >= self.crowd:
+                    break
+                await asyncio.sleep(0.02)
             self.provider.mails += 1
             return await super().send(mail)
         finally:
@@ -72,7 +76,7 @@ async def put(spool, name="acme.nl", at=1_700_000_000.0):
 def test_relays_keep_the_limit_of_an_upstream_together_and_each_gets_its_turn(database, limit):
     async def test():
         provider = Provider()
-        upstreams = [Slow(provider, 0.02 * limit, concurrency=limit) for _ in range(3)]
+        upstreams = [Slow(provider, 0.02 * limit, crowd=limit, concurrency=limit) for _ in range(3)]
         async with relays(database, 3, upstreams, route("acme.nl", via="one")) as made:
             for _ in range(20):
                 await asyncio.gather(*(put(spool) for spool, _ in made))

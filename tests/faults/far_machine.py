@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.fakes import postgres
 from tests.fakes.authority import Authority
 from tests.faults.node_rounds import LEASE, Nodes, Place, node_rounds
+from tests.waiting import until
 
 DATABASE, MAIL = "10.99.1.1", "10.99.2.1"
 """Where this machine is on the cable to the database, and on the one for everything else."""
@@ -89,6 +90,11 @@ def database(folder: Path) -> Iterator[tuple[postgres.Server, Authority]]:
         server.remove()
 
 
+def taken_by(nodes: Nodes, number: int) -> int:
+    """For how many recipients a relay promised mail so far."""
+    return sum(name.startswith(f"n{number}c") for name, _ in nodes.tally.promised)
+
+
 def sent_by(nodes: Nodes, number: int, since: float, until: float) -> list[dict[str, object]]:
     """What a relay handed over in that time (unix seconds)."""
     events = nodes.relays[number].events
@@ -105,9 +111,8 @@ async def play(folder: Path, *, answers: bool, buffer: bool) -> None:
             dead = asyncio.create_task(nodes.heard_by_one("spool.node_dead", 0, 1))
             if buffer:
                 await nodes.relays[2].event("spool.buffering", seconds=60)
-                promised = sum(name.startswith("n2") for name, _ in nodes.tally.promised)
-                await asyncio.sleep(1.0)
-                assert sum(name.startswith("n2") for name, _ in nodes.tally.promised) > promised, "it took no mail"
+                promised = taken_by(nodes, 2)
+                await until(lambda: taken_by(nodes, 2) > promised, "mail that it takes")
             else:
                 await nodes.relays[2].event("spool_unavailable", seconds=60)
             await dead

@@ -115,7 +115,8 @@ async def node_rounds(
                 for number, relay in enumerate(relays)
                 for one in range(3)
             ]
-            await asyncio.sleep(random.uniform(0.5, 1.0))
+            await until(lambda: len(nodes.tally.promised) > 20, "load")
+            await asyncio.sleep(random.uniform(0.0, 0.5))
             await strike(nodes)
             await asyncio.sleep(1.0)
             over.set()

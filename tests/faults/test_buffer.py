@@ -39,7 +39,7 @@ async def take_mail(nodes: Nodes, seconds: float = 0.7) -> None:
     """Clients go on: they get 250s, and get them from the buffer."""
     before = len(nodes.tally.promised)
     await asyncio.sleep(seconds)
-    assert len(nodes.tally.promised) > before
+    await until(lambda: len(nodes.tally.promised) > before, "mail that is taken")
 
 
 async def all_drained(nodes: Nodes, seen: list[int]) -> None:

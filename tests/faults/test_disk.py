@@ -18,6 +18,7 @@ import pytest
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import CUT, FakeSmtp
 from tests.faults.disks import MB, bad_disk, small_disk
+from tests.waiting import until
 
 QUICK = "delivery: {retry: [1s]}\n"
 
@@ -55,24 +56,24 @@ class Client:
             self.promised.append(to)
         return reply
 
-    async def until(self, code: str, octets: int = 5000, tries: int = 300) -> str:
-        """Send until a reply begins with `code`."""
-        for _ in range(tries):
+    async def until(self, code: str, octets: int = 5000) -> str:
+        """Send until a reply begins with `code`; that reply."""
+
+        async def said() -> str | None:
             reply = await self.send(octets)
-            if reply.startswith(code):
-                return reply
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"never {code}, last {reply}")
+            return reply if reply.startswith(code) else None
+
+        return await until(said, code)
 
 
 async def arrived(server: FakeSmtp, promised: list[str]) -> Counter[str]:
     """How often each recipient was mailed, once all that were promised were."""
-    for _ in range(600):
-        got = Counter(to for mail in server.received for to in mail.recipients)
-        if not set(promised) - got.keys():
-            return got
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"never arrived: {sorted(set(promised) - got.keys())[:5]}")
+
+    def got() -> Counter[str]:
+        return Counter(to for mail in server.received for to in mail.recipients)
+
+    await until(lambda: got().keys() >= set(promised), "all that was promised")
+    return got()
 
 
 def test_a_disk_that_fills_refuses_new_mail_delivers_the_old_and_recovers(tmp_path: Path) -> None:

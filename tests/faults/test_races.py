@@ -49,7 +49,7 @@ def test_what_a_drop_says_it_dropped_never_arrives_and_the_rest_does(tmp_path):
 
 async def settled(relay: RelayProcess) -> dict[str, str]:
     """How every recipient ended, once none waits."""
-    for _ in range(300):
+    for _ in range(600):
         view = SqliteView(f"sqlite:///{relay.spool}")
         try:
             if not view.count(Filter()):
