@@ -17,6 +17,7 @@ from tests.fakes.authority import Authority
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.journeys import clients, mails
+from tests.waiting import until
 
 TOKEN = "0123456789abcdef0123"
 HOSTILE = "451 4.3.0 <script>alert(1)</script> \"'><img src=x onerror=alert(2)> \u202egnp.exe é"
@@ -41,6 +42,15 @@ class Page:
         answer = await self.browser.get(path, headers=headers)
         assert answer.status_code == 200, answer.text
         return answer.text
+
+    async def shown(self, path: str, *texts: str) -> str:
+        """The page once it shows these: what becomes of a mail is in the file a moment after it is in the log."""
+
+        async def found() -> str | None:
+            text = html.unescape(await self.get(path))
+            return text if all(re.search(one, text) for one in texts) else None
+
+        return str(await until(found, f"{texts} on {path}", every=0.2))
 
     async def log_in(self, name: str = "Jan") -> str:
         """The CSRF token of the session."""
@@ -94,14 +104,16 @@ def test_what_an_ops_person_asks_at_night_is_on_the_first_page(run):
         await page.send("info@acme.nl", "weg@example.nl", "failed")
         waits = await page.send("info@acme.nl", "later@example.nl", "deferred")
         await page.send("info@globex.nl", "jan@example.org", "held")
-        text = html.unescape(await page.get("/"))
-        assert "The relay works; needing attention: 2" in text
-        assert "Route globex.nl cannot leave by bad" in text
+        text = await page.shown(
+            "/",
+            "The relay works; needing attention: 2",
+            "Route globex.nl cannot leave by bad",
+            f'href="/mail/{waits}"',
+            r"<b>4</b>\s*accepted in the last hour",  # and the report of weg@ makes five
+        )
         assert "530 5.7.0 login first" in text
         assert "What to do" in text
         assert "of 500 recipients in 24 hours" in text
-        assert f'href="/mail/{waits}"' in text
-        assert re.search(r"<b>4</b>\s*accepted in the last hour", text)  # and the report of weg@ makes five
         dutch = html.unescape(await page.get("/", **{"Accept-Language": "nl-NL,nl;q=0.9"}))
         assert '<html lang="nl">' in dutch
         assert "Route globex.nl kan niet weg via bad" in dutch
