@@ -54,7 +54,7 @@ class Cell:
 
     def mails(self, scale: float) -> int:
         """An even number that takes each peer a second or two."""
-        most = {1: 300, 10: 700, 50: 1000}[self.concurrency] * (0.4 if self.size > 50_000 else 1)
+        most = {1: 600, 10: 700, 50: 1000}[self.concurrency] * (0.4 if self.size > 50_000 else 1)
         return max(2 * self.concurrency, round(most * scale / 2) * 2)
 
     @property
