@@ -18,7 +18,7 @@ from spool import hand_statements as statements
 from spool.contract import Leased, Steps, Tally, id_number, id_text
 from spool.hand_statements import Row
 from spool.holding import Held, Hold, Key, Scope
-from spool.inbox import same
+from spool.inbox import disregard, same
 from spool.shelves import Shelves
 from spool.statements import Due
 from spool.view import Filter
@@ -131,7 +131,8 @@ class ByHand:
         """A mail is finished; a hold of its own, which came too late, goes with it."""
         if self.held.mails and self._end(number):
             forgotten = self._ask(partial(statements.forget_hold, key=(Scope.MAIL, id_text(number))), same)
-            forgotten.add_done_callback(_read)
+            # A hold on a mail that is gone does no harm, and the writer has logged why it is still there.
+            forgotten.add_done_callback(disregard)
 
     def _end(self, number: int) -> bool:
         key = (Scope.MAIL, id_text(number))
@@ -205,9 +206,3 @@ def _hurry(connection: Connection, rows: list[Row], note: str | None, now: float
     statements.hurry(connection, rows, now)
     if note is not None:
         statements.note(connection, [row.id for row in rows], note, now)
-
-
-def _read(forgotten: Future[Any]) -> None:
-    """A hold on a mail that is gone does no harm, and the writer has logged why it is still there."""
-    if not forgotten.cancelled():
-        forgotten.exception()

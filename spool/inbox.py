@@ -148,6 +148,12 @@ def same(answer: Answer) -> Answer:
     return answer
 
 
+def disregard(future: Future[Any]) -> None:
+    """For a write that may fail without harm: its error counts as seen, so that nobody warns of it."""
+    if not future.cancelled():
+        future.exception()
+
+
 def succeed(call: Call, answer: Any) -> None:
     if not call.future.done():
         call.future.set_result(call.then(answer))

@@ -18,7 +18,7 @@ from psycopg import Connection
 from spool import postgres_slots as slots
 from spool import postgres_troubles as troubles
 from spool.cluster import TRIAL_LASTS, Closed, ClosedNow, Cluster, Ears, News, WayKey, trial_of
-from spool.inbox import same
+from spool.inbox import disregard, same
 from spool.postgres_node import Identity, tell
 from spool.postgres_worker import Asker
 
@@ -143,7 +143,8 @@ class PostgresCluster(Cluster):
         return self._asker.ask(lambda connection: question(connection, self._identity.node), same)
 
     def _say(self, statement: Callable[[Connection, int], Any]) -> None:
-        self._ask(statement).add_done_callback(_unheard)
+        # What cannot be written now is said again after the next news, or has no meaning any more.
+        self._ask(statement).add_done_callback(disregard)
 
     def _write_given(self, limit: str) -> None:
         count = self._to_give.pop(limit, 0)
@@ -183,9 +184,3 @@ def _told(question: Callable[[Connection, int], Any]) -> Callable[[Connection, i
         return question(connection, node)
 
     return telling
-
-
-def _unheard(future: Future[Any]) -> None:
-    """What cannot be written now is said again after the next news, or has no meaning any more."""
-    if not future.cancelled():
-        future.exception()

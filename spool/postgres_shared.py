@@ -21,7 +21,7 @@ from spool.cluster import Cluster
 from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Steps, Tally, Toll, id_text, unheard
 from spool.holding import Held, Hold, Key, Scope
 from spool.ids import first_number
-from spool.inbox import same
+from spool.inbox import disregard, same
 from spool.postgres_cluster import PostgresCluster
 from spool.postgres_node import Identity, due_routes, holds_of, tell
 from spool.postgres_worker import Asker, Session, Trouble
@@ -251,10 +251,4 @@ class SharedSpool(Spool):
         words, self._to_tell = [f"mail {route}" for route in sorted(self._to_tell)], set()
         if not self._alone:
             told = self._leases.ask(partial(tell, node=self._identity.node, words=words), same, single=True)
-            told.add_done_callback(_read)
-
-
-def _read(told: Future[None]) -> None:
-    """Who did not hear it looks within seconds."""
-    if not told.cancelled():
-        told.exception()
+            told.add_done_callback(disregard)  # who did not hear it looks within seconds
