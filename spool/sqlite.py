@@ -160,14 +160,17 @@ class SqliteSpool(Spool):
 
     def lease_at_hand(self, route: str, limit: int, now: float) -> list[Leased] | None:
         """See `Spool.lease_at_hand`."""
-        if not self.held.nothing or self._shelves.of(route).has_due_on_disk(now):
-            return None
-        return self._shelves.take_fresh(route, limit)
+        return self._fresh(route, limit, now) if self.held.nothing else None
+
+    def _fresh(self, route: str, limit: int, now: float) -> list[Leased] | None:
+        """Mail at hand; None when some on disk is due before it."""
+        return None if self._shelves.of(route).has_due_on_disk(now) else self._shelves.take_fresh(route, limit)
 
     async def _take(self, route: str, limit: int, now: float) -> list[Leased]:
+        fresh = self._fresh(route, limit, now)
+        if fresh is not None:
+            return fresh
         shelf = self._shelves.of(route)
-        if not shelf.has_due_on_disk(now):
-            return self._shelves.take_fresh(route, limit)
         claimed: list[Leased | int] = []
 
         def claim(due: Due) -> None:

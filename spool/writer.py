@@ -125,34 +125,31 @@ class Writer:
         quick = quick and len(puts[0].arrival.content) <= _QUICK_OCTETS
         if quick and self._lock.acquire(blocking=False):
             try:
-                puts = self._append_here(puts)
+                if self._append_here(puts[0]):
+                    return
             finally:
                 self._lock.release()
         self._inbox.put(puts)
 
-    def _append_here(self, puts: list[Put]) -> list[Put]:
-        """Returns those that the other thread must see to, as more is to be done than to append."""
+    def _append_here(self, put: Put) -> bool:
+        """False when the other thread must see to it, as more is to be done than to append."""
         if self._since is None or self._stuck or self._begins() or monotonic() < self._straight_until:
-            return puts
+            return False
         self._drain()
         batch = Batch(self._unabsorbed.mails, self._unabsorbed.marks())
-        kept = [put for put in puts if self._encode(put, batch)]
-        if not kept or not self._log_takes(batch):
-            return kept
+        if not self._encode(put, batch):
+            return True
         started = monotonic()
-        try:
-            self._unabsorbed.append(batch)
-        except OSError as error:
-            self._log_failed(error)
-            return kept
+        if not self._log_takes(batch) or not self._wrote(batch):
+            return False
         ended = monotonic()
         if ended - started > _QUICK:
             self._slow_until = ended + _SLOW_REST * (ended - started)
         # Not at once: what the other thread told before was on disk before.
-        self._loop.call_soon(self._listener.kept, kept, ())
+        self._loop.call_soon(self._listener.kept, [put], ())
         if self._is_due():
             self.flush()
-        return []
+        return True
 
     # ---- in the writer's thread --------------------------------------------------------------------------------
 
@@ -220,24 +217,27 @@ class Writer:
         if self._stuck or not self._log_takes(batch):
             self._absorb(kept)
             return
-        try:
-            self._unabsorbed.append(batch)
-        except OSError as error:
-            self._log_failed(error)
+        if not self._wrote(batch):
             self._absorb(kept)
             return
-        self._no_log_until = 0.0
         if self._since is None:
             self._since = monotonic() - (0.0 if kept else _WITHIN)
         if kept:
             self._tell(self._listener.kept, kept, ())
             self._file.report(None)
 
-    def _log_failed(self, error: OSError) -> None:
-        if not self._no_log_until:
-            what = f"{error}; mail goes straight into the database, which takes longer"
-            emit(_LOG, "spool.intake_log_failed", logging.ERROR, error=what)
-        self._no_log_until = monotonic() + _LOG_AGAIN_AFTER
+    def _wrote(self, batch: Batch) -> bool:
+        """Append to the log. False when that failed, and it is left alone for a while."""
+        try:
+            self._unabsorbed.append(batch)
+        except OSError as error:
+            if not self._no_log_until:
+                what = f"{error}; mail goes straight into the database, which takes longer"
+                emit(_LOG, "spool.intake_log_failed", logging.ERROR, error=what)
+            self._no_log_until = monotonic() + _LOG_AGAIN_AFTER
+            return False
+        self._no_log_until = 0.0
+        return True
 
     def _begins(self) -> bool:
         """Whether the disk and the database must be looked at before more is promised: once a generation."""
