@@ -250,15 +250,13 @@ class Dialogue(Connection):
         """A greeting, and MAIL and RCPT as nearly every client writes them, without parameters; the same as `_obey`
         does.
         """
-        found = PLAIN_COMMAND.fullmatch(line)
-        if self._leaving or (found is not None and found[1] is None and self.envelope.mail_from is None):
+        if self._leaving:
             return None
+        found = PLAIN_COMMAND.fullmatch(line)
         if found is None:
-            greeting = HELLO.fullmatch(line)
-            if greeting is None:
-                return None
-            self._reset_timeout()
-            return self._greeted(str(greeting[2], "ascii"), said_ehlo=greeting[1] is not None)
+            return self._greeting_at_once(line)
+        if found[1] is None and self.envelope.mail_from is None:
+            return None
         self._reset_timeout()
         address = str(found[2], "ascii")
         self._argument = f"<{address}>"[:300]
@@ -266,6 +264,13 @@ class Dialogue(Connection):
             return self._common.handler.add(self.envelope, address)
         self._set_post_data_state()
         return self._common.handler.begin(self.envelope, address)
+
+    def _greeting_at_once(self, line: bytes) -> str | None:
+        found = HELLO.fullmatch(line)
+        if found is None:
+            return None
+        self._reset_timeout()
+        return self._greeted(str(found[2], "ascii"), said_ehlo=found[1] is not None)
 
     @syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:

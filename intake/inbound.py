@@ -42,7 +42,7 @@ class Inbound:
 
     def whole_line(self, octets: bytes) -> bool:
         """Whether this, which has just come, is the command that the dialogue waits for, and nothing more."""
-        return self.idle and self._ahead is None and octets.find(b"\n") + 1 == len(octets)
+        return self.idle and self._ahead is None and _is_one_line(octets)
 
     def saw(self, line: bytes) -> None:
         """A command line was answered, and is not fed."""
@@ -98,7 +98,7 @@ class Inbound:
     def _take_chunk_that_is_a_line(self) -> bytes | None:
         """What came, if it is a whole line and nothing more, as it is while the client waits for each answer."""
         chunk = self._chunk
-        if chunk is None or self._buffer or chunk.find(b"\n") + 1 != len(chunk):
+        if chunk is None or self._buffer or not _is_one_line(chunk):
             return None
         self._chunk = None
         self._drained()
@@ -192,3 +192,8 @@ class Inbound:
             raise ConnectionResetError("the client is gone")
         self._waiter = self._loop.create_future()
         return self._waiter
+
+
+def _is_one_line(octets: bytes) -> bool:
+    """Whether it is a whole line, and nothing more."""
+    return octets.find(b"\n") + 1 == len(octets)
