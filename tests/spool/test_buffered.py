@@ -399,17 +399,18 @@ def test_a_mail_whose_client_went_away_in_the_middle_follows_too(engine):
     asyncio.run(test())
 
 
-def test_what_an_earlier_relay_left_in_the_buffer_goes_at_the_start(engine):
-    async def fill():
-        async with behind_a_proxy(engine) as (spool, proxy):
-            proxy.refuse()
-            await put_all(spool, [arrival(spool, engine.clock) for _ in range(5)])
+async def leave_five_in_the_buffer(engine):
+    async with behind_a_proxy(engine) as (spool, proxy):
+        proxy.refuse()
+        await put_all(spool, [arrival(spool, engine.clock) for _ in range(5)])
 
+
+def test_what_an_earlier_relay_left_in_the_buffer_goes_at_the_start(engine):
     async def look(spool):
         await until(lambda: drained(spool))
         assert len(await all_mail(spool, engine.clock.now)) == 5
 
-    asyncio.run(fill())
+    asyncio.run(leave_five_in_the_buffer(engine))
     engine.port = None
     engine.run(look)
 
@@ -417,16 +418,11 @@ def test_what_an_earlier_relay_left_in_the_buffer_goes_at_the_start(engine):
 def test_a_buffer_can_be_emptied_by_hand(engine):
     """As `spool move` does it, with the relay stopped."""
 
-    async def fill():
-        async with behind_a_proxy(engine) as (spool, proxy):
-            proxy.refuse()
-            await put_all(spool, [arrival(spool, engine.clock) for _ in range(5)])
-
     async def look(spool):
         assert spool.buffered.mails == 0
         assert len(await all_mail(spool, engine.clock.now)) == 5
 
-    asyncio.run(fill())
+    asyncio.run(leave_five_in_the_buffer(engine))
     engine.port = None
     assert move(engine.file, options_of(engine.url), lambda *_: None) == 5
     engine.run(look)
