@@ -6,28 +6,23 @@ goes in chunks, so that new mail waits for no more than one of them.
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from sqlite3 import Connection
-from typing import Any, Final, Protocol
+from typing import Final
 
 from spool import hand_statements as statements
 from spool.contract import Leased, Steps, Tally, id_number, id_text
 from spool.hand_statements import Row
 from spool.holding import Held, Hold, Key, Scope
-from spool.inbox import disregard, same
+from spool.inbox import Ask, disregard, same
 from spool.shelves import Shelves
 from spool.statements import Due
 from spool.view import Filter
 
 _CHUNK: Final = 1000
-
-
-class Ask(Protocol):
-    def __call__(self, question: Callable[[Connection], Any], then: Callable[[Any], Any], /) -> Future[Any]: ...
 
 
 class ByHand:

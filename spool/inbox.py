@@ -15,10 +15,17 @@ from spool.statements import Count
 
 Answer = TypeVar("Answer")
 
-_BATCH_OCTETS: Final = 16 << 20
-_BATCH_MAILS: Final = 500
+BATCH_OCTETS: Final = 16 << 20
+BATCH_MAILS: Final = 500
+"""What one transaction takes, in octets of content and in mails."""
+SETTLE_WITHIN: Final = 0.05
+"""Seconds for which a settlement waits for new mail that it may ride with."""
+SMALL_MAIL: Final = 1024
+"""Octets; where not even this fits, the spool is full."""
 
 Question = Callable[[sqlite3.Connection], Any]
+Ask = Callable[[Question, Callable[[Any], Any]], Future[Any]]
+"""Puts a question to the database; `then` is called with the answer on the loop."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +108,7 @@ class Inbox:
                         return post
                     case _:
                         post.flushed = True
-                if len(post.puts) >= _BATCH_MAILS or octets >= _BATCH_OCTETS:
+                if len(post.puts) >= BATCH_MAILS or octets >= BATCH_OCTETS:
                     return post
                 item = self._items.get_nowait()
         except Empty:

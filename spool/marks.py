@@ -6,17 +6,11 @@ pays for one. Marks are for people: nothing may be decided by them.
 
 from __future__ import annotations
 
-from asyncio import Future
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
-from sqlite3 import Connection
-from typing import Protocol
 
 from spool import statements
-
-
-class Ask(Protocol):
-    def __call__(self, question: Callable[[Connection], None], then: Callable[[None], None], /) -> Future[None]: ...
+from spool.inbox import Ask, disregard
 
 
 class LeaseMarks:
@@ -44,16 +38,10 @@ class LeaseMarks:
     def _write(self, ids: Iterable[int], leased: bool) -> None:
         kept = tuple(ids)
         written = self._ask(partial(statements.mark, ids=kept, leased=leased), partial(self._wipe_stale, kept, leased))
-        written.add_done_callback(_read)
+        written.add_done_callback(disregard)  # a mark that is missing is no loss, and the writer has logged why
 
     def _wipe_stale(self, ids: Iterable[int], leased: bool, _: None) -> None:
         """A mail that was settled while its mark was on its way must not keep it."""
         stale = [number for number in ids if number not in self._leased]
         if leased and stale:
             self._write(stale, False)
-
-
-def _read(written: Future[None]) -> None:
-    """A mark that could not be written is no loss, and the writer has logged why."""
-    if not written.cancelled():
-        written.exception()

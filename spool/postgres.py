@@ -33,17 +33,14 @@ from spool.contract import (
 )
 from spool.holding import Held
 from spool.ids import Numbers, next_moment
-from spool.inbox import FlushTimer, Put, same
+from spool.inbox import SETTLE_WITHIN, SMALL_MAIL, FlushTimer, Put, fail, same
 from spool.postgres_node import Beat, Pulse, holds_of, this_process
 from spool.postgres_shared import SharedSpool
 from spool.postgres_worker import Again, Session, Settle, Trouble, Writer
 from spool.statements import Unreadable
 
 _LOG = logging.getLogger("relay.spool")
-_SETTLE_WITHIN: Final = 0.05
 _WRITE_AGAIN_AFTER: Final = 1.0
-_SMALL_MAIL: Final = 1024
-"""Octets; where not even this fits, the spool is full."""
 _CHANCE_BITS: Final = 20
 _SLOT_BITS: Final = 14
 """Chance in a mail's number below the node's slot: nodes never make the same one."""
@@ -145,7 +142,7 @@ class PostgresSpool(SharedSpool):
         await put.future
 
     async def probe(self) -> None:
-        self._require_room(_SMALL_MAIL)
+        self._require_room(SMALL_MAIL)
         await self._ask(partial(statements.count, slot=self._identity.slot, octets=0))
 
     def _require_room(self, size: int) -> None:
@@ -203,7 +200,7 @@ class PostgresSpool(SharedSpool):
         self._settling.add(settlement.mail.id)
         future: Future[None] = self._loop.create_future()
         self._writer.settle(Settle(settlement, future))
-        self._flush.within(_SETTLE_WITHIN)
+        self._flush.within(SETTLE_WITHIN)
         return future
 
     async def next_due(self, route: str) -> float | None:
@@ -217,8 +214,7 @@ class PostgresSpool(SharedSpool):
 
     async def close(self) -> None:
         for settle in await asyncio.to_thread(self._stop):
-            if not settle.future.done():
-                settle.future.set_exception(SpoolUnavailable("closed before it could be written"))
+            fail(settle.future, SpoolUnavailable("closed before it could be written"))
 
     def _stop(self) -> list[Settle]:
         left = self._writer.stop()
@@ -260,8 +256,7 @@ class PostgresSpool(SharedSpool):
     def refused(self, puts: Sequence[Put], error: Exception) -> None:
         for put in puts:
             self._incoming -= len(put.arrival.content)
-            if not put.future.done():
-                put.future.set_exception(error)
+            fail(put.future, error)
 
     def unwritten(self, count: int) -> None:
         emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count, again_in=_WRITE_AGAIN_AFTER)

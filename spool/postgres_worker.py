@@ -22,12 +22,10 @@ from routing.events import emit
 from spool import postgres_schema as schema
 from spool import postgres_statements as statements
 from spool.contract import Settlement, SpoolFull, SpoolUnavailable
-from spool.inbox import Put
+from spool.inbox import BATCH_MAILS, BATCH_OCTETS, Put, fail
 from spool.postgres_node import Identity
 
 _LOG = logging.getLogger("relay.spool")
-_BATCH_OCTETS: Final = 16 << 20
-_BATCH_MAILS: Final = 500
 _REPEAT: Final = 5
 _WITHDRAW: Final = """
 DELETE FROM waiting USING unnest(%s::bigint[], %s::float8[], %s::bigint[]) AS doubtful (id, received_at, size)
@@ -151,7 +149,7 @@ class Asker:
             try:
                 answer = self._session.run(question, single=single)
             except Exception as error:
-                self._loop.call_soon_threadsafe(_fail, future, error)
+                self._loop.call_soon_threadsafe(fail, future, error)
             else:
                 self._loop.call_soon_threadsafe(_succeed, then, future, answer)
         self._session.close()
@@ -235,7 +233,7 @@ class Writer:
             if isinstance(item, Put):
                 puts.append(item)
                 octets += len(item.arrival.content)
-            if len(puts) >= _BATCH_MAILS or octets >= _BATCH_OCTETS:
+            if len(puts) >= BATCH_MAILS or octets >= BATCH_OCTETS:
                 return puts, True
             try:
                 item = self._inbox.get_nowait()
@@ -258,7 +256,7 @@ class Writer:
             elif puts:
                 self._tell(self._listener.refused, puts, error)
             else:
-                self._tell(_fail, settles[0].future, error)
+                self._tell(fail, settles[0].future, error)
         else:
             self._doubtful = []
             self._tell(self._listener.kept, puts, settles, done)
@@ -314,8 +312,3 @@ def _succeed(then: Callable[[Any], Any], future: Future[Any], answer: Any) -> No
     told = then(answer)
     if not future.done():
         future.set_result(told)
-
-
-def _fail(future: Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

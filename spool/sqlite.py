@@ -40,7 +40,7 @@ from spool.contract import (
 )
 from spool.holding import Held, Hold, Key
 from spool.ids import Numbers, first_number
-from spool.inbox import Call, FlushTimer, Put, Settle, same
+from spool.inbox import SETTLE_WITHIN, SMALL_MAIL, Call, FlushTimer, Put, Settle, fail, same
 from spool.log_records import settlement_record
 from spool.marks import LeaseMarks
 from spool.ownership import Ownership
@@ -54,11 +54,8 @@ Told = TypeVar("Told")
 Ends = tuple[list[tuple[int, float]], list[tuple[int, float]]]
 
 _LOG = logging.getLogger("relay.spool")
-_SETTLE_WITHIN: Final = 0.05
 _LOOK_EVERY: Final = 2.0
 _CHUNK: Final = 1000
-_SMALL_MAIL: Final = 1024
-"""Octets; where not even this fits, the spool is full."""
 _ROOM: Final = 64
 """Rows read beyond those leased, for mails leased while the answer was on its way."""
 
@@ -131,17 +128,19 @@ class SqliteSpool(Spool):
 
     async def put(self, arrival: Arrival) -> None:
         size = len(arrival.content)
-        if self._shelves.octets + self._incoming + size > self._size_limit:
-            raise SpoolFull(f"mail of {self._shelves.octets} octets waits; the limit is {self._size_limit}")
+        self._require_room(size)
         self._incoming += size
         future: Future[None] = self._loop.create_future()
         self._writer.put(Put(arrival, future))
         await future
 
     async def probe(self) -> None:
-        if self._shelves.octets + self._incoming + _SMALL_MAIL > self._size_limit:
-            raise SpoolFull(f"mail of {self._shelves.octets} octets waits; the limit is {self._size_limit}")
+        self._require_room(SMALL_MAIL)
         await self._ask(schema.write_nothing, same, grows=True, about_mail=False)
+
+    def _require_room(self, size: int) -> None:
+        if self._shelves.octets + self._incoming + size > self._size_limit:
+            raise SpoolFull(f"mail of {self._shelves.octets} octets waits; the limit is {self._size_limit}")
 
     @property
     def octets(self) -> int:
@@ -198,7 +197,7 @@ class SqliteSpool(Spool):
         self._settling.add(record.id)
         future: Future[None] = self._loop.create_future()
         self._writer.settle(Settle(record, future, len(settlement.mail.content)))
-        self._flush.within(_SETTLE_WITHIN)
+        self._flush.within(SETTLE_WITHIN)
         return future
 
     async def note(self, notice: Notice) -> tuple[Noted, ...] | None:
@@ -281,8 +280,7 @@ class SqliteSpool(Spool):
     async def close(self) -> None:
         self._next_look.cancel()
         for settle in await asyncio.to_thread(self._writer.stop):
-            if not settle.future.done():
-                settle.future.set_exception(SpoolUnavailable("closed before it could be written"))
+            fail(settle.future, SpoolUnavailable("closed before it could be written"))
         self._ownership.release()
 
     # ---- what the writer tells ---------------------------------------------------------------------------------
@@ -317,8 +315,7 @@ class SqliteSpool(Spool):
     def refused(self, puts: Sequence[Put], error: Exception) -> None:
         for put in puts:
             self._incoming -= len(put.arrival.content)
-            if not put.future.done():
-                put.future.set_exception(error)
+            fail(put.future, error)
 
     def unwritten(self, count: int) -> None:
         emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count)
