@@ -121,7 +121,7 @@ class PostgresSpool(SharedSpool):
     async def _skip_known(self) -> None:
         """A clock may have been set back: go on behind the last number, in this node's part of the next millisecond."""
         row = await self._ask(lambda connection: connection.execute("SELECT max(id) FROM mail").fetchone())
-        self._numbers.skip_to(next_moment(row[0] or 0) | self._chance(_CHANCE_BITS))
+        self._numbers.skip_to(next_moment(statements.first(row)) | self._chance(_CHANCE_BITS))
 
     def _chance(self, bits: int) -> int:
         slot = max(0, self._identity.slot)

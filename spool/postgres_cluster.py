@@ -11,7 +11,7 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from psycopg import Connection
 
@@ -21,6 +21,8 @@ from spool.cluster import TRIAL_LASTS, Closed, ClosedNow, Cluster, Ears, News, W
 from spool.inbox import disregard, same
 from spool.postgres_node import Identity, tell
 from spool.postgres_worker import Asker
+
+Answer = TypeVar("Answer")
 
 TROUBLES: Final = "troubles"
 """The word by which nodes tell that `News` has changed."""
@@ -51,7 +53,7 @@ class PostgresCluster(Cluster):
                 tell(connection, node, [f"{_WANTED}{taken.part} {limit}"])
             return taken
 
-        taken: slots.Taken = await self._ask(question)
+        taken = await self._ask(question)
         if taken.count and taken.line and self._ears is not None:
             self._loop.call_soon(self._ears.wanted, limit, taken.part)  # they said so before these were ours
         return taken.count
@@ -68,12 +70,10 @@ class PostgresCluster(Cluster):
             taken = slots.take(connection, node, trial_of(route, upstream), 1, 1, TRIAL_LASTS)
             return taken.count > 0, troubles.of_way(connection, node, route, upstream)
 
-        answer: tuple[bool, tuple[ClosedNow, ...]] = await self._ask(question)
-        return answer
+        return await self._ask(question)
 
     async def close(self, closed: Closed) -> ClosedNow:
-        found: ClosedNow = await self._ask(_told(partial(troubles.close, closed=closed)))
-        return found
+        return await self._ask(_told(partial(troubles.close, closed=closed)))
 
     async def open(self, key: WayKey, *, works: bool) -> None:
         def question(connection: Connection, node: int) -> None:
@@ -83,12 +83,10 @@ class PostgresCluster(Cluster):
         await self._ask(_told(question))
 
     async def open_route(self, route: str) -> tuple[Closed, ...]:
-        ended: tuple[Closed, ...] = await self._ask(_told(lambda connection, _: troubles.open_route(connection, route)))
-        return ended
+        return await self._ask(_told(lambda connection, _: troubles.open_route(connection, route)))
 
     async def adopt(self, key: WayKey) -> bool:
-        adopted: bool = await self._ask(partial(troubles.adopt, key=key))
-        return adopted
+        return await self._ask(partial(troubles.adopt, key=key))
 
     def probed(self, key: WayKey, failures: int, next_probe: float) -> None:
         self._say(_told(partial(troubles.probed, key=key, failures=failures, next_probe=next_probe)))
@@ -103,8 +101,7 @@ class PostgresCluster(Cluster):
         self._say(_told(partial(troubles.answered, place=place)))
 
     async def look(self) -> News:
-        news: News = await self._ask(troubles.news)
-        return news
+        return await self._ask(troubles.news)
 
     async def salt(self) -> bytes:
         self._salt = self._salt or await self._ask(lambda connection, _: troubles.salt(connection))
@@ -125,24 +122,27 @@ class PostgresCluster(Cluster):
 
     def heard(self, words: Sequence[str]) -> None:
         """What other nodes said."""
-        for word in words if self._ears is not None else ():
+        ears = self._ears
+        if ears is None:
+            return
+        for word in words:
             if word == TROUBLES:
                 self._look()
             elif word.startswith(_WANTED):
                 part, _, limit = word.removeprefix(_WANTED).partition(" ")
-                self._ears.wanted(limit, int(part))  # type: ignore[union-attr]
+                ears.wanted(limit, int(part))
             elif word.startswith(_FREED):
-                self._ears.freed(word.removeprefix(_FREED))  # type: ignore[union-attr]
+                ears.freed(word.removeprefix(_FREED))
             elif word.startswith(_WORKS):
-                self._ears.works(WayKey(**json.loads(word.removeprefix(_WORKS))))  # type: ignore[union-attr]
+                ears.works(WayKey(**json.loads(word.removeprefix(_WORKS))))
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
-    def _ask(self, question: Callable[[Connection, int], Any]) -> Future[Any]:
+    def _ask(self, question: Callable[[Connection, int], Answer]) -> Future[Answer]:
         """The node is the one that this process is when it is asked."""
         return self._asker.ask(lambda connection: question(connection, self._identity.node), same)
 
-    def _say(self, statement: Callable[[Connection, int], Any]) -> None:
+    def _say(self, statement: Callable[[Connection, int], object]) -> None:
         # What cannot be written now is said again after the next news, or has no meaning any more.
         self._ask(statement).add_done_callback(disregard)
 
@@ -176,10 +176,10 @@ class PostgresCluster(Cluster):
             self._look()
 
 
-def _told(question: Callable[[Connection, int], Any]) -> Callable[[Connection, int], Any]:
+def _told(question: Callable[[Connection, int], Answer]) -> Callable[[Connection, int], Answer]:
     """The same, and the others hear that something has changed."""
 
-    def telling(connection: Connection, node: int) -> Any:
+    def telling(connection: Connection, node: int) -> Answer:
         tell(connection, node, [TROUBLES])
         return question(connection, node)
 

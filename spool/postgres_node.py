@@ -27,14 +27,13 @@ from spool import postgres_pace
 from spool import postgres_schema as schema
 from spool.contract import SpoolUnavailable, SpoolUnusable
 from spool.holding import Hold, Scope
+from spool.postgres_pace import NOW
 
 CHANNEL: Final = "callpro_relay"
 MOST_NODES: Final = 64
 _BEATS: Final = 5
 """Signs of life in the time of a lease."""
 _LONGEST_BEAT: Final = 2.0
-NOW: Final = "extract(epoch FROM clock_timestamp())::float8"
-"""The clock that all nodes share."""
 _ENTER: Final = f"""
 INSERT INTO node (slot, name, machine, process, born, started_at, seen_at, lease)
 SELECT min(free), %(name)s, %(machine)s, %(process)s, %(born)s, {NOW}, {NOW}, %(lease)s

@@ -15,6 +15,8 @@ from psycopg import Connection
 from spool.contract import Toll
 from spool.view import Spent
 
+NOW: Final = "extract(epoch FROM clock_timestamp())::float8"
+"""The clock that all nodes share."""
 LENGTHS: Final = (1, 60, 3600, 86400)
 """Windows in seconds; hours and days count recipients, shorter ones mails."""
 _SLOTS: Final = 60
@@ -43,7 +45,7 @@ class Full:
 
 def clock(connection: Connection) -> float:
     """The database's, in unix seconds."""
-    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    row = connection.execute(f"SELECT {NOW}").fetchone()
     return float(row[0]) if row else 0.0
 
 

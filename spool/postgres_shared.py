@@ -10,7 +10,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from psycopg import Connection
 
@@ -26,6 +26,8 @@ from spool.postgres_cluster import PostgresCluster
 from spool.postgres_node import Identity, due_routes, holds_of, tell
 from spool.postgres_worker import Asker, Session, Trouble
 from spool.view import Filter, GivenOrder, Spent, Volume
+
+Answer = TypeVar("Answer")
 
 _TELL_WITHIN: Final = 0.05
 _FORGET: Final = """
@@ -63,15 +65,14 @@ class SharedSpool(Spool):
         return self._cluster
 
     async def note(self, notice: Notice) -> tuple[Noted, ...] | None:
-        noted: tuple[Noted, ...] | None = await self._ask(partial(books.note, notice=notice, now=self._clock()))
-        return noted
+        return await self._ask(partial(books.note, notice=notice, now=self._clock()))
 
     async def wake(self, route: str, now: float) -> None:
         await self._order(partial(hands.wake, route=route, now=now))
         self._arrived(route)
 
     async def reroute(self, match: Callable[[str], str | None]) -> int:
-        moved: dict[str, int] = await self._order(partial(hands.reroute, match=match))
+        moved = await self._order(partial(hands.reroute, match=match))
         for route in moved:
             self._arrived(route)
         return sum(moved.values())
@@ -87,8 +88,7 @@ class SharedSpool(Spool):
             await self._ask(partial(books.spend, spent=spent))
 
     async def spent(self, since: float) -> list[Spent]:
-        found: list[Spent] = await self._ask(partial(books.spent, since=since))
-        return found
+        return await self._ask(partial(books.spent, since=since))
 
     async def admit(self, tolls: Sequence[Toll]) -> tuple[int, ...] | float:
         wanted = True
@@ -102,11 +102,10 @@ class SharedSpool(Spool):
 
         try:
             question = partial(postgres_pace.admit, node=self._identity.node, tolls=tolls)
-            admitted: tuple[int, ...] | float = await self._books.ask(question, then)
+            return await self._books.ask(question, then)
         except asyncio.CancelledError:
             wanted = False
             raise
-        return admitted
 
     def passed(self, tickets: Sequence[int], *, counted: bool) -> None:
         """See `Spool.passed`. What cannot be written now goes with the next sign of life."""
@@ -141,7 +140,7 @@ class SharedSpool(Spool):
             tell(connection, self._identity.node, ["holds"])
             return hands.hold(connection, hold, note)
 
-        kept: bool = await self._order(question)
+        kept = await self._order(question)
         if kept:
             self._believe(self._held.plus(hold))
             await self._look_again()
@@ -158,20 +157,19 @@ class SharedSpool(Spool):
             tell(connection, self._identity.node, ["holds"])
             return hands.release(connection, key, note, now)
 
-        ended: Hold | None = await self._order(question)
+        ended = await self._order(question)
         self._believe(self._held.minus(key))
         await self._look_again()
         return ended
 
     async def hurry(self, which: Filter, note: str | None, now: float, told: Steps = unheard) -> Tally:
-        tally: Tally = await self._order(partial(hands.hurry, which=which, note=note, now=now))
+        tally = await self._order(partial(hands.hurry, which=which, note=note, now=now))
         told(tally.done + tally.left)
         await self._look_again()
         return tally
 
     async def drop(self, which: Filter, note: str, now: float, told: Steps = unheard) -> Tally:
         question = partial(hands.drop, which=which, note=note, now=now, slot=self._identity.slot)
-        tally: Tally
         tally, own = await self._order(question)
         told(tally.done + tally.left)
         self._own = own
@@ -199,10 +197,10 @@ class SharedSpool(Spool):
             elif word.startswith("mail "):
                 self._arrived(word.removeprefix("mail "))
 
-    def _ask(self, question: Callable[[Connection], Any]) -> Future[Any]:
+    def _ask(self, question: Callable[[Connection], Answer]) -> Future[Answer]:
         return self._books.ask(question, same)
 
-    def _order(self, question: Callable[[Connection], Any]) -> Future[Any]:
+    def _order(self, question: Callable[[Connection], Answer]) -> Future[Answer]:
         return self._slow.ask(question, same)
 
     async def _read_holds(self) -> None:

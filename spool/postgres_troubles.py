@@ -7,7 +7,7 @@ has a row for each node that gets no answer. Each function expects an open trans
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from psycopg import Connection
 
@@ -109,17 +109,10 @@ def _read(connection: Connection, node: int, where: str = "", values: tuple[obje
     return tuple(ClosedNow(_closed(row), mine=row[-1] == node, nobody=row[-1] is None) for row in rows)
 
 
-def _closed(row: tuple[object, ...]) -> Closed:
+def _closed(row: tuple[Any, ...]) -> Closed:
     route, upstream, settings, since, outcome, failures, next_probe, alone, found_by, _ = row
-    return Closed(
-        WayKey(str(route), str(upstream), str(settings)),
-        float(since),  # type: ignore[arg-type]
-        read_outcome(json.loads(str(outcome))),
-        int(failures),  # type: ignore[call-overload]
-        float(next_probe),  # type: ignore[arg-type]
-        alone is not None,
-        str(found_by),
-    )
+    key, said = WayKey(route, upstream, settings), read_outcome(json.loads(outcome))
+    return Closed(key, since, said, failures, next_probe, alone is not None, found_by)
 
 
 def _values(key: WayKey) -> tuple[str, str, str]:

@@ -22,7 +22,8 @@ from spool import postgres_schema as schema
 from spool.contract import SpoolUnusable, id_text
 from spool.holding import Hold, Scope, keys_of
 from spool.postgres_filtering import PARTS, Values, conditions
-from spool.postgres_node import HOLDS, NOW
+from spool.postgres_node import HOLDS
+from spool.postgres_pace import NOW
 from spool.records import last_outcomes, read_results
 from spool.view import (
     FailureLine,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
 from psycopg import Connection, errors
@@ -32,7 +32,8 @@ DELETE FROM waiting USING unnest(%s::bigint[], %s::float8[], %s::bigint[]) AS do
 WHERE waiting.id = doubtful.id AND waiting.received_at = doubtful.received_at AND waiting.size = doubtful.size
  AND node IS NULL RETURNING waiting.id, waiting.size"""
 
-Question = Callable[[Connection], Any]
+Answer = TypeVar("Answer")
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +79,7 @@ class Session:
         self._durable = durable
         self._connection: Connection | None = None
 
-    def run(self, question: Question, *, single: bool = False) -> Any:
+    def run(self, question: Callable[[Connection], Answer], *, single: bool = False) -> Answer:
         """The answer, committed. `single`: it is one statement, which needs no transaction around it.
 
         Raises SpoolFull or SpoolUnavailable where the store is at fault.
@@ -96,7 +97,7 @@ class Session:
                 return answer
         raise AssertionError("unreachable")
 
-    def _once(self, question: Question, single: bool) -> Any:
+    def _once(self, question: Callable[[Connection], Answer], single: bool) -> Answer:
         connection = self._connection
         if connection is None or connection.closed:
             connection = self._connection = schema.connect(self._options)
@@ -122,19 +123,24 @@ class Session:
             connection.close()
 
 
+_Asked = tuple[Callable[[Connection], Any], Callable[[Any], Any], Future[Any], bool]
+
+
 class Asker:
     """A thread that answers questions one after the other."""
 
     def __init__(self, session: Session, loop: AbstractEventLoop, name: str) -> None:
         self._session = session
         self._loop = loop
-        self._inbox: SimpleQueue[tuple[Question, Callable[[Any], Any], Future[Any], bool] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[_Asked | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def ask(self, question: Question, then: Callable[[Any], Any], *, single: bool = False) -> Future[Any]:
+    def ask(
+        self, question: Callable[[Connection], Answer], then: Callable[[Answer], Told], *, single: bool = False
+    ) -> Future[Told]:
         """`then` is called with the answer on the loop, also when nobody waits for it any more."""
-        future: Future[Any] = self._loop.create_future()
+        future: Future[Told] = self._loop.create_future()
         self._inbox.put((question, then, future, single))
         return future
 
