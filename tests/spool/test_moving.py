@@ -209,8 +209,9 @@ def test_the_command(tmp_path, database):
     screen, theirs = os.openpty()  # the bar is for people: on a terminal only
     try:
         done = subprocess.run(
-            [*command, f"sqlite:///{here.file}", database], stdout=subprocess.PIPE, stderr=theirs, text=True
-        )
+            [*command, f"sqlite:///{here.file}", database],
+            stdout=subprocess.PIPE, stderr=theirs, text=True, env={**os.environ, "TERM": "xterm"},
+        )  # fmt: skip
         seen_there = os.read(screen, 65536).decode()
     finally:
         os.close(theirs)

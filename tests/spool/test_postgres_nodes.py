@@ -168,7 +168,7 @@ def test_a_node_knows_itself_where_the_unit_hides_proc(told):
         ["unshare", "--mount", "sh", "-c", _UNDER_THE_UNIT, sys.executable],
         cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "BOOT_ID": told},
     )  # fmt: skip
-    if done.returncode == 77 or "unshare failed" in done.stderr:
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
         pytest.skip("no mount namespaces here")
     one, other = done.stdout.splitlines()
     assert (one == other) == bool(told), done.stderr
