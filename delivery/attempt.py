@@ -18,6 +18,8 @@ from delivery.lanes import standings
 from delivery.plan import Plan
 from delivery.verdict import Final
 from delivery.ways import Way
+from routing.events import emit
+from routing.headers import remove
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from routing.redirect import tell_recipients
@@ -129,13 +131,13 @@ class Attempts:
             fare = entered
 
     def _prepare(self, errand: Errand) -> tuple[str, bytes]:
-        """The envelope sender and the content as they leave, but for signatures."""
+        """The envelope sender and the content as they leave, but for signatures: hidden recipients stay hidden."""
         sender, content = errand.mail.sender, errand.mail.content
         mailbox = errand.route.settings.sender
         if mailbox is not None and sender != NULL_SENDER:
             rewritten = rewrite(sender, content, mailbox)
             sender, content = rewritten.sender, rewritten.content
-        return sender, content
+        return sender, remove(content, "Bcc", "Resent-Bcc")
 
     def _signed(self, errand: Errand, way: Way, content: bytes) -> bytes:
         """The content as it leaves by `way`: signed last, and only where a signature of ours counts."""
@@ -184,6 +186,8 @@ class Attempts:
             errand.tried[address][way.name] = outcome
         if way.learn(errand.mail.id, results, now, errand.holds):
             self._on_hold(way, errand.mail)
+        if (asked := way.rest(results, now)) is not None:
+            emit(_log, "asked_to_wait", logging.INFO, upstream=way.name, reply=asked.reply, seconds=asked.wait)
         if way.endpoint.broken:
             self._on_broken(way)
 

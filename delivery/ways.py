@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _BEHIND_LOGIN: Final = frozenset((Stage.SENDER, Stage.RECIPIENT, Stage.CONTENT, Stage.REQUEST))
 _ANSWERED: Final = _BEHIND_LOGIN | {Stage.LOGIN}
 
+LONGEST_REST: Final = 3600.0
+"""Seconds that other mail waits for an upstream that stated a longer time: then one of them shows whether it is true."""
+
 
 class Gate:
     """The door of one upstream: how many sends are under way, who waits, and the `endpoint` behind it.
@@ -32,10 +35,10 @@ class Gate:
     `ring` holds the lanes with mail for this upstream: each takes one mail in turn. `waiting` holds mails that have
     been elsewhere before (`via: [a, b]`); they go first. `meter` counts for its account, if that has a limit. `share`
     is this relay's part of `limit`, where several relays keep it together. `serving` is True while its ring is gone
-    through.
+    through. Until `rests_until` (unix seconds) the upstream wants no mail of ours: it said so, with a time.
     """
 
-    __slots__ = ("busy", "endpoint", "limit", "meter", "ring", "serving", "share", "upstream", "waiting")
+    __slots__ = ("busy", "endpoint", "limit", "meter", "rests_until", "ring", "serving", "share", "upstream", "waiting")
 
     def __init__(self, upstream: Upstream, endpoint: Endpoint | None = None) -> None:
         self.upstream = upstream
@@ -45,6 +48,7 @@ class Gate:
         self.share: Share | None = None
         self.limit = max(1, upstream.concurrency)
         self.busy = 0
+        self.rests_until = 0.0
         self.serving = False
         self.ring: deque[Lane] = deque()
         self.waiting: deque[Entry] = deque()
@@ -191,11 +195,12 @@ class Way:
         return not self.closed and self.free and not self.standing(now, recipients).avoided(now, 0.0)
 
     def turn(self, recipients: int, now: float) -> Turn:
-        """When its pace lets a mail to so many recipients, or the first part of it, start."""
+        """When its pace, and what the upstream asked for, let a mail to so many recipients, or its first part, start."""
+        rested = Turn(max(now, self.gate.rests_until))
         if self.meter is None and self.gate.meter is None:
-            return Turn(now)
+            return rested
         turns = [meter.turn(self.route, min(recipients, self.widest), now) for meter in self._meters()]
-        return max(turns, key=lambda turn: turn.at)
+        return max([*turns, rested], key=lambda turn: turn.at)
 
     def take(self, recipients: int, now: float) -> Fare:
         """Go through the gate with a mail to so many. The caller gives back both, the fare and the way (`leave`)."""
@@ -275,6 +280,17 @@ class Way:
         self.failures += 1
         return True
 
+    def rest(self, results: Results, now: float) -> Outcome | None:
+        """Keep all mail from an upstream that asked us to wait: what is said to it before that time counts against us
+        (RFC 9110 10.2.3). The outcome that began the rest; None when there is none, or it rests already.
+        """
+        asked = max((one for one in results.values() if one.word is Word.WAIT), key=_stated, default=None)
+        if asked is None:
+            return None
+        resting = self.gate.rests_until > now
+        self.gate.rests_until = max(self.gate.rests_until, now + min(_stated(asked), LONGEST_REST))
+        return None if resting else asked
+
     def release(self, now: float) -> None:
         """Open again, for one mail at a time. No mail has waited for one on trial: its expiry ran."""
         self.held, self.proven = None, False
@@ -293,3 +309,7 @@ class Way:
             self._suspects.discard(mail)
         if sent or (outcome.word is not Word.CONFIG and outcome.stage in _BEHIND_LOGIN):
             self.proven = True
+
+
+def _stated(outcome: Outcome) -> float:
+    return outcome.wait or 0.0

@@ -17,7 +17,7 @@ class Word(StrEnum):
     RETRY = "retry"
     """Temporary: back off and try again."""
     WAIT = "wait"
-    """Temporary, and the upstream said for how long."""
+    """Temporary, and the upstream said for how long. It means all our mail, not only this one: the others wait too."""
     REJECT = "reject"
     """Permanent for this mail or recipient: bounce it."""
     CONFIG = "config"

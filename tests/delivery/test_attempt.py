@@ -61,6 +61,20 @@ def test_without_settings_the_bytes_leave_as_they_came(tmp_path):
     asyncio.run(scenario())
 
 
+def test_hidden_recipients_stay_hidden_whatever_the_upstream_does_with_bcc(tmp_path):
+    async def scenario():
+        one = Scripted("one")
+        shown = b"From: info@acme.nl\r\nTo: x@example.org\r\n"
+        hidden = b"BCC: y@example.org,\r\n\tz@example.org\r\nResent-Bcc : y@example.org\r\n"
+        async with room(tmp_path, (route("acme.nl", via="one"),), one) as r:
+            await r.put("info@acme.nl", "x@example.org", "y@example.org", content=shown + hidden + b"\r\nBcc: no\r\n")
+            await until(lambda: one.mails, "the mail")
+            assert one.mails[0].recipients == ("x@example.org", "y@example.org")
+            assert one.mails[0].content == shown + b"\r\nBcc: no\r\n"
+
+    asyncio.run(scenario())
+
+
 def test_recipients_are_split_at_the_upstreams_limit_and_only_those_left_are_tried_again(tmp_path):
     everybody = [f"r{number}@example.org" for number in range(7)]
 
