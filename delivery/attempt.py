@@ -19,7 +19,7 @@ from delivery.plan import Plan
 from delivery.verdict import Final
 from delivery.ways import Way
 from routing.events import emit
-from routing.headers import remove
+from routing.headers import without_bcc
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from routing.redirect import tell_recipients
@@ -137,7 +137,7 @@ class Attempts:
         if mailbox is not None and sender != NULL_SENDER:
             rewritten = rewrite(sender, content, mailbox)
             sender, content = rewritten.sender, rewritten.content
-        return sender, remove(content, "Bcc", "Resent-Bcc")
+        return sender, without_bcc(content)
 
     def _signed(self, errand: Errand, way: Way, content: bytes) -> bytes:
         """The content as it leaves by `way`: signed last, and only where a signature of ours counts."""

@@ -26,7 +26,7 @@ _BEHIND_LOGIN: Final = frozenset((Stage.SENDER, Stage.RECIPIENT, Stage.CONTENT, 
 _ANSWERED: Final = _BEHIND_LOGIN | {Stage.LOGIN}
 
 LONGEST_REST: Final = 3600.0
-"""Seconds that other mail waits for an upstream that stated a longer time: then one of them shows whether it is true."""
+"""Seconds that other mail waits for an upstream that stated a longer time: then it is asked whether that is true."""
 
 
 class Gate:
@@ -195,7 +195,7 @@ class Way:
         return not self.closed and self.free and not self.standing(now, recipients).avoided(now, 0.0)
 
     def turn(self, recipients: int, now: float) -> Turn:
-        """When its pace, and what the upstream asked for, let a mail to so many recipients, or its first part, start."""
+        """When its pace and what the upstream asked for let a mail to so many recipients, or a part of it, start."""
         rested = Turn(max(now, self.gate.rests_until))
         if self.meter is None and self.gate.meter is None:
             return rested

@@ -35,6 +35,8 @@ __all__ = [
     "unfold",
     "value",
     "values",
+    "without",
+    "without_bcc",
     "write_mailbox",
 ]
 
@@ -43,6 +45,7 @@ LINE_TARGET: Final = 78
 
 _NAME: Final = re.compile(r"[!-9;-~]+")
 _BREAK: Final = re.compile(rb"(?<![ \t])[ \t]+[^ \t]+")
+_BCC: Final = re.compile(rb"[ \t]*(?:resent-)?bcc\s*:", re.IGNORECASE)
 _UNSAFE: Final = re.compile(rb"\r\n(?![ \t]+[^ \t\r\n])|\r(?!\n)|(?<!\r)\n|\x00")
 
 
@@ -133,6 +136,18 @@ def _named(content: bytes, names: Iterable[str]) -> list[Field]:
 def remove(content: bytes, *names: str) -> bytes:
     """`content` without the fields of these names; the same object when there are none."""
     return _cut(content, _named(content, names))
+
+
+def without(content: bytes, unwanted: re.Pattern[bytes]) -> bytes:
+    """`content` without the fields at whose beginning `unwanted` matches, readable as fields or not; the same object
+    when there are none.
+    """
+    return _cut(content, [field for field in fields(content) if unwanted.match(content, field.start)])
+
+
+def without_bcc(content: bytes) -> bytes:
+    """`content` without Bcc and Resent-Bcc, however they are written: they tell who is hidden (RFC 5322 3.6.3)."""
+    return without(content, _BCC) if b"bcc" in content[: header_end(content)].lower() else content
 
 
 def prepend(content: bytes, name: str, value: bytes) -> bytes:

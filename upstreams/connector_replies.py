@@ -12,6 +12,9 @@ from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable, Row
 
 _HOUR: Final = 3600.0
 _MINUTE: Final = 60.0
+_MAIL: Final = (Stage.SENDER, Stage.RECIPIENT, Stage.CONTENT)
+_THROTTLED: Final = ("4.7.500-699", "4.7.850-899")
+"""Our address is slowed down: "slow down the whole route" says the page, so all mail waits a minute."""
 
 _CONNECTOR_HINT: Final = Hint(
     Who.CUSTOMER,
@@ -95,7 +98,8 @@ _SLOWER: Final = (
     Row(Word.RETRY, (452,), ("4.5.3",), hint=_SLOW_HINT, wait=_MINUTE),
     Row(Word.RETRY, (432,), ("4.3.2",), hint=_SLOW_HINT),
     Row(Word.RETRY, (421,), ("4.3.2",), hint=_SLOW_HINT),
-    Row(Word.RETRY, (421, 451), ("4.7.500-699", "4.7.850-899"), hint=_SLOW_HINT),
+    Row(Word.WAIT, (421, 451), _THROTTLED, stages=_MAIL, hint=_SLOW_HINT, wait=_MINUTE),
+    Row(Word.RETRY, (421, 451), _THROTTLED, hint=_SLOW_HINT),
 )
 _RECIPIENTS: Final = (
     Row(

@@ -10,21 +10,18 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from routing.headers import fields, split
+from routing.headers import without, without_bcc
 
 RECIPIENTS_LIMIT: Final = 1000
 MESSAGE_LIMIT: Final = 25 << 20
 """Octets of a message."""
 
-_NOT_FOR_MAILGUN: Final = re.compile(rb"[ \t]*(?:(?:resent-)?bcc\s*:|x-mailgun-)", re.IGNORECASE)
+ORDERS: Final = re.compile(rb"[ \t]*x-mailgun-", re.IGNORECASE)
 
 
 def message_of(content: bytes) -> bytes:
     """The mail without its Bcc, Resent-Bcc and X-Mailgun-* fields; the same object when it has none."""
-    head, rest = split(content)
-    kept = [head[field.start : field.end] for field in fields(head) if not _NOT_FOR_MAILGUN.match(head, field.start)]
-    cleaned = b"".join(kept)
-    return content if len(cleaned) == len(head) else cleaned + rest
+    return without(without_bcc(content), ORDERS)
 
 
 def options(relay_id: str, tracking: bool) -> Iterator[tuple[str, str]]:

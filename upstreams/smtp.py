@@ -7,19 +7,21 @@ replies. It must never send a password, or mail that was to be encrypted, in cle
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
+from routing.headers import without
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Rehearsal, Upstream
-from upstreams.microsoft import MAILBOX_VOLUME, SPF_INCLUDE, TENANT_SELECTORS, is_microsoft
+from upstreams.microsoft import is_microsoft
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import DATA_SECONDS, Shelf, SmtpLimits, SmtpPool
+from upstreams.smtp_providers import Provider, provider_of
 from upstreams.smtp_rehearsal import rehearse_on
-from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
+from upstreams.smtp_replies import ReplyTable
 from upstreams.smtp_session import Opener, SmtpWay
 from upstreams.smtp_transaction import Transaction
 from upstreams.smtp_wire import Broken
@@ -177,6 +179,9 @@ class SmtpSettings(SmtpCommon):
         if self.tls == "none" and self.password is not None and not is_loopback(self.host):
             yield Fault("tls", "the password would cross the network in clear text", "write `starttls` or `implicit`")
         yield from self._port_faults()
+        if kind := provider_of(self.host).kind:
+            mend = f"write `type: {kind}`"
+            yield Fault("host", f"{self.host} is what `type: {kind}` knows better", mend, warning=True)
         if self.password is not None and is_microsoft(self.host):
             yield Fault(
                 "password",
@@ -198,15 +203,33 @@ class SmtpSettings(SmtpCommon):
 
     def traits(self) -> Traits:
         """See `HasTraits.traits`: without a login it is a server of our own."""
-        if is_microsoft(self.host):
-            return Traits(volume=MAILBOX_VOLUME, selectors=TENANT_SELECTORS, spf_include=SPF_INCLUDE)
-        return Traits(own_server=self.username is None and not self.loopback())
+        own_server = self.username is None and not self.loopback()
+        return provider_of(self.host).traits or Traits(own_server=own_server)
+
+
+class ProviderSmtp(SmtpUpstream):
+    """An SMTP upstream at a provider that is known: never more than it takes, and no order of CallPro's to it."""
+
+    def __init__(self, name: str, host: Host, way: SmtpWay, limits: SmtpLimits, provider: Provider) -> None:
+        narrowed = replace(
+            limits,
+            connections=int(min(limits.connections, provider.connections)),
+            recipients=int(min(limits.recipients, provider.recipients)),
+        )
+        super().__init__(name, host, way, narrowed, provider.replies)
+        self._orders = provider.orders
+
+    async def send(self, mail: Outgoing) -> Results:
+        """See `Upstream.send`."""
+        if self._orders is not None:
+            mail = replace(mail, content=without(mail.content, self._orders))
+        return await super().send(mail)
 
 
 def _build(name: str, settings: Settings, host: Host) -> Upstream:
     if not isinstance(settings, SmtpSettings):
         raise TypeError(f"{name}: {type(settings).__name__} are not the settings of smtp")
-    return SmtpUpstream(name, host, settings.way(), settings.limits(), SMTP_REPLIES)
+    return ProviderSmtp(name, host, settings.way(), settings.limits(), provider_of(settings.host))
 
 
 KIND: Final = Kind("smtp", "A mail server of the customer's or our own, with or without a login.", SmtpSettings, _build)

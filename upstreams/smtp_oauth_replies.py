@@ -46,6 +46,25 @@ _SENDER_HINT: Final = Hint(
     "MAIL FROM en From moeten de mailbox zijn die inlogt: wij zetten `sender:` of `mailbox:`, "
     "of de beheerder van de klant geeft de mailbox het recht Verzenden als.",
 )
+_SENDER_BY_PASSWORD_HINT: Final = Hint(
+    Who.CUSTOMER,
+    "MAIL FROM and From must be the mailbox that logs in: we set `sender:`, or the customer's administrator gives the "
+    "mailbox Send As.",
+    "MAIL FROM en From moeten de mailbox zijn die inlogt: wij zetten `sender:`, of de beheerder van de klant geeft de "
+    "mailbox het recht Verzenden als.",
+)
+_NO_PASSWORDS_HINT: Final = Hint(
+    Who.US,
+    "Microsoft takes no passwords here any more: we move to `type: smtp_oauth` or `type: graph`, with an app of the "
+    "customer's.",
+    "Microsoft neemt hier geen wachtwoorden meer aan: wij stappen over op `type: smtp_oauth` of `type: graph`, met een "
+    "app van de klant.",
+)
+_NO_LOGIN_HINT: Final = Hint(
+    Who.US,
+    "This host wants a login: give `username` and `password`, or write `type: smtp_oauth`.",
+    "Deze host wil een aanmelding: vul `username` en `password` in, of schrijf `type: smtp_oauth`.",
+)
 _LOGGED_OUT_HINT: Final = Hint(
     Who.US,
     "Microsoft wants a login that was made: a fault of this relay, tell its maintainers.",
@@ -76,6 +95,10 @@ _TEMPORARY: Final = (
         ),
     ),
 )
+_SHUT_OUT: Final = (
+    Row(Word.CONFIG, (535,), (_SWITCHED_OFF,), ("SmtpClientAuthentication is disabled",), hint=_OFF_HINT),
+    Row(Word.CONFIG, (535,), (_SWITCHED_OFF,), hint=_SHUT_OUT_HINT),
+)
 _REFUSED_LOGIN: Final = (
     Row(
         Word.CONFIG,
@@ -88,15 +111,11 @@ _REFUSED_LOGIN: Final = (
             "meld het aan de makers van de relay.",
         ),
     ),
-    Row(Word.CONFIG, (535,), (_SWITCHED_OFF,), ("SmtpClientAuthentication is disabled",), hint=_OFF_HINT),
-    Row(Word.CONFIG, (535,), (_SWITCHED_OFF,), hint=_SHUT_OUT_HINT),
+    *_SHUT_OUT,
     Row(Word.CONFIG, (530,), hint=_LOGGED_OUT_HINT),
     Row(Word.CONFIG, (5,), stages=_LOGIN, hint=_APP_HINT),
 )
 _REFUSED_MAIL: Final = (
-    Row(Word.CONFIG, (550,), ("5.7.57",), hint=_LOGGED_OUT_HINT),
-    Row(Word.CONFIG, (550, 554), ("5.7.60", "5.2.252"), hint=_SENDER_HINT),
-    Row(Word.CONFIG, (550, 554), words=("SendAsDenied",), hint=_SENDER_HINT),
     Row(
         Word.CONFIG,
         (550, 554),
@@ -133,8 +152,36 @@ _REFUSED_MAIL: Final = (
     *TENANT_ROWS,
 )
 
-SMTP_OAUTH_REPLIES: Final[ReplyTable] = SMTP_REPLIES.before((*_TEMPORARY, *_REFUSED_LOGIN, *_REFUSED_MAIL))
+
+def _refused_sender(hint: Hint) -> tuple[Row, ...]:
+    return (
+        Row(Word.CONFIG, (550, 554), ("5.7.60", "5.2.252"), hint=hint),
+        Row(Word.CONFIG, (550, 554), words=("SendAsDenied",), hint=hint),
+    )
+
+
+SMTP_OAUTH_REPLIES: Final[ReplyTable] = SMTP_REPLIES.before(
+    (
+        *_TEMPORARY,
+        *_REFUSED_LOGIN,
+        Row(Word.CONFIG, (550,), ("5.7.57",), hint=_LOGGED_OUT_HINT),
+        *_refused_sender(_SENDER_HINT),
+        *_REFUSED_MAIL,
+    )
+)
 """Microsoft's rows in front of those of every server."""
+
+PASSWORD_REPLIES: Final[ReplyTable] = SMTP_REPLIES.before(
+    (
+        *_TEMPORARY,
+        Row(Word.CONFIG, (5,), ("5.7.30",), hint=_NO_PASSWORDS_HINT),
+        *_SHUT_OUT,
+        Row(Word.CONFIG, (530, 550), ("5.7.57",), hint=_NO_LOGIN_HINT),
+        *_refused_sender(_SENDER_BY_PASSWORD_HINT),
+        *_REFUSED_MAIL,
+    )
+)
+"""The same server, logged in to with a password (`type: smtp`)."""
 
 
 def refuses_token(outcome: Outcome) -> bool:

@@ -331,7 +331,26 @@ MAIL_ROWS: Final = (
 )
 """Replies to MAIL, RCPT, DATA and the final dot (smtp-login.md section 3)."""
 
+_GOOGLE: Final = (r"\bgsmtp\b", r"support\.google\.com")
+GOOGLE_ROWS: Final = (
+    Row(
+        Word.CONFIG,
+        (421, 450, 451),
+        ("4.7.23", "4.7.26", "4.7.27", "4.7.29-32", "4.7.40"),
+        _GOOGLE,
+        hint=Hint(
+            Who.US,
+            "Google misses reverse DNS, TLS, SPF, DKIM or DMARC of ours or of the sender's domain, which does not heal "
+            "by itself: `callpro-relay doctor` says what.",
+            "Google mist reverse DNS, TLS, SPF, DKIM of DMARC van ons of van het domein van de afzender, en dat gaat "
+            "niet vanzelf over: `callpro-relay doctor` zegt wat.",
+        ),
+    ),
+)
+"""Temporary by their codes alone (dns-authentication.md 4). Elsewhere the same codes mean other things (RFC 7372)."""
+
 SMTP_ROWS: Final = (
+    *GOOGLE_ROWS,
     Row(Word.RETRY, (421,)),
     *LOGIN_ROWS,
     Row(

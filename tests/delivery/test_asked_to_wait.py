@@ -1,4 +1,4 @@
-"""An upstream that says when to come back: until then it hears nothing, of no route, and no mail is lost or bounced by it."""
+"""An upstream that says when to come back: until then no route asks it, and no mail is lost."""
 
 from __future__ import annotations
 

@@ -19,6 +19,15 @@ BEYOND_PAGE = [
     ("521 does not accept mail", Stage.CONNECT, Word.CONFIG),
     ("502 no STARTTLS", TLS, Word.CONFIG),
     ("299 what is that", MAIL, Word.RETRY),
+    ("421 4.7.26 Your email has been blocked, the sender is unauthenticated. x1-2 - gsmtp", DATA, Word.CONFIG),
+    (
+        "451 4.7.23 The sending IP address does not have a PTR record; see https://support.google.com/mail",
+        RCPT,
+        Word.CONFIG,
+    ),
+    ("421 4.7.32 From: header isn't aligned with SPF or DKIM. gsmtp", DATA, Word.CONFIG),
+    ("421 4.7.28 unusual rate of unsolicited mail. gsmtp", DATA, Word.RETRY),
+    ("451 4.7.26 multiple authentication checks failed", DATA, Word.RETRY),
 ]
 
 

@@ -39,11 +39,15 @@ REPLIES = (
     ),
     *said(
         "RCPT",
-        Word.RETRY,
+        Word.WAIT,
         "451 4.7.500 Access denied, please try again later",
         "451 4.7.699 Access denied, please try again later",
         "451 4.7.850 Access denied, please try again later",
         "451 4.7.899 Access denied, please try again later",
+    ),
+    *said(
+        "RCPT",
+        Word.RETRY,
         "452 4.5.3 Too many recipients (AS780090)",
     ),
     *said(

@@ -1,0 +1,78 @@
+"""What is known of a provider's server that a plain `type: smtp` leads to: by its host name, and by that alone.
+
+Must never send an order of CallPro's to a provider: a header field that drops the mail, or adds recipients.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from types import MappingProxyType
+from typing import Final
+
+from upstreams.connector_replies import CONNECTOR_REPLIES
+from upstreams.mailgun_request import ORDERS as MAILGUN_ORDERS
+from upstreams.microsoft import MAILBOX_RATE, MAILBOX_VOLUME, SPF_INCLUDE, TENANT_SELECTORS, TENANT_SIGNS, TENANT_VOLUME
+from upstreams.smtp_oauth_replies import PASSWORD_REPLIES
+from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
+from upstreams.traits import Traits
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """`orders` are header fields that it obeys. `connections` at one time and `recipients` of a mail are its limits,
+    whatever ops allow; `kind` is the type that knows it better, "" where this is the way to it.
+    """
+
+    replies: ReplyTable = SMTP_REPLIES
+    orders: re.Pattern[bytes] | None = None
+    connections: float = inf
+    recipients: float = inf
+    kind: str = ""
+    traits: Traits | None = None
+
+
+_MAILBOX: Final = Provider(
+    PASSWORD_REPLIES,
+    connections=3,
+    traits=Traits(
+        signing="rebuilt",
+        signer=TENANT_SIGNS,
+        volume=MAILBOX_VOLUME,
+        selectors=TENANT_SELECTORS,
+        spf_include=SPF_INCLUDE,
+        rate=MAILBOX_RATE,
+    ),
+)
+_INBOUND: Final = Provider(
+    CONNECTOR_REPLIES,
+    kind="connector",
+    traits=Traits(
+        signing="theirs",
+        signer=TENANT_SIGNS,
+        volume=TENANT_VOLUME,
+        selectors=TENANT_SELECTORS,
+        spf_include=SPF_INCLUDE,
+    ),
+)
+_PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({
+    "mail.protection.outlook.com": _INBOUND,
+    "mx.microsoft": _INBOUND,
+    "office365.com": _MAILBOX,
+    "outlook.com": _MAILBOX,
+    "sendgrid.net": Provider(orders=re.compile(rb"[ \t]*x-smtpapi", re.IGNORECASE), kind="sendgrid"),
+    "mailgun.org": Provider(orders=MAILGUN_ORDERS),
+    "createsend.com": Provider(orders=re.compile(rb"[ \t]*x-cmail-", re.IGNORECASE), recipients=25),
+})  # fmt: skip
+"""By the domain that the host is in; the first that fits."""
+
+_NOBODY: Final = Provider()
+
+
+def provider_of(host: str) -> Provider:
+    """What is known of the server with that name."""
+    name = host.lower().rstrip(".")
+    fitting = (one for domain, one in _PROVIDERS.items() if name == domain or name.endswith(f".{domain}"))
+    return next(fitting, _NOBODY)
