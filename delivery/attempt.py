@@ -64,7 +64,7 @@ class Errand:
                 name, outcome = next(reversed(outcomes.items()))
                 way = by_name[name]
                 trial = way.trial and outcome.word is Word.CONFIG  # nor does mail wait for what is wrong with a canary
-                if trial or (outcome.too_large and self._another_way(outcomes)):
+                if trial or (outcome.only_here and self._another_way(outcomes)):
                     outcome = replace(outcome, word=Word.RETRY)
                 config = outcome.word is Word.CONFIG and self.holds
                 if not (config and way.gone):  # what was wrong with the old rules is tried by the new ones

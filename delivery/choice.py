@@ -62,6 +62,6 @@ def next_upstream(
 
 def _passes_on(outcome: Outcome, standing: Standing, now: float, fallback_after: float) -> bool:
     """Whether the next upstream may be asked after this outcome of the one before."""
-    if outcome.word is Word.CONFIG or outcome.too_large:
+    if outcome.word is Word.CONFIG or outcome.only_here:
         return True
     return unreached(outcome) and standing.away(now, fallback_after)

@@ -91,9 +91,11 @@ class Outcome:
     hint: Hint | None = None
 
     @property
-    def too_large(self) -> bool:
-        """The mail is over this upstream's size limit (RFC 3463 x.3.4): another upstream may still take it."""
-        return self.word is Word.REJECT and self.enhanced == "5.3.4"
+    def only_here(self) -> bool:
+        """The mail is over this upstream's size limit, or needs a form that it has not (RFC 3463 x.3.4, x.6.3): another
+        upstream may still take it.
+        """
+        return self.word is Word.REJECT and self.enhanced in ("5.3.4", "5.6.3")
 
     @property
     def next_transaction(self) -> bool:

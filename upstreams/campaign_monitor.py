@@ -36,8 +36,8 @@ LOG: Final = logging.getLogger(__name__)
 PASSWORD: Final = "x"  # noqa: S105 - the key is the user name; any password will do
 _OTHER_WAY: Final = Hint(
     Who.US,
-    "Give this customer an SMTP upstream: it carries every mail as it is.",
-    "Geef deze klant een SMTP-upstream: die brengt elke mail over zoals hij is.",
+    "Give the route a second upstream that speaks SMTP: it carries every mail as it is.",
+    "Geef de route een tweede upstream die SMTP spreekt: die brengt elke mail over zoals hij is.",
 )
 
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote
 
 from routing.addresses import Mailbox
 from routing.encoded_words import decode
@@ -92,14 +91,7 @@ def _texts(content: Content) -> dict[str, str]:
 
 def _refuse_pictures_in_text(content: Content) -> None:
     """A file has no Content-ID there: a picture that the HTML shows in place would be a hole and a file below."""
-    referred = [f"cid:{each.content_id.lower()}" for each in content.attachments if each.content_id]
-    if not referred:
-        return
-    texts = "".join(text.value for text in content.texts if text.media_type == "text/html")
-    import html  # its table of names is big, and few relays need it
-
-    readable = unquote(html.unescape(texts)).lower()
-    if any(picture in readable for picture in referred):
+    if any(each.in_text for each in content.attachments):
         raise Unsayable("a picture inside the text (Content-ID)")
 
 

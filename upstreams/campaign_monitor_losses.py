@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from routing.headers import Field
-from upstreams.api_message import mailboxes_of
+from upstreams.api_message import FLOWED_LOST, mailboxes_of
 from upstreams.campaign_monitor_body import letter_of
 from upstreams.mime_content import Content, content_of
 from upstreams.mime_parts import Unsayable, take_apart
@@ -43,5 +43,7 @@ def _of_header(fields: tuple[Field, ...]) -> Iterator[str]:
 def _of_content(content: Content) -> Iterator[str]:
     if [text.media_type for text in content.texts] == ["text/html"]:
         yield "Campaign Monitor makes a plain version of the HTML and puts it beside it."
+    if content.flows:
+        yield FLOWED_LOST
     if any(attachment.inline for attachment in content.attachments):
         yield "Files that the mail shows in place become attachments."

@@ -156,6 +156,6 @@ def _recipient(box: Mailbox) -> dict[str, dict[str, str]]:
 def _named(attachment: Attachment) -> dict[str, Any]:
     named: dict[str, Any] = {
         "name": re.sub(r"[\x00-\x1f\x7f]+", "_", attachment.filename),
-        "isInline": attachment.inline,
+        "isInline": attachment.in_text,  # what is inline and not in the text would be shown nowhere
     }
     return named | ({"contentId": attachment.content_id} if attachment.content_id else {})

@@ -80,7 +80,7 @@ def _draft_content(content: bytes) -> Iterator[str]:
     parts = content_of(take_apart(content))
     if len(parts.texts) > 1:
         yield "The plain text beside the HTML is lost: a draft holds one version, Exchange makes the other from it."
-    if any(text.parameters.get("format", "").lower() == "flowed" for text in parts.texts):
+    if parts.flows:
         yield "The plain text keeps its short lines: a draft cannot say that they flow (RFC 3676)."
 
 

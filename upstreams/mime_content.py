@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
+from urllib.parse import unquote
 
 from upstreams.mime_parts import Part, Unsayable, characters
 
@@ -20,6 +21,9 @@ _TAG: Final = re.compile(rb"<[^<>]*>")
 _BLANK_LIMIT: Final = 4096
 _PLAIN_ENCODINGS: Final = ("7bit", "8bit", "binary")
 _SEALED: Final = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+_SEALED_FILE: Final = (".p7m", ".p7z")
+"""By these a sealed mail is known whose type a gateway made application/octet-stream (RFC 8551 3.2.1)."""
+_SIGNED_TEXT: Final = re.compile(r"^-----BEGIN PGP SIGNED MESSAGE-----", re.MULTILINE)
 _EXTENSIONS: Final[Mapping[str, str]] = {
     "application/pdf": "pdf", "image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg",
     "text/plain": "txt", "text/html": "html", "text/calendar": "ics", "text/csv": "csv", "message/rfc822": "eml",
@@ -37,13 +41,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file. `inline` when the reader should show it in place; `content_id` is "" or what the text refers to."""
+    """A file. `content_id` is "" or what the text may refer to it by; `in_text` when the HTML does. `inline` when the
+    reader should show it in place: then, and where the mail says so.
+    """
 
     media_type: str
     filename: str = field(repr=False)
     inline: bool
     content_id: str
     part: Part = field(repr=False)
+    in_text: bool = False
 
     def base64(self) -> bytes:
         """The file as base64 without line ends; passed through undecoded where the mail holds clean base64."""
@@ -57,16 +64,21 @@ class Content:
     texts: tuple[Text, ...]
     attachments: tuple[Attachment, ...]
 
+    @property
+    def flows(self) -> bool:
+        """True when the short lines of a plain text are meant to be joined (RFC 3676)."""
+        return any(text.parameters.get("format", "").lower() == "flowed" for text in self.texts)
+
 
 def content_of(mail: Part) -> Content:
     """Text and files of a mail. Raises Unsayable when its layout needs more than alternatives, inline files and
     attachments can say: two texts below one another, two versions of one type, a picture found by its place.
     """
-    if mail.media_type in _SEALED:
+    if mail.media_type in _SEALED or mail.filename.lower().endswith(_SEALED_FILE):
         raise Unsayable(f"{mail.media_type} (a sealed S/MIME mail)")
     sorter = _Sorter()
     sorter.body(mail, alternative=True)
-    return Content(tuple(sorter.texts), tuple(sorter.files))
+    return Content(tuple(sorter.texts), tuple(_with_places(sorter.texts, sorter.files)))
 
 
 class _Sorter:
@@ -109,7 +121,7 @@ class _Sorter:
         for leaf in part.leaves():
             if not leaf.content_id and any(entry.name.lower() == "content-location" for entry in leaf.fields):
                 raise Unsayable("a picture referred to by Content-Location")
-            self._add_file(leaf, related=True)
+            self._add_file(leaf)
 
     def _mixed(self, part: Part) -> None:
         """The first part that holds text is the body; a second one would have to stand below it."""
@@ -128,11 +140,31 @@ class _Sorter:
         if any(text.media_type == part.media_type for text in self.texts):
             raise Unsayable(f"two {part.media_type} texts")
         value = characters(octets_of(part), part.parameters.get("charset", ""))
+        if _SIGNED_TEXT.search(value):
+            raise Unsayable("a text signed by PGP, whose bytes must stay")
         self.texts.append(Text(part.media_type, part.parameters, value))
 
-    def _add_file(self, part: Part, *, related: bool = False) -> None:
-        inline = part.disposition == "inline" or (related and bool(part.content_id))
+    def _add_file(self, part: Part) -> None:
+        inline = part.disposition == "inline"
         self.files.append(Attachment(part.media_type, _filename(part), inline, part.content_id, part))
+
+
+def _with_places(texts: Iterable[Text], files: list[Attachment]) -> Iterable[Attachment]:
+    """The files, those marked that the HTML refers to (RFC 2392), wherever they stand and whatever the mail calls them:
+    every mail reader shows them in place.
+    """
+    if not any(file.content_id for file in files):
+        return files
+    import html  # its table of names is big, and few relays need it
+
+    written = "".join(text.value for text in texts if text.media_type == "text/html")
+    readable = unquote(html.unescape(written)).lower()
+    return [
+        replace(file, inline=True, in_text=True)
+        if file.content_id and f"cid:{file.content_id.lower()}" in readable
+        else file
+        for file in files
+    ]
 
 
 def _is_text(part: Part, *, any_type: bool) -> bool:

@@ -31,8 +31,8 @@ THREAD_SIZE: Final = 1 << 20
 _PLACE: Final = re.compile(r"personalizations\.\d+\.(?:to|cc|bcc)\.\d+")
 _USE_SMTP: Final = Hint(
     Who.US,
-    "Use `method: smtp` for this customer: it carries every mail as it is.",
-    "Gebruik `method: smtp` voor deze klant: dat brengt elke mail over zoals hij is.",
+    "Use `method: smtp` for this customer, or a second upstream behind this one: SMTP carries every mail as it is.",
+    "Gebruik `method: smtp` voor deze klant, of zet er een tweede upstream achter: SMTP brengt elke mail over zoals hij is.",
 )
 _CORRECT: Final = Hint(
     Who.CALLPRO,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,6 +216,7 @@ def test_a_second_that_is_wrong_too_is_logged_into_once(tmp_path, caplog):
 
 
 TOO_LARGE = Outcome(Word.REJECT, "4 MB is the most", Stage.PREPARE, enhanced="5.3.4")
+NO_FORM = Outcome(Word.REJECT, "the API has no multipart/signed", Stage.PREPARE, enhanced="5.6.3")
 
 
 def test_a_mail_too_large_for_the_first_goes_by_the_second_at_once():
@@ -225,9 +227,10 @@ def test_a_mail_too_large_for_the_first_goes_by_the_second_at_once():
     assert choose({"a": TOO_LARGE, "b": TOO_LARGE}) is None
 
 
-def test_size_is_no_failure_of_the_first(tmp_path):
+@pytest.mark.parametrize("refusal", [TOO_LARGE, NO_FORM], ids=["too large", "no form"])
+def test_what_the_first_cannot_carry_is_no_failure_of_it(tmp_path, refusal):
     async def scenario():
-        a, b = Scripted("a", TOO_LARGE, SENT), Scripted("b")
+        a, b = Scripted("a", refusal, SENT), Scripted("b")
         async with room(tmp_path, (route("acme.nl", via=VIA),), a, b) as r:
             await r.put()
             await until(lambda: b.mails, "the second")

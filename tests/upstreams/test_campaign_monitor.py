@@ -183,10 +183,10 @@ def test_too_large_a_mail_may_go_another_way():
         return (await upstream.send(mail(content=CONTENT + b"a" * BODY_LIMIT)))["a@x.nl"]
 
     outcome = on_the_wire(act)
-    assert outcome.too_large
+    assert outcome.only_here
     assert "10 MB" in outcome.reply
-    assert answered(Response(413)).too_large
-    assert not answered(error(400, 1, "x")).too_large
+    assert answered(Response(413)).only_here
+    assert not answered(error(400, 1, "x")).only_here
 
 
 def test_an_address_the_api_cannot_hold_is_refused_alone():

@@ -119,7 +119,7 @@ def test_the_draft_says_what_the_mail_says(authority):
 def test_without_the_setting_a_large_mail_is_for_the_next_upstream(authority):
     async def story(place):
         outcome = await place.sent(LARGE)
-        assert (outcome.word, outcome.stage, outcome.too_large) == (Word.REJECT, Stage.PREPARE, True)
+        assert (outcome.word, outcome.stage, outcome.only_here) == (Word.REJECT, Stage.PREPARE, True)
         assert "large: draft" in str(outcome.hint)
         assert (place.graph.calls, place.entra.token_calls) == (0, 0)
 
@@ -139,7 +139,7 @@ def test_what_a_draft_cannot_hold_is_named_and_left_to_the_next_upstream(authori
     async def story(place):
         content = LARGE.content.replace(b"multipart/mixed", b"multipart/signed", 1)
         outcome = await place.sent(replace(LARGE, content=content))
-        assert (outcome.stage, outcome.too_large, place.graph.calls) == (Stage.PREPARE, True, 0)
+        assert (outcome.stage, outcome.only_here, place.graph.calls) == (Stage.PREPARE, True, 0)
         assert "multipart/signed" in outcome.reply
 
     by_draft(authority, story)
@@ -198,7 +198,7 @@ def test_every_answer_has_its_word_at_every_step(authority, step):
             place.graph.steps[step].append(answer)
             outcome = await place.sent(MIXED)
             assert (outcome.word, outcome.wait) == (word, 7.0 if word is Word.WAIT else None), answer
-            assert outcome.too_large == (b"SizeExceeded" in answer.body)
+            assert outcome.only_here == (b"SizeExceeded" in answer.body)
             if step != "create" and word is not Word.UNKNOWN:
                 await until(lambda before=deleted: len(place.graph.drafts.deleted) > before)
             assert len(place.graph.drafts.open) == (word is Word.UNKNOWN)

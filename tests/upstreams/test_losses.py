@@ -92,6 +92,14 @@ def test_sendgrid_by_smtp_takes_out_only_its_own_field():
     assert "X-SMTPAPI" not in sendgrid(PLAIN, "smtp")
 
 
+def test_the_small_changes_of_sendgrids_api_are_named():
+    odd = PLAIN.replace(b"To: b@y.nl", b'To: "Vries, J" <b@y.nl>\r\nContent-Type: text/plain; format=flowed')
+    assert "names of people become spaces" in sendgrid(odd, "api")
+    assert "RFC 3676" in sendgrid(odd, "api")
+    for sentence in ("names of people", "RFC 3676"):
+        assert sentence not in sendgrid(PLAIN, "api") + sendgrid(odd, "smtp")
+
+
 def test_sendgrid_by_its_api_names_what_it_does_not_carry_or_why_it_refuses():
     assert "Not carried: Received, DKIM-Signature." in sendgrid(
         b"Received: x\r\nDKIM-Signature: v=1\r\n" + PLAIN, "api"

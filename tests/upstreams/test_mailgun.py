@@ -149,8 +149,8 @@ def test_too_large_a_mail_never_leaves():
         return results["a@x.nl"]
 
     outcome = on_the_wire(act)
-    assert (outcome.word, outcome.stage, outcome.too_large) == (Word.REJECT, Stage.PREPARE, True)
-    assert answered(said(413, "request size exceeds 52.4MiB limit")).too_large
+    assert (outcome.word, outcome.stage, outcome.only_here) == (Word.REJECT, Stage.PREPARE, True)
+    assert answered(said(413, "request size exceeds 52.4MiB limit")).only_here
 
 
 def test_an_address_that_a_list_could_cut_apart_is_refused_alone():

@@ -179,3 +179,35 @@ def test_what_the_standard_library_writes_is_read_back(texts):
         mail.add_attachment(text.encode(), maintype="application", subtype="octet-stream", filename="x.bin")
     content = content_of(take_apart(mail.as_bytes()))
     assert [octets_of(file.part) for file in content.attachments] == [text.encode() for text in texts]
+
+
+def test_a_file_is_in_the_text_when_the_html_refers_to_it_and_not_otherwise():
+    def mixed(*heads: str) -> Content:
+        lines = ["Content-Type: multipart/mixed; boundary=b", "", "--b", "Content-Type: text/html", ""]
+        lines += ['<img src="cid:logo%40acme.nl">', *[f"--b\r\n{head}\r\n\r\nx" for head in heads], "--b--"]
+        return content_of(apart(*lines))
+
+    content = mixed(
+        "Content-Type: image/png\r\nContent-ID: <Logo@acme.nl>\r\nContent-Disposition: attachment",
+        "Content-Type: application/pdf\r\nContent-ID: <other@acme.nl>",
+        "Content-Type: application/pdf\r\nContent-Disposition: inline",
+    )
+    assert [(file.inline, file.in_text) for file in content.attachments] == [
+        (True, True),
+        (False, False),
+        (True, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("", "-----BEGIN PGP SIGNED MESSAGE-----", "Hash: SHA256", "", "caf\u00e9"),
+        ("", "see below", "-----BEGIN PGP SIGNED MESSAGE-----", "Hash: SHA256", "", "hi"),
+        ("Content-Type: application/octet-stream; name=smime.P7M", "", "x"),
+        ("Content-Type: application/x-pkcs7-mime", "", "x"),
+    ],
+)
+def test_what_must_keep_its_bytes_is_never_built_anew(lines):
+    with pytest.raises(Unsayable):
+        content_of(apart(*lines))
