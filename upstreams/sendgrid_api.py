@@ -32,7 +32,7 @@ _PLACE: Final = re.compile(r"personalizations\.\d+\.(?:to|cc|bcc)\.\d+")
 _USE_SMTP: Final = Hint(
     Who.US,
     "Use `method: smtp` for this customer, or a second upstream behind this one: SMTP carries every mail as it is.",
-    "Gebruik `method: smtp` voor deze klant, of zet er een tweede upstream achter: SMTP brengt elke mail over zoals hij is.",
+    "Gebruik `method: smtp` voor deze klant, of zet er een tweede upstream achter: SMTP verandert niets aan de mail.",
 )
 _CORRECT: Final = Hint(
     Who.CALLPRO,
