@@ -18,7 +18,9 @@ from routing.mail import domain_of
 from upstreams.traits import traits_of
 
 LANGUAGES: Final = ("nl", "en")
-VIAS: Final = ("graph", "connector", "smtp", "smtp_oauth", "sendgrid", "mailgun", "own-server", "mailbox")
+VIAS: Final = (
+    "graph", "connector", "smtp", "smtp_oauth", "sendgrid", "mailgun", "campaign_monitor", "own-server", "mailbox",
+)  # fmt: skip
 """The ways out that have a sheet."""
 
 _MICROSOFT: Final = ("graph", "smtp_oauth", "connector")
@@ -189,6 +191,12 @@ _UPSTREAMS: Final[Mapping[str, str]] = {
     type: mailgun
     domain: ""                  # the domain at Mailgun, from the customer
     region: eu                  # or us, as the customer says
+    api_key: "systemd:{domain}-key"            # put it into the secrets folder, mode 0600
+""",
+    "campaign_monitor": """\
+  {domain}-cm:
+    type: campaign_monitor
+    client_id: ""               # from the customer; take the line out for a key that is the client's own
     api_key: "systemd:{domain}-key"            # put it into the secrets folder, mode 0600
 """,
 }

@@ -78,7 +78,7 @@ class CampaignMonitorSettings(Settings):
     def traits(self) -> Traits:
         """See `HasTraits.traits`: the return path is always theirs."""
         signer = "Campaign Monitor signs, if the record cm._domainkey of the From domain is in place"
-        return Traits(signing="rebuilt", signer=signer, return_path="")
+        return Traits(signing="rebuilt", signer=signer, return_path="", selectors=("cm",))
 
 
 class CampaignMonitor(Upstream):

@@ -1,7 +1,7 @@
-"""Whether an app may send as a mailbox, asked with a mail that names nobody: Graph refuses that for its missing
-recipients, and only after it looked at the token, the permission and the mailbox (microsoft-graph.md 2, 7).
+"""Whether an app may send as a mailbox, asked with a mail that names nobody: Graph refuses that (microsoft-graph.md 2).
 
-Must never name a recipient, so that nothing can be sent.
+What else is wrong it tells in place of that, as far as it looked. No source says in which order it does, so a good
+answer is a good sign and no proof. Must never name a recipient, so that nothing can be sent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SCOPED: Final = Hint(
 
 
 async def rehearse_as(client: GraphClient, mailbox: str) -> Outcome:
-    """SENT when Graph minds nothing but the missing recipients; else its own refusal."""
+    """SENT when Graph speaks of nothing but the missing recipients; else its own refusal."""
     roles = await client.roles()
     if isinstance(roles, Outcome):
         return roles
@@ -37,7 +37,8 @@ async def rehearse_as(client: GraphClient, mailbox: str) -> Outcome:
     answer = await client.ask(GraphRequest(mailbox, f"check {mailbox}", "POST", "sendMail", 202, body, headers))
     outcome = answer if isinstance(answer, Outcome) else outcome_of(answer, time.time(), "")
     if outcome.enhanced == _NOBODY:
-        return Outcome(Word.SENT, f"the app may send as {mailbox}; {_rights(roles)}", Stage.REQUEST, outcome.code)
+        what = f"in a mail of {mailbox} Graph misses the recipients, and nothing else that it looked at"
+        return Outcome(Word.SENT, f"{what}; {_rights(roles)}", Stage.REQUEST, outcome.code)
     if outcome.word is Word.SENT:
         return Outcome(Word.UNKNOWN, "Graph took a mail that names nobody, so nothing is known", Stage.REQUEST, 202)
     if outcome.code == 403 and PERMISSION not in roles and outcome.enhanced == "ErrorAccessDenied":

@@ -111,7 +111,7 @@ def test_graph_secret_then_scope_then_mailbox_then_green(authority: Authority, t
             graph.scope = {"info@initech.nl"}
             seen = await clinic.doctor()
             assert set(seen.values()) == {"good"}, clinic.verdicts
-            assert "may send as info@initech.nl; its token says no Mail.Send" in clinic.said("way out")
+            assert "nothing else that it looked at; its token says no Mail.Send" in clinic.said("way out")
             entra.roles = ("Mail.Send",)
             await clinic.doctor()
             assert "every mailbox of the tenant" in clinic.said("way out")
