@@ -154,7 +154,7 @@ class SpoolSettings(Settings):
 class Limits(Settings):
     message_size: Size = setting(default=Size(35 << 20), doc="Largest mail accepted.", minimum=1024)
     recipients: int = setting(default=500, doc="Most recipients of one mail.", minimum=1)
-    connections: int = setting(default=1000, doc="Most connections at one time.", minimum=1)
+    connections: int = setting(default=1000, doc="Most connections at one time, for each of `workers`.", minimum=1)
     content_memory: Size = setting(
         default=Size(32 << 20),
         doc="Mail that is still coming in, of all clients together; beyond it they wait, the slowest are sent away.",

@@ -23,7 +23,8 @@ from delivery.lanes import Lane
 from delivery.settling import Settling, Written
 from delivery.shares import Share
 from delivery.ways import Gate, Way
-from spool.contract import Leased, Spool
+from routing.events import emit
+from spool.contract import Leased, Spool, SpoolUnavailable
 
 _log = logging.getLogger("delivery")
 
@@ -125,8 +126,11 @@ class Dispatch:
             self._take(lane, await self._spool.lease(lane.name, wanted, self._clock.now()), wanted)
             if lane.rang and not lane.more:
                 await self._ask_when(lane)
+        except SpoolUnavailable as error:  # nobody's bug: a line for each lane and nothing more
+            emit(_log, "lease_waits", logging.WARNING, route=lane.name, why=str(error), again_in=_STORE_WAIT)
+            self.ring_at(lane, self._clock.now() + _STORE_WAIT)
         except Exception:
-            _log.exception("the spool gave no mail of %s; it is asked again", lane.name)
+            _log.exception("leasing mail of %s failed by a bug of ours; the spool is asked again", lane.name)
             self.ring_at(lane, self._clock.now() + _STORE_WAIT)
         finally:
             lane.leasing = False

@@ -39,6 +39,11 @@ def open_listeners(listen: Sequence[Listen], inherited: Sequence[socket.socket] 
     return tuple(opened)
 
 
+def open_address(address: str) -> tuple[socket.socket, ...]:
+    """Listen on one address, of whatever purpose. Raises OSError naming it."""
+    return _opened(address, [])
+
+
 def close_listeners(listeners: Listeners) -> None:
     """In this process; another one that has them too listens on."""
     for sockets in listeners:

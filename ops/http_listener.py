@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -62,7 +62,7 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 class HttpListener:
-    """Listens on `address` (or at a Unix socket that listens already) from `start` to `stop`. `answer` says what to
+    """Listens on `address` (or at sockets that listen already) from `start` to `stop`. `answer` says what to
     answer; `refused(status, why)` is told of requests that never came so far. `connections` may be open at a time, a
     body may have `body_limit` octets, and a request may take `seconds` from its first octet to our answer. `purpose` is
     for messages: "for webhooks".
@@ -70,7 +70,7 @@ class HttpListener:
 
     def __init__(
         self,
-        address: str | socket.socket,
+        address: str | Sequence[socket.socket],
         purpose: str,
         answer: Answer,
         refused: Callable[[int, str], object],
@@ -86,17 +86,19 @@ class HttpListener:
         self._connections = connections
         self._body_limit = body_limit
         self._seconds = seconds
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Raises OSError naming the address when it cannot be had."""
-        if isinstance(self._address, socket.socket):
-            self._server = await asyncio.start_unix_server(self._accepted, sock=self._address, limit=_HEAD_LIMIT)
+        if not isinstance(self._address, str):
+            for each in self._address:
+                start = asyncio.start_unix_server if each.family == socket.AF_UNIX else asyncio.start_server
+                self._servers.append(await start(self._accepted, sock=each, limit=_HEAD_LIMIT))
             return
         host, port = host_port(self._address)
         try:
-            self._server = await asyncio.start_server(self._accepted, host, port, limit=_HEAD_LIMIT)
+            self._servers.append(await asyncio.start_server(self._accepted, host, port, limit=_HEAD_LIMIT))
         except OSError as error:
             wrong = f"cannot listen on {self._address} {self._purpose}: {error.strerror or error}"
             raise OSError(error.errno, wrong) from error
@@ -104,20 +106,18 @@ class HttpListener:
     @property
     def port(self) -> int:
         """The real port, when the address says 0."""
-        return int(self._server.sockets[0].getsockname()[1]) if self._server else 0
+        return int(self._servers[0].sockets[0].getsockname()[1]) if self._servers else 0
 
     @property
     def where(self) -> str:
-        """Host and real port; "" for a Unix socket."""
-        if isinstance(self._address, socket.socket):
-            return ""
-        host, _ = host_port(self._address)
+        """Host and real port, of an address."""
+        host, _ = host_port(self._address) if isinstance(self._address, str) else self._address[0].getsockname()[:2]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     async def stop(self) -> None:
         """Take no more, and end what is under way."""
-        if self._server:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for task in self._open:
             task.cancel()
         if self._open:

@@ -7,39 +7,68 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from config.relay_settings import Relay
 from config.rules import Rules
-from intake.listeners import Listeners
+from intake.listeners import Listeners, open_address
 from ops.check import Checked
 from ops.nodes import rules_hash
 from ops.reload import Reloader
+from routing.events import emit
 
+_log = logging.getLogger("status")
 _LONGEST: Final = 1 << 16
 _LONGEST_REASON: Final = 2000
 
 
-class Seat:
-    """The place of worker `number` (from 1 on). `checked` is what it goes by, `listeners` are opened. `page` is where
-    it shows its numbers to the first worker, which has the address that ops gave and finds the others at `pages`.
+class Pages:
+    """The sockets of the status page. At `shared`, the address that ops gave, all workers answer, so that somebody does
+    whatever befalls one of them; each tells the others of itself at a Unix socket of its `own` (by its number). All are
+    empty without `status:`, and when the address cannot be had, which is logged.
     """
+
+    def __init__(self, relay: Relay) -> None:
+        self.shared: tuple[socket.socket, ...] = ()
+        self.own: dict[int, socket.socket] = {}
+        if relay.status is None:
+            return
+        try:
+            self.shared = open_address(relay.status.address)
+        except OSError as error:
+            emit(_log, "status_unavailable", logging.ERROR, error=str(error))
+            return
+        self.own = {number: _nameless() for number in range(1, relay.workers + 1)}
+        self.names: Mapping[int, bytes] = {number: each.getsockname() for number, each in self.own.items()}
+
+    def others(self, number: int) -> dict[int, bytes]:
+        """Where a worker finds the others."""
+        return {one: name for one, name in self.names.items() if one != number}
+
+    def leave(self, number: int | None = None) -> None:
+        """Close, in this process, what is not a worker's (None: all but the workers' own)."""
+        for each in self.shared if number is None else [one for of, one in self.own.items() if of != number]:
+            each.close()
+
+
+class Seat:
+    """The place of worker `number` (from 1 on). `checked` is what it goes by; `listeners` and `pages` are opened."""
 
     def __init__(
         self,
         number: int,
         checked: Checked,
         listeners: Listeners,
-        page: socket.socket | None,
-        pages: Mapping[int, bytes],
+        pages: Pages,
         line: socket.socket,
     ) -> None:
         self.number = number
         self.checked = checked
         self.listeners = listeners
-        self.page = page
         self.pages = pages
         self.on_event: Callable[[str, Mapping[str, Any]], None] | None = None
         """Told of what befell another worker, as the parent's log has it."""
@@ -51,7 +80,7 @@ class Seat:
 
     @property
     def first(self) -> bool:
-        """It does what is done once: page, webhooks, orders, the doctor."""
+        """It does what is done once: the pages for people, webhooks, orders, the doctor."""
         return self.number == 1
 
     def obey(self, stop: Callable[[], None], reload: Callable[[], None]) -> None:
@@ -105,6 +134,14 @@ class Seat:
 
     def _answer(self, number: int) -> asyncio.Future[str | None]:
         return self._answers.setdefault(number, asyncio.get_running_loop().create_future())
+
+
+def _nameless() -> socket.socket:
+    """A Unix socket that listens, in no folder (unix(7), autobind)."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.bind("")
+    made.listen()
+    return made
 
 
 def tell(line: socket.socket, words: Mapping[str, Any]) -> bool:

@@ -223,7 +223,7 @@ class Service:
 
     async def _status(self, rooms: _Rooms, intake: Intake, hands: Hands) -> Site | None:
         """The status page, where one is asked for; else its code is not even loaded. Mail goes on without it."""
-        if rooms.relay.status is None:
+        if rooms.relay.status is None or (self._seat and not self._seat.pages.shared):
             return None
         from ops.queue_options import view_of
         from ops.status.facts import Facts
@@ -232,8 +232,7 @@ class Service:
         numbers = rooms.webhooks.desk.numbers if rooms.webhooks else None
         plan, view = lambda: rooms.plan, lambda: view_of(rooms.relay.spool)
         facts = Facts(rooms.relay, rooms.spool, rooms.scheduler, intake, plan, hands, view, numbers)
-        page = self._seat.page if self._seat else None
-        site = Site(facts, page or rooms.relay.status.address, self._seat)
+        site = Site(facts, rooms.relay.status.address, self._seat)
         try:
             await site.start()
         except OSError as error:
@@ -322,8 +321,10 @@ class Service:
                 forgotten = await rooms.spool.prune(time.time() - rooms.relay.spool.history)
                 if forgotten:
                     emit(_log, "history_pruned", mails=forgotten)
+            except SpoolUnavailable as error:
+                emit(_log, "history_not_pruned", logging.WARNING, why=str(error), again_in=_PRUNE_EVERY)
             except Exception:
-                _log.exception("history could not be pruned; it is tried again in an hour")
+                _log.exception("history could not be pruned by a bug of ours; it is tried again in an hour")
             await asyncio.sleep(_PRUNE_EVERY)
 
 

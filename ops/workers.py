@@ -23,7 +23,6 @@ from math import inf
 from pathlib import Path
 from typing import Final, NoReturn
 
-from config.relay_settings import Relay
 from intake.listeners import close_listeners, open_listeners, written
 from ops import notify
 from ops.activation import inherited
@@ -32,7 +31,7 @@ from ops.descriptors import raise_limit
 from ops.reload import tell_problem
 from ops.rounds import Round
 from ops.rules_watch import Watcher, look
-from ops.seat import Seat, hear, tell
+from ops.seat import Pages, Seat, hear, tell
 from ops.watchdog import seconds_allowed
 from routing.events import emit
 
@@ -57,7 +56,6 @@ class _Worker:
     """One of them. While there is none `pid` is 0, and it is started at `due` (monotonic seconds)."""
 
     number: int
-    page: socket.socket | None
     pid: int = 0
     line: socket.socket | None = None
     started: float = 0.0
@@ -108,7 +106,8 @@ class Parent:
         self._look_every = relay.watch or inf
         self._look_at = time.monotonic() + self._look_every
         self._listeners = open_listeners(relay.listen, inherited(os.environ))
-        self._workers = [_Worker(number, _page(relay, number)) for number in range(1, relay.workers + 1)]
+        self._pages = Pages(relay)
+        self._workers = [_Worker(number) for number in range(1, relay.workers + 1)]
         self._listen()
         import spool.postgres  # noqa: F401 - once here, and not in each worker
 
@@ -154,6 +153,7 @@ class Parent:
         self._stopping = True
         notify.stopping()
         close_listeners(self._listeners)
+        self._pages.leave()
         if self._round:
             self._round.refusal = "the relay stops"
             self._end_round(self._round)
@@ -235,8 +235,10 @@ class Parent:
             worker.ready, worker.status = True, words.get("STATUS", "ready")
         if "WATCHDOG" in words:
             worker.pinged = True
-            if all(one.pid and one.pinged for one in self._workers):
-                notify.notify(WATCHDOG="1")
+            if all(one.pinged for one in self._workers if one.pid and not one.starting):
+                notify.notify(
+                    WATCHDOG="1"
+                )  # one that cannot be started is our work, and a restart of all would not help
                 for one in self._workers:
                     one.pinged = False
 
@@ -280,8 +282,8 @@ class Parent:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent is asked, and asks all
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             others = [one for one in self._workers if one is not worker]
-            pages = {one.number: one.page.getsockname() for one in self._workers if one.page}
-            for end in (ours, self._bell, self._rung, *[one.line for one in others], *[one.page for one in others]):
+            self._pages.leave(worker.number)
+            for end in (ours, self._bell, self._rung, *[one.line for one in others]):
                 if end is not None:
                     end.close()
             with suppress(OSError):  # what top and pgrep show
@@ -289,7 +291,7 @@ class Parent:
             os.environ["NOTIFY_SOCKET"] = "@" + self._ear.getsockname()[1:].decode("ascii")
             self._ear.close()
             os.environ["WATCHDOG_PID"] = str(os.getpid() if self._watched else 0)
-            code = self._work(Seat(worker.number, self._checked, self._listeners, worker.page, pages, theirs))
+            code = self._work(Seat(worker.number, self._checked, self._listeners, self._pages, theirs))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -368,16 +370,6 @@ class Parent:
         for worker in self._workers:
             if worker.line is not None:
                 tell(worker.line, {"round": round_.number, "answer": refusal})
-
-
-def _page(relay: Relay, number: int) -> socket.socket | None:
-    """Where a worker shows its numbers to the first one, which has the address that ops gave."""
-    if relay.status is None or number == 1:
-        return None
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.bind("")
-    made.listen()
-    return made
 
 
 def _signal(workers: Sequence[_Worker], number: int) -> None:

@@ -67,11 +67,14 @@ class PostgresSpool(SharedSpool):
         self._leased: set[int] = set()
         self._lost: set[int] = set()
         """Under way here, but the lease is void: another node may have the mail."""
-        self._unanswered: set[str] = set()
-        """Routes whose last lease may have been made though its answer was lost; no two are asked for at a time."""
+        self._to_return: set[str] = set()
+        """Routes of which this node may have mail that nobody sends: the answer to a lease was lost, or it was not sure
+        of it. That is given back before more is asked for; no two leases of a route are asked for at a time.
+        """
         self._at_hand = AtHand(memory)
         self._settling: set[int] = set()
         self._others = self._incoming = 0
+        self._waits = False
         self._numbers = Numbers(clock, self._chance, run=_SLOT_BITS)
         self._skewed = False
         self._random = random.SystemRandom()
@@ -159,15 +162,15 @@ class PostgresSpool(SharedSpool):
         if self._held.route(route) or not self._identity.sure:
             return []
         node = self._identity.node
-        if route in self._unanswered:
+        if route in self._to_return:
             mine = [*self._leased, *self._lost]
             await self._leases.ask(partial(statements.give_back, route=route, node=node, but=mine), same, single=True)
-            self._unanswered.discard(route)
+            self._to_return.discard(route)
         question = partial(statements.take, node=node, route=route, limit=limit, now=now, at_hand=self._at_hand.find)
         try:
             taken = await self._leases.ask(question, partial(self._took, node), single=True)
         except SpoolUnavailable:
-            self._unanswered.add(route)
+            self._to_return.add(route)
             raise
         for broken in [mail for mail in taken if isinstance(mail, Unreadable)]:
             # It stays leased, so that it does not come up again until the next start.
@@ -190,6 +193,8 @@ class PostgresSpool(SharedSpool):
     def ours(self, mail: Leased) -> bool:
         if mail.id in self._leased and self._identity.sure:
             return True
+        if mail.id in self._leased:
+            self._to_return.add(mail.route)  # this node may live on, and nobody would take it away from it
         self._leased.discard(mail.id)
         self._lost.discard(mail.id)
         return False
@@ -234,6 +239,7 @@ class PostgresSpool(SharedSpool):
             self._at_hand.keep(put.arrival.id, put.arrival.content)
             if not put.future.done():
                 put.future.set_result(None)
+        self._waits = self._waits and not settles
         for settle in settles:
             number = settle.settlement.mail.id
             self._settling.discard(number)
@@ -259,7 +265,9 @@ class PostgresSpool(SharedSpool):
             fail(put.future, error)
 
     def unwritten(self, count: int) -> None:
-        emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count, again_in=_WRITE_AGAIN_AFTER)
+        if not self._waits:  # once: every try to write anything tells it again
+            emit(_LOG, "spool.settlements_wait", logging.ERROR, mails=count, again_in=_WRITE_AGAIN_AFTER)
+        self._waits = True
         self._flush.within(_WRITE_AGAIN_AFTER)
 
     def beat(self, beat: Beat) -> None:
@@ -277,7 +285,7 @@ class PostgresSpool(SharedSpool):
         self._believe(Held(beat.holds))
         self._write_passed()
         self._cluster.beat(beat.reborn)
-        for route in beat.due_routes:
+        for route in {*beat.due_routes, *self._to_return}:
             self._arrived(route)
 
     # ---- the rest ----------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ class Desk:
         return await shown(reader, fields) if shown else self._message(reader, 404, "There is no such page.")
 
     async def _snapshot(self) -> snapshot.Snapshot:
+        await self._site.count()
         taken = snapshot.take(self._site.facts, *await self._site.look())
         return replace(taken, buffered=await self._site.buffered())
 

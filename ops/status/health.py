@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from asyncio import Task
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -19,17 +20,22 @@ from spool.contract import SpoolFull, SpoolUnavailable
 _FRESH: Final = 2.0
 """Seconds that an answer of the spool stands."""
 
+_PHASE: Final = "phase"
+
 PATIENCE: Final = 5.0
 """Seconds within which a commit must be on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. `wrong` says what is the matter, None when it is well; `ill` when a restart may mend it."""
+    """One thing looked at. `wrong` says what is the matter, None when it is well; `ill` when a restart may mend it, and
+    not `bars` when new mail is taken all the same.
+    """
 
     name: str
     wrong: str | None = None
     ill: bool = True
+    bars: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +50,30 @@ class Report:
 
     @property
     def ready(self) -> bool:
-        return not any(check.wrong for check in self.checks)
+        return not any(check.wrong and check.bars for check in self.checks)
+
+    @property
+    def serving(self) -> bool:
+        """It listens, be all well or not."""
+        return not any(check.wrong for check in self.checks if check.name == _PHASE)
 
     def text(self, good: bool) -> bytes:
         """`{"ok": bool, "checks": {name: "ok" or what is wrong}}`, on one line."""
         checks = {check.name: check.wrong or "ok" for check in self.checks}
         return json.dumps({"ok": good, "checks": checks}).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the relay is, and how many mails it has under way by route."""
+
+    report: Report
+    in_flight: Mapping[str, int]
+
+    def text(self) -> bytes:
+        """For another worker."""
+        checks = [(one.name, one.wrong, one.ill, one.bars) for one in self.report.checks]
+        return json.dumps({"checks": checks, "in_flight": self.in_flight}).encode()
 
 
 class Health:
@@ -60,6 +84,11 @@ class Health:
         self._patience = patience
         self._asking: Task[tuple[Check, Check]] | None = None
         self._asked_at = 0.0
+
+    async def state(self) -> State:
+        """As `look`, and what is under way."""
+        lanes = self._facts.scheduler.routes()
+        return State(await self.look(), {route: one.in_flight for route, one in lanes.items() if one.in_flight})
 
     async def look(self) -> Report:
         """Never raises."""
@@ -91,7 +120,7 @@ class Health:
 
     def _phase(self) -> Check:
         phase = self._facts.phase
-        return Check("phase", None if phase is Phase.SERVING else str(phase), ill=False)
+        return Check(_PHASE, None if phase is Phase.SERVING else str(phase), ill=False)
 
     def _intake(self) -> Check:
         """Not listening is an illness only while it should listen."""

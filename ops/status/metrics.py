@@ -37,14 +37,12 @@ _Row = tuple[tuple[str, ...], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What has to be waited for: the backlog (None when the spool does not tell), whether the relay is ready, and the
-    relays on a shared spool (none when it does not tell).
+class Shared:
+    """What has to be waited for: the backlog (None when the spool does not tell), what ends when, and the relays on a
+    shared spool (none when it does not tell).
     """
 
     backlog: Mapping[str, Backlog] | None
-    ready: bool
-    loop_lag: float
     expiries: tuple[Expiry, ...] = ()
     nodes: Sequence[NodeLine] = ()
 
@@ -59,14 +57,14 @@ class _Collected:
         return self._families
 
 
-def gather(facts: Facts, asked: Asked) -> list[Metric]:
+def gather(facts: Facts, ready: bool, loop_lag: float) -> list[Metric]:
     """On the loop: the numbers of this process as they are now, as values of their own."""
-    return [*_relay(facts, asked), *_intake(facts), *_delivery(facts), *_provider(facts), *process()]
+    return [*_relay(facts, ready, loop_lag), *_intake(facts), *_delivery(facts), *_provider(facts), *process()]
 
 
-def gather_shared(facts: Facts, asked: Asked) -> list[Metric]:
+def gather_shared(facts: Facts, shared: Shared) -> list[Metric]:
     """Those that all processes of this relay would tell the same."""
-    return [*_files(facts, asked), *_nodes(asked.nodes), *_queue(facts, asked)]
+    return [*_files(facts, shared), *_nodes(shared.nodes), *_queue(facts, shared)]
 
 
 def render(families: list[Metric]) -> bytes:
@@ -114,15 +112,13 @@ def process() -> Iterator[Metric]:
     yield GaugeMetricFamily("process_open_fds", "Open files and sockets.", value=len(os.listdir("/proc/self/fd")))
 
 
-def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
+def _relay(facts: Facts, ready: bool, loop_lag: float) -> Iterator[Metric]:
     version = metadata.version("callpro-relay")
     yield _gauge("info", "The relay that runs.", ("version",), [((version,), 1.0)])
     yield _gauge("start_time_seconds", "When it was started (unix seconds).", (), _one(facts.started_at))
     yield _gauge("worker_up", "Of several workers: 1 while one answers.", ("worker",), ())
-    yield _gauge("ready", "1 while it takes mail, as /readyz tells.", (), _one(asked.ready))
-    yield _gauge(
-        "loop_lag_seconds", "How late the event loop was at most in the last minute.", (), _one(asked.loop_lag)
-    )
+    yield _gauge("ready", "1 while it takes mail, as /readyz tells.", (), _one(ready))
+    yield _gauge("loop_lag_seconds", "How late the event loop was at most in the last minute.", (), _one(loop_lag))
     yield _gauge(
         "reload_ok", "0 while the last reload was refused and older rules count.", (), _one(not facts.reload.problem)
     )
@@ -142,8 +138,8 @@ def _relay(facts: Facts, asked: Asked) -> Iterator[Metric]:
     )
 
 
-def _files(facts: Facts, asked: Asked) -> Iterator[Metric]:
-    ends = {(one.what, one.key): one.ends_at for one in asked.expiries if one.ends_at is not None}
+def _files(facts: Facts, shared: Shared) -> Iterator[Metric]:
+    ends = {(one.what, one.key): one.ends_at for one in shared.expiries if one.ends_at is not None}
     words = "When a certificate, secret or key ends (unix seconds)."
     yield _gauge("expires_timestamp_seconds", words, ("what", "name"), list(ends.items()))
     yield _gauge("spool_bytes", "Content that waits.", (), _one(facts.spool.octets))
@@ -232,16 +228,16 @@ def _held(facts: Facts, lanes: Mapping[str, RouteNumbers]) -> Iterator[_Row]:
             yield (name, upstream), float(upstream in closed)
 
 
-def _queue(facts: Facts, asked: Asked) -> Iterator[Metric]:
+def _queue(facts: Facts, shared: Shared) -> Iterator[Metric]:
     holds = Counter(str(hold.scope) for hold in facts.spool.held.all())
     scopes = [((scope,), float(holds[scope])) for scope in ("mail", "route", "sender")]
     yield _gauge("holds", "What people have on hold.", ("scope",), scopes)
-    if asked.backlog is None:
+    if shared.backlog is None:
         return
     now = facts.clock()
-    waiting = {route: float(backlog.waiting) for route, backlog in asked.backlog.items()}
+    waiting = {route: float(backlog.waiting) for route, backlog in shared.backlog.items()}
     yield _gauge("queue_mails", "Mails that wait, under way not counted.", ("route",), _by_route(facts, waiting))
-    ages = {route: max(0.0, now - backlog.oldest) for route, backlog in asked.backlog.items()}
+    ages = {route: max(0.0, now - backlog.oldest) for route, backlog in shared.backlog.items()}
     yield _gauge("queue_oldest_seconds", "How long the oldest of them waits.", ("route",), _by_route(facts, ages, max))
 
 

@@ -14,7 +14,7 @@ from delivery.plan import Plan
 from ops.expiry import Expiry
 from ops.reload import LastReload
 from ops.status.facts import Facts
-from ops.status.health import Report
+from ops.status.health import Report, State
 from spool.contract import Backlog, Buffered
 from spool.holding import Hold
 
@@ -47,18 +47,18 @@ class Snapshot:
     expiries: Callable[[], tuple[Expiry, ...]]
 
 
-def take(facts: Facts, report: Report, backlog: Mapping[str, Backlog] | None) -> Snapshot:
+def take(facts: Facts, state: State, backlog: Mapping[str, Backlog] | None) -> Snapshot:
     """On the loop."""
     lanes = facts.scheduler.routes()
     why = {(route, held.upstream): held for route, numbers in lanes.items() for held in numbers.held}
     return Snapshot(
         now=facts.clock(),
-        report=report,
+        report=state.report,
         reload=facts.reload,
         started_at=facts.started_at,
         plan=facts.plan(),
         backlog=backlog,
-        in_flight={route: numbers.in_flight for route, numbers in lanes.items() if numbers.in_flight},
+        in_flight=state.in_flight,
         closed=tuple(ClosedWay(way, why.get((way.route, way.upstream))) for way in facts.scheduler.held()),
         holds=facts.spool.held.all(),
         unreachable=facts.scheduler.unreachable(),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import Task
 from collections.abc import Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -20,6 +22,8 @@ from spool.view import Volume
 _log = logging.getLogger("status")
 
 _EVERY: Final = 60.0
+_PATIENCE: Final = 1.0
+"""Seconds that a page waits for the charts to have it all."""
 _FRESH: Final = 5.0
 """Seconds within which a page that is asked for again writes nothing."""
 
@@ -31,6 +35,7 @@ class Volumes:
         self._facts = facts
         self._left: list[Volume] = []
         self._written_at = 0.0
+        self._writing: Task[None] | None = None
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -39,12 +44,22 @@ class Volumes:
             await self.write()
 
     async def refresh(self) -> None:
-        """Before somebody looks: what was counted up to now is in the charts."""
+        """Before somebody looks: what was counted up to now is in the charts, unless the spool lets us wait for it."""
         if monotonic() - self._written_at > _FRESH:
-            await self.write()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self.write()
 
     async def write(self) -> None:
-        """Take over what was counted since the last time. What the spool does not take goes with the next."""
+        """Take over what was counted since the last time. What the spool does not take goes with the next.
+
+        Whoever does not wait for the end breaks nothing off: what may be on disk already must not be counted again.
+        """
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        await asyncio.shield(self._writing)
+
+    async def _write(self) -> None:
         self._written_at = monotonic()
         rooms, now = self._facts, self._facts.clock()
         taken = _joined(rooms.intake.numbers.customers.take(), rooms.scheduler.customers.take(), now)

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from ops.buffer_view import in_buffer
-from ops.http_listener import HttpListener, Request, Response
+from ops.http_listener import Answer, BodyTooLarge, HttpListener, Request, Response
 from ops.status.facts import Facts, Phase
 from ops.status.guards import allowed_host
-from ops.status.health import Health, Report
+from ops.status.health import PATIENCE, Health, State
 from ops.status.volumes import Volumes
 from routing.events import emit
 from spool.contract import SpoolFull, SpoolUnavailable, SpoolUnusable
@@ -43,6 +43,8 @@ _log = logging.getLogger("status")
 CONNECTIONS: Final = 50
 BODY_LIMIT: Final = 64 << 10
 SECONDS: Final = 30.0
+_WORKERS_PATIENCE: Final = 2.0
+"""Seconds within which a commit must be on disk, where another worker waits for the answer."""
 _FRESH: Final = 1.0
 """Seconds for which an answer of the rooms stands."""
 _TICK: Final = 1.0
@@ -68,40 +70,35 @@ HEADERS: Final = (
 
 
 class Site:
-    """Answers at `status.address` from `start` to `stop`, or at a socket that listens already. Of several workers the
-    one in the first `seat` speaks for all.
+    """Answers at `address` from `start` to `stop`. Of several workers each answers there, for all; the pages for people
+    are those of the first `seat`.
     """
 
-    def __init__(self, facts: Facts, address: str | socket.socket, seat: Seat | None = None) -> None:
+    def __init__(self, facts: Facts, address: str, seat: Seat | None = None) -> None:
         self.facts = facts
         self._seat = seat
         self._names = facts.relay.status.hosts if facts.relay.status else ()
-        self._health = Health(facts)
+        self._health = Health(facts, PATIENCE if seat is None else _WORKERS_PATIENCE)
         self._lags = [0.0] * _KEPT
         self._volumes = Volumes(facts)
         self._tasks: list[asyncio.Task[None]] = []
         self._busy = 0.0
         self._closing = threading.Event()
         self._looking = asyncio.Lock()
-        self._seen: tuple[float, Report, Mapping[str, Backlog] | None] | None = None
+        self._seen: tuple[float, State, Mapping[str, Backlog] | None] | None = None
         self._scraped = (-inf, b"")
         self._thread = ThreadPoolExecutor(1, "status-page")
         self._desk: Desk | None = None
-        self._listener = HttpListener(
-            address,
-            "for the status page",
-            self._answer,
-            lambda status, why: emit(_log, "status_refused", logging.DEBUG, status=status, why=why),
-            connections=CONNECTIONS,
-            body_limit=BODY_LIMIT,
-            seconds=SECONDS,
-        )
+        self._listener = _listener(seat.pages.shared if seat else address, self._answer)
+        self._inner = _listener([seat.pages.own[seat.number]], self._asked) if seat else None
 
     async def start(self) -> None:
         """Raises OSError naming the address when it cannot be had."""
         await self._listener.start()
+        if self._inner:
+            await self._inner.start()
         self._tasks = [asyncio.create_task(self._watch_the_loop()), asyncio.create_task(self._volumes.run())]
-        if self._listener.where:
+        if self._seat is None or self._seat.first:
             emit(_log, "status_listening", address=self._listener.where)
 
     def serving(self) -> None:
@@ -117,20 +114,35 @@ class Site:
         for task in self._tasks:
             task.cancel()
         await self._volumes.write()
-        await self._listener.stop()
+        for listener in (self._listener, self._inner):
+            if listener:
+                await listener.stop()
         self._closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def look(self) -> tuple[Report, Mapping[str, Backlog] | None]:
+    async def look(self) -> tuple[State, Mapping[str, Backlog] | None]:
         """How the relay is, and what waits (None when the spool does not tell). Within a second the answer is the same:
         the spool must not be asked as often as pages are.
         """
         async with self._looking:
             if self._seen is None or time.monotonic() - self._seen[0] > _FRESH:
-                report = await self._health.look()
-                await self._volumes.refresh()
-                self._seen = time.monotonic(), report, await self._backlog()
+                self._seen = time.monotonic(), *await asyncio.gather(self._state(), self._backlog())
             return self._seen[1:]
+
+    async def _state(self) -> State:
+        """Of all workers, where there are several."""
+        if self._seat is None:
+            return await self._health.state()
+        from ops.status import all_workers
+
+        own, others = await asyncio.gather(
+            self._health.state(), all_workers.states(self._seat.pages.others(self._seat.number))
+        )
+        return all_workers.together({self._seat.number: own, **others})
+
+    async def count(self) -> None:
+        """What was counted up to now is in the charts, if the spool takes it at once."""
+        await self._volumes.refresh()
 
     async def buffered(self) -> Buffered | None:
         """What the local buffer holds; of several workers, what all of theirs do."""
@@ -201,8 +213,6 @@ class Site:
             emit(_log, "status_refused", logging.WARNING, status=421, why="the Host header names another machine")
             return plain(421, "this name is not ours; add it to status.hosts, or ask by address")
         path = urlsplit(request.target).path
-        if self._seat is not None and not self._seat.first and path != "/metrics":
-            return plain(404, "the page is the first worker's")
         if path not in ("/healthz", "/readyz", "/metrics"):
             return await self._page(request)
         if request.method not in ("GET", "HEAD"):
@@ -210,7 +220,7 @@ class Site:
         return await (self._metrics() if path == "/metrics" else self._probe(path))
 
     async def _probe(self, path: str) -> Response:
-        report = await self._health.look()
+        report = (await self._state()).report
         good = report.ready if path == "/readyz" else report.alive
         return Response(200 if good else 503, report.text(good), (("Content-Type", "application/json"),))
 
@@ -218,32 +228,75 @@ class Site:
         from ops.status import metrics
 
         if time.monotonic() - self._scraped[0] > _FRESH:
-            (report, backlog), nodes = await asyncio.gather(self.look(), self._nodes())
+            own, backlog, nodes = await asyncio.gather(self._numbers(), self._backlog(), self._nodes())
             ends = await asyncio.to_thread(self.facts.hands.expiries) if self.facts.hands.expiries else ()
-            asked = metrics.Asked(backlog, report.ready, max(self._lags), ends, nodes)
-            families = metrics.gather(self.facts, asked)
-            if self._seat is not None:
-                families = await self._of_all(families, self._seat)
-            if self._seat is None or self._seat.first:
-                families += metrics.gather_shared(self.facts, asked)
+            families = [*own, *metrics.gather_shared(self.facts, metrics.Shared(backlog, ends, nodes))]
             self._scraped = time.monotonic(), await asyncio.to_thread(metrics.render, families)
         return Response(200, self._scraped[1], (("Content-Type", metrics.CONTENT_TYPE),))
 
-    async def _of_all(self, families: list[Metric], seat: Seat) -> list[Metric]:
+    async def _numbers(self) -> list[Metric]:
+        """What this process counts for itself, and what the other workers do."""
+        if self._seat is None:
+            return await self._own_numbers()
+        from ops.status import all_numbers, all_workers
+
+        others = all_workers.numbers(self._seat.pages.others(self._seat.number))
+        own, theirs = await asyncio.gather(self._own_numbers(), others)
+        return await asyncio.to_thread(all_numbers.merged, own, self._seat.number, theirs)
+
+    async def _own_numbers(self) -> list[Metric]:
+        from ops.status import metrics
+
+        report = await self._health.look()
+        return metrics.gather(self.facts, report.ready, max(self._lags))
+
+    async def _asked(self, request: Request) -> Response:
+        """What another worker asks of this one: how it is, its numbers, or a page in the name of its client."""
         from ops.status import all_workers
 
-        if not seat.first:
-            return all_workers.labelled(families, seat.number)
-        others = await all_workers.ask_all(seat.pages)
-        return await asyncio.to_thread(all_workers.together, families, seat.number, others)
+        path = urlsplit(request.target).path
+        if path == all_workers.STATE:
+            return Response(200, (await self._health.state()).text())
+        if path == "/metrics" and self._seat is not None:
+            from ops.status import all_numbers, metrics
+
+            own = all_numbers.labelled(await self._own_numbers(), self._seat.number)
+            return Response(200, await asyncio.to_thread(metrics.render, own))
+        return await self._page(replace(request, peer=request.headers.get(all_workers.PEER, "")))
 
     async def _page(self, request: Request) -> Response:
         """Templates are loaded with the first page: a relay that is only scraped does not pay for them."""
+        if self._seat is not None and not self._seat.first:
+            return await _handed_on(self._seat.pages.names[1], request)
         if self._desk is None:
             from ops.status.desk import Desk
 
             self._desk = Desk(self)
         return await self._desk.answer(request)
+
+
+def _listener(address: str | Sequence[socket.socket], answer: Answer) -> HttpListener:
+    return HttpListener(
+        address,
+        "for the status page",
+        answer,
+        lambda status, why: emit(_log, "status_refused", logging.DEBUG, status=status, why=why),
+        connections=CONNECTIONS,
+        body_limit=BODY_LIMIT,
+        seconds=SECONDS,
+    )
+
+
+async def _handed_on(first: bytes, request: Request) -> Response:
+    """What the first worker answers: it knows who has logged in."""
+    from ops.status import all_workers
+
+    try:
+        return await all_workers.hand_on(first, request)
+    except BodyTooLarge:
+        return Response(413)
+    except OSError:
+        return plain(503, "the worker that has the pages is started again; try again in a moment")
 
 
 def plain(status: int, text: str) -> Response:

@@ -341,6 +341,32 @@ def test_systemd_hears_of_one_service(tmp_path: Path, database: str) -> None:
     asyncio.run(journey())
 
 
+def test_a_worker_that_cannot_start_does_not_take_the_others_along(tmp_path: Path) -> None:
+    """The database is away, so it cannot; the others answer 451, and systemd is told that the relay lives."""
+
+    async def journey() -> None:
+        systemd, server = Systemd(tmp_path / "notify"), postgres.Server().start()
+        told = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "600000"}
+        try:
+            async with systemd.listening(), FakeSmtp() as upstream:
+                relay = Workers(tmp_path / "r", rules(upstream.port), server.url(), 2, environment=told)
+                async with relay:
+                    server.stop()
+                    seen = len(relay.events)
+                    os.kill(relay.pids()[2], signal.SIGKILL)
+                    why = "it ended with exit code 1; its own lines before this one say more"
+                    await relay.event("worker_died", after=seen, why=why)
+                    pings = systemd.count("WATCHDOG")
+                    await until(lambda: systemd.count("WATCHDOG") > pings + 2)
+                    assert (await one_mail(relay.port)).startswith("451")
+                    server.start()
+                    await relay.again(2, seen)
+        finally:
+            server.remove()
+
+    asyncio.run(journey())
+
+
 def test_all_accept_on_the_socket_that_systemd_keeps(tmp_path: Path, database: str) -> None:
     port = socket.create_server(("127.0.0.1", 0)).getsockname()[1]
     serve = write_activated(tmp_path, port)
@@ -416,6 +442,57 @@ def test_page_metrics_and_commands_speak_for_all(tmp_path: Path, database: str) 
             assert (code, "No customer changes" in text) == (0, True), text
 
     asyncio.run(journey())
+
+
+def test_health_is_that_of_all_of_them(tmp_path: Path, database: str) -> None:
+    """Whichever hangs, somebody answers; and while the database answers nobody, every number is there."""
+    extra = "status: {address: '127.0.0.1:0', token: een-lang-geheim-van-ons}\n"
+
+    async def journey() -> None:
+        parts = urlsplit(database)
+        async with FakeSmtp() as upstream, TcpProxy(parts.port or 0) as proxy:
+            url = database.replace(f":{parts.port}/", f":{proxy.port}/")
+            async with (
+                Workers(tmp_path / "r", rules(upstream.port), url, 3, extra) as relay,
+                httpx.AsyncClient(base_url=f"http://{relay.said('status_listening')[0]['address']}", timeout=60) as web,
+            ):
+
+                async def asked() -> tuple[int, int, str]:
+                    alive, ready = await web.get("/healthz"), await web.get("/readyz")
+                    return alive.status_code, ready.status_code, alive.json()["checks"]["workers"]
+
+                assert await asked() == (200, 200, "ok")
+                for hangs in (2, 1):
+                    os.kill(relay.pids()[hangs], signal.SIGSTOP)
+                    try:
+                        assert await asked() == (503, 200, f"no answer from {hangs}")
+                    finally:
+                        os.kill(relay.pids()[hangs], signal.SIGCONT)
+                    await until(lambda: good(web, "/healthz"), every=0.1)
+
+                # the pages are the first worker's, whoever is asked, and know who has logged in
+                entered = await web.post("/login", data={"token": "een-lang-geheim-van-ons", "name": "Jan"})
+                assert entered.status_code == 303
+                assert (await relay.event("status_login"))["peer"] == "127.0.0.1"
+                cookie = {"Cookie": entered.headers["set-cookie"].partition(";")[0]}
+                pages = await asyncio.gather(*(web.get("/", headers=cookie) for _ in range(12)))
+                assert {(page.status_code, "/logout" in page.text) for page in pages} == {(200, True)}
+                assert all(page.headers["x-content-type-options"] == "nosniff" for page in pages)
+
+                proxy.freeze()
+                ready, numbers = await asyncio.gather(web.get("/readyz"), web.get("/metrics"))
+                assert ready.status_code == 503
+                assert re.match("worker 1: .*; worker 2: .*; worker 3: ", ready.json()["checks"]["spool"]), ready.text
+                assert samples(numbers.text, "worker_up") == {"1": 1, "2": 1, "3": 1}
+                assert samples(numbers.text, "ready") == {"1": 0, "2": 0, "3": 0}
+                proxy.thaw()
+                await until(lambda: good(web, "/readyz"), every=0.1)
+
+    asyncio.run(journey())
+
+
+async def good(web: httpx.AsyncClient, path: str) -> bool:
+    return (await web.get(path)).status_code == 200
 
 
 def test_an_alert_comes_once_and_not_from_each(tmp_path: Path) -> None:

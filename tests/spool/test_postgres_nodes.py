@@ -128,6 +128,64 @@ def test_what_a_silent_node_had_taken_goes_to_the_others(database):
     asyncio.run(test())
 
 
+def test_what_a_node_did_not_dare_to_send_comes_again_when_it_lives_on(database):
+    """It gave no sign of life for longer than its lease, and nobody has declared it dead: its leases hold on."""
+
+    async def test():
+        async with nodes(database, 1, lease=1.0) as (one,):
+            await put_all(one, [arrival(one, CLOCK) for _ in range(3)])
+            mails, sending = await one.lease("acme.nl", 2, CLOCK.now), await one.lease("acme.nl", 1, CLOCK.now)
+            told: list[str] = []
+            one.on_arrival(told.append)
+            with psycopg.connect(database) as locking:
+                locking.execute("LOCK TABLE callpro_relay.node")
+                await until(lambda: not one._identity.sure, "nobody may believe in its leases")
+                assert not any(one.ours(mail) for mail in mails)
+            await until(lambda: "acme.nl" in told)
+            assert one.ours(sending[0])
+            assert {mail.id for mail in await one.lease("acme.nl", 9, CLOCK.now)} == {mail.id for mail in mails}
+
+    asyncio.run(test())
+
+
+def test_a_sign_of_life_that_took_long_says_nothing_of_the_clocks(database, capture_events):
+    async def test():
+        async with nodes(database, 1, lease=2.0) as (one,):
+            seen = one._identity.sure_until
+            with psycopg.connect(database) as locking:
+                locking.execute("LOCK TABLE callpro_relay.node")
+                await asyncio.sleep(3.0)
+            await until(lambda: one._identity.sure_until > seen + 2.0)
+            await asyncio.sleep(0)
+            assert not [event for event in capture_events() if event["event"] == "spool.clock_skew"]
+
+    asyncio.run(test())
+
+
+def test_settlements_that_wait_are_told_once(database, capture_events):
+    """However often the database is asked to take them."""
+
+    def told(name: str) -> int:
+        return sum(event["event"] == name for event in capture_events())
+
+    async def test():
+        async with nodes(database, 1) as (one,):
+            for times in (1, 2):
+                await one.put(arrival(one, CLOCK))
+                (mail,) = await one.lease("acme.nl", 1, CLOCK.now)
+                sql(database, "ALTER TABLE callpro_relay.event RENAME TO elsewhere")
+                written = one.settle(settlement(mail))
+                await until(lambda: told("spool.settlements_wait") == times)  # noqa: B023
+                for _ in range(5):
+                    one._writer.flush()
+                await asyncio.sleep(0.3)
+                assert told("spool.settlements_wait") == times
+                sql(database, "ALTER TABLE callpro_relay.elsewhere RENAME TO event")
+                await written
+
+    asyncio.run(test())
+
+
 def test_a_node_that_was_cut_off_begins_anew_and_what_it_had_sent_counts(database, capture_events):
     async def test():
         async with nodes(database, 1) as (one,):
