@@ -15,6 +15,9 @@ SCHEMES: Final = ("systemd", "file", "env")
 LARGEST: Final = 64 << 10
 """The largest secret file, in octets; a key with its chain needs a tenth of it."""
 
+OF_UNIT: Final = Path("/run/credentials/callpro-relay.service")
+"""Where root finds what a drop-in of our running unit loads besides its folder, as with LoadCredentialEncrypted=."""
+
 FOLDER_CREDENTIAL: Final = "secrets"
 """Our unit loads a whole folder under this name: systemd then calls its file NAME `secrets_NAME` (systemd.exec(5))."""
 
@@ -24,7 +27,9 @@ class SecretMissing(Exception):
 
 
 class OutsideUnit(SecretMissing):
-    """A `systemd:` reference read where there is no $CREDENTIALS_DIRECTORY: only the running unit can resolve it."""
+    """What perhaps only the running unit can resolve: `systemd:` where $CREDENTIALS_DIRECTORY is not there or closed,
+    `env:` where the environment does not have it.
+    """
 
 
 class SecretExposed(SecretMissing):
@@ -77,7 +82,7 @@ def resolve(text: str) -> Secret:
         return Secret("literal", text)
     if scheme == "env":
         if name not in os.environ:
-            raise SecretMissing(f"the environment has no variable {name}")
+            raise OutsideUnit(f"the environment has no variable {name}")
         return _secret(text, os.environ[name])
     if scheme == "systemd":  # systemd made its file, for us alone
         return _secret(text, _read(_credential_path(name), guarded=True))
@@ -96,8 +101,13 @@ def _credential_path(name: str) -> Path:
         raise OutsideUnit(f"systemd:{name} needs $CREDENTIALS_DIRECTORY (LoadCredential={name}:... in the unit)")
     if not name or "/" in name or name in (".", ".."):
         raise SecretMissing(f"systemd:{name} is not a credential name")
-    alone = Path(folder) / name
-    return alone if alone.exists() else Path(folder) / f"{FOLDER_CREDENTIAL}_{name}"
+    if not os.access(folder, os.X_OK):  # systemd 252 shuts it for ExecReload=
+        raise OutsideUnit(f"systemd:{name} cannot be read, for {folder} is not there or closed")
+    alone, of_folder, of_unit = Path(folder) / name, Path(folder) / f"{FOLDER_CREDENTIAL}_{name}", OF_UNIT / name
+    found = next((path for path in (alone, of_folder, of_unit) if os.path.exists(path)), None)
+    if found is None:
+        raise SecretMissing(f"cannot read {alone}: No such file (a new one counts from the next restart)")
+    return found
 
 
 def _read(path: Path, *, guarded: bool) -> str:

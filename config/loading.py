@@ -48,8 +48,8 @@ def load_rules(
 ) -> Rules:
     """All rules beside relay.yaml, merged. Raises ConfigInvalid with all problems of all files.
 
-    `outside_unit` is for commands that look and never send: a `systemd:` secret that only the running unit can read
-    is a warning then, and has no value.
+    `outside_unit` is for commands that look and never send: a secret that perhaps only the running unit can read is a
+    warning then, and has no value.
     """
     problems = Problems()
     rules = _RulesReader(Reader(problems, outside_unit), kinds).read(folder)

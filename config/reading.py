@@ -42,7 +42,7 @@ def mend_word(word: str, known: Iterable[str]) -> str:
 class Reader:
     """Reads blocks into one collector of problems.
 
-    With `outside_unit`, a `systemd:` reference that only the running unit can resolve is a warning, and the secret has
+    With `outside_unit`, a reference that perhaps only the running unit can resolve is a warning, and the secret has
     no value: for commands that look and never send.
     """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from ops.terminal import Paint, plain
 from routing.table import Table
 
 SECRETS_FOLDER: Final = "secrets"
+_CREDENTIAL_NAME: Final = re.compile("[ -9;-~]{1,240}")
+"""What systemd takes behind `secrets_` as a name: printable ASCII without a colon, 255 octets in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
     if relay is not None and rules is not None:
         problems += _half_webhooks(relay, rules, str(path))
         problems += _alerts_without_a_route(relay, rules, str(path))
+    if outside_unit:
+        problems += _not_for_systemd(path.parent / SECRETS_FOLDER)
     if relay is not None:
         problems += _too_many_workers(relay.workers, len(os.sched_getaffinity(0)), str(path))
     return Checked(relay, rules, by_place(problems))
@@ -76,6 +81,22 @@ def secrets_beside(config: Path) -> None:
     folder = config.parent / SECRETS_FOLDER
     if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(folder, os.R_OK | os.X_OK):
         os.environ["CREDENTIALS_DIRECTORY"] = str(folder.absolute())
+
+
+def _not_for_systemd(folder: Path) -> Iterator[Problem]:
+    """What our unit's LoadCredential= passes over in there, or does not start with. None where we may not look."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        place = Place(entry.path, 1)
+        if not _CREDENTIAL_NAME.fullmatch(entry.name):
+            yield Problem(
+                place, "", "has a name that systemd starts no unit with", "use letters, digits, - _ and . only"
+            )
+        elif entry.is_symlink():
+            yield Problem(place, "", "is a link, which systemd does not load from a folder", "put a copy there")
 
 
 def render_text(checked: Checked, paint: Paint = plain) -> str:

@@ -19,15 +19,15 @@ def quota(relay: Relay, rules: Rules, wanted: frozenset[str], now: float | None 
     """A verdict for each day's limit that counts for the routes named in `wanted`. None before the first start."""
     now = time.time() if now is None else now
     url = relay.spool.url
-    if not is_shared(url) and not path_of(url).exists():
-        return []
     try:
+        if not is_shared(url) and not path_of(url).exists():
+            return []
         view = view_of(relay.spool)
         try:
             loads, spent = view.loads(), view.spent(now - 86400.0 - 2 * SPENT_SLOT)
         finally:
             view.close()
-    except (SpoolUnusable, SpoolUnavailable) as error:
+    except (SpoolUnusable, SpoolUnavailable, PermissionError) as error:
         return [Verdict("", "quota", Grade.WARNING, "spool", f"the spool cannot be read: {error}", "run it as root")]
     meters = Meters(rules.upstreams, rules.routes)
     meters.restore(spent, now)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from config.credentials import Secret
+from config.fields import Settings
+from config.shapes import shapes_of
 from ops.doctor import Grade, Patient, Verdict
 from routing.outcome import Outcome, Stage, Word
 from upstreams.base import Rehearsal
@@ -24,6 +27,10 @@ async def ways(patient: Patient) -> list[Verdict]:
 async def _way(patient: Patient, name: str) -> Verdict:
     rule = patient.rules.upstreams[name]
     where = f"{name} ({rule.place})"
+    if unread := _unread(rule.settings):  # an empty password is a failed login, and may lock the account
+        what = f"not tried, for {', '.join(unread)} cannot be read here"
+        mend = "run it as root (sudo); what the unit alone has (env:) the daily look tries, and `send`"
+        return patient.verdict("way out", Grade.WARNING, where, what, mend)
     upstream = patient.kinds[rule.kind].build(name, rule.settings, patient.host)
     try:
         async with asyncio.timeout(PATIENCE):
@@ -38,6 +45,12 @@ async def _way(patient: Patient, name: str) -> Verdict:
     finally:
         await upstream.close()
     return _judged(patient, where, outcome, far)
+
+
+def _unread(settings: Settings) -> list[str]:
+    """The references whose secrets only the running unit has."""
+    values = [getattr(settings, shape.name) for shape in shapes_of(type(settings))]
+    return [value.reference for value in values if isinstance(value, Secret) and not value.reveal()]
 
 
 def _judged(patient: Patient, where: str, outcome: Outcome, far: bool) -> Verdict:

@@ -64,8 +64,8 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Of the mails or subjects that were named, those it was `done` to and those `left` alone; `holds` and `ways` are
-    what is on hold, by people and by delivery; `changes` what a reload would change, `refusal` why it would be refused;
-    `expiries` what ends and when.
+    what is on hold, by people and by delivery; `changes` what a reload would change, `refusal` why it would be refused,
+    with all `problems` of the files; `expiries` what ends and when.
     """
 
     done: int = 0
@@ -74,6 +74,7 @@ class Answer:
     ways: tuple[HeldWay, ...] = ()
     changes: tuple[Change, ...] = ()
     refusal: str | None = None
+    problems: tuple[str, ...] = ()
     expiries: tuple[Expiry, ...] = ()
 
 
@@ -106,7 +107,8 @@ def read_answer(found: dict[str, Any]) -> Answer:
     ways = tuple(HeldWay(**way) for way in found["ways"])
     changes = tuple(Change(**{**each, "what": tuple(each["what"])}) for each in found.get("changes", ()))
     expiries = tuple(Expiry(**{**each, "routes": tuple(each["routes"])}) for each in found.get("expiries", ()))
-    return Answer(found["done"], found["left"], holds, ways, changes, found.get("refusal"), expiries)
+    problems = tuple(str(each) for each in found.get("problems", ()))
+    return Answer(found["done"], found["left"], holds, ways, changes, found.get("refusal"), problems, expiries)
 
 
 def subjects(which: Filter) -> tuple[Key, ...]:
@@ -187,7 +189,7 @@ class Hands:
         if self.rehearse is None:
             raise OrderRefused("no relay runs here whose rules could be compared")
         told = await self.rehearse()
-        return Answer(changes=told.changes, refusal=told.problem)
+        return Answer(changes=told.changes, refusal=told.problem, problems=tuple(map(str, told.problems)))
 
     async def _record(self, order: Order, answer: Answer) -> None:
         """What was done stays done where it cannot be written down: the log has it."""

@@ -37,9 +37,11 @@ def spool_password(settings: SpoolSettings) -> str | None:
     if settings.password is None:
         return None
     if not settings.password.reveal():
+        kind, _, name = settings.password.reference.partition(":")
+        do = "run it as root (sudo), who reads it in the folder `secrets` beside relay.yaml"
         raise SpoolUnusable(
-            f"the database's password, {settings.password.reference}, cannot be read here: run it as root (sudo), who "
-            "reads it in the folder `secrets` beside relay.yaml"
+            f"the database's password, {settings.password.reference}, cannot be read here: "
+            + (f"set {name} here as in the unit" if kind == "env" else do)
         )
     return settings.password.reveal()
 

@@ -1,4 +1,5 @@
 """`callpro-relay check --diff`: asks the relay that runs here what a reload would change, before anybody reloads.
+`systemctl reload` asks it too.
 
 The relay compares, for it alone has the secrets that are in force. Exit 0 good, 1 it would be refused or none runs.
 """
@@ -32,8 +33,10 @@ def check_diff(asked: argparse.Namespace) -> int:
         return 1
     if asked.json:
         told = [asdict(change) for change in answer.changes]
-        print(json.dumps({"good": answer.refusal is None, "refused": answer.refusal, "changes": told}))
+        said = {"good": answer.refusal is None, "refused": answer.refusal, "changes": told}
+        print(json.dumps({**said, "problems": answer.problems}))
     elif answer.refusal is not None:
+        print(*answer.problems, sep="\n", end="\n" if answer.problems else "")
         print(f"A reload would be refused, and the old rules would stay: {answer.refusal}")
     else:
         print(changes_text(answer.changes), end="")

@@ -163,7 +163,7 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
             raise SpoolUnusable(f"the spool {path} was written by an older relay: restart the relay, then ask again")
     except sqlite3.OperationalError as error:
         raise SpoolUnusable(
-            f"the spool {path} cannot be read ({error}); is the path right, may you read it?"
+            f"the spool {path} cannot be read ({error}); is the path right? Only root (sudo) and the relay may read it"
         ) from error
     except sqlite3.DatabaseError as error:
         raise SpoolUnusable(damaged(path, error)) from error

@@ -204,12 +204,28 @@ def test_a_large_file_is_no_secret(tmp_path):
     assert "larger than" in told(Keyed, f"api_key: file:{tmp_path}/large")[0]
 
 
-def test_outside_the_unit_a_credential_is_only_a_warning(monkeypatch):
+@pytest.mark.parametrize("reference", ["systemd:key", "env:NOT_THERE"])
+def test_outside_the_unit_what_it_alone_may_have_is_only_a_warning(reference, monkeypatch):
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    made, problems = read(Keyed, "api_key: systemd:key", outside_unit=True)
+    made, problems = read(Keyed, f"api_key: {reference}", outside_unit=True)
     assert problems == ["f.yaml:1  warning: api_key: is only readable in the running unit; so it was not checked"]
     assert made.api_key.reveal() == ""
-    assert len(told(Keyed, "api_key: env:NOT_THERE", outside_unit=True)) == 1
+    assert len(told(Keyed, f"api_key: {reference}")) == 1
+
+
+def test_a_folder_of_credentials_that_is_shut_is_as_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "no"))
+    _, problems = read(Keyed, "api_key: systemd:key", outside_unit=True)
+    assert problems == ["f.yaml:1  warning: api_key: is only readable in the running unit; so it was not checked"]
+
+
+def test_root_finds_what_the_running_unit_loads_besides_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("config.credentials.OF_UNIT", tmp_path / "unit")
+    (tmp_path / "unit").mkdir()
+    (tmp_path / "unit" / "key").write_text("hunter2")
+    made, _ = read(Keyed, "api_key: systemd:key")
+    assert made.api_key.reveal() == "hunter2"
 
 
 @pytest.mark.parametrize(

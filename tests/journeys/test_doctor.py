@@ -224,6 +224,11 @@ def test_a_login_that_is_refused_and_one_that_may_not_use_the_sender(authority: 
             seen = await clinic.doctor()
             assert set(seen.values()) == {"good"}, clinic.verdicts
             assert server.received == []
+            logins = len(server.logins)
+            del clinic.environment["WORD"]
+            assert (await clinic.doctor())["way out"] == "warning"
+            assert "not tried, for env:WORD cannot be read here" in clinic.said("way out")
+            assert len(server.logins) == logins, "an empty password is a failed login at the customer's"
 
     asyncio.run(journey())
 

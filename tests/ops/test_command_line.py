@@ -140,3 +140,18 @@ def test_check_beside_the_secrets_finds_a_name_that_is_misspelt(beside_a_spool: 
     (folder / "secrets" / "acme-smpt").rename(folder / "secrets" / "acme-smtp")
     (folder / "secrets" / "acme-smtp").chmod(0o600)
     assert relay.main(["check", "--config", str(beside_a_spool)]) == 0
+
+
+def test_check_finds_what_systemd_would_not_load(beside_a_spool: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "")  # so that what `check` sets is taken back
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    folder = beside_a_spool.parent / "secrets"
+    folder.mkdir(mode=0o700)
+    (folder / "key").symlink_to("/dev/null")
+    (folder / "acme:smtp").write_text("pw")
+    (folder / "acme-smtp~").write_text("pw")
+    assert relay.main(["check", "--config", str(beside_a_spool)]) == 1
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"{folder}/acme:smtp:1  has a name that systemd starts no unit with; use letters, digits, - _ and . only",
+        f"{folder}/key:1  is a link, which systemd does not load from a folder; put a copy there",
+    ]

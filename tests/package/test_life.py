@@ -28,6 +28,18 @@ try:
 except KeyboardInterrupt:
     open("/run/knocked", "w").write(json.dumps({"greeted": greeted, "refused": refused}))
 """
+ENV_ROUTE = """
+upstreams:
+  our-mailgun: {type: mailgun, domain: mg.callcenter.nl, api_key: "env:MAILGUN_KEY"}
+routes:
+  - {from: hooli.nl, via: our-mailgun}
+"""
+NEW_SECRET = """
+upstreams:
+  initech: {type: smtp, host: 127.0.0.1, port: 2525, tls: none, username: callpro, password: "systemd:initech"}
+routes:
+  - {from: initech.nl, via: initech}
+"""
 PID = "systemctl show -P MainPID callpro-relay"
 SPOOL = "/var/lib/private/callpro-relay/spool.db"
 
@@ -38,8 +50,12 @@ def waiting(debian: Debian) -> list[str]:
 
 def add_customer(debian: Debian) -> None:
     debian.run("umask 077; echo geheim > /etc/callpro-relay/secrets/acme")
-    debian.run(f"cat > /etc/callpro-relay/routes.d/acme.nl.yaml <<'END'\n{ROUTE}END")
+    write_rules(debian, "acme.nl", ROUTE)
     debian.run("systemctl restart callpro-relay")
+
+
+def write_rules(debian: Debian, name: str, text: str) -> None:
+    debian.run(f"cat > /etc/callpro-relay/routes.d/{name}.yaml <<'END'\n{text}END")
 
 
 def listen_for_mail(debian: Debian) -> None:
@@ -60,6 +76,34 @@ def test_it_works_as_soon_as_it_is_installed(debian: Debian) -> None:
     assert debian.run("systemd-analyze verify --man=no callpro-relay.service callpro-relay.socket") == ""
     assert debian.run(f"grep -E '^Cap(Eff|Amb|Bnd)' /proc/$({PID})/status | grep -v ':.0*$'", code=1) == ""
     debian.run("callpro-relay check && systemctl reload callpro-relay && systemctl is-active callpro-relay")
+
+
+def test_secrets_that_the_unit_alone_has_hinder_no_check_no_reload_and_no_upgrade(debian: Debian) -> None:
+    debian.run("dpkg -i /shared/new.deb")
+    drop_in = "/etc/systemd/system/callpro-relay.service.d/ours.conf"
+    debian.run(f"mkdir -p $(dirname {drop_in}); printf '[Service]\nEnvironment=MAILGUN_KEY=geheim\n' > {drop_in}")
+    debian.run("systemctl daemon-reload")
+    add_customer(debian)
+    write_rules(debian, "hooli.nl", ENV_ROUTE)
+    assert "only readable in the running unit" in debian.run("callpro-relay check")
+    debian.run("systemctl reload callpro-relay")
+    assert debian.run("callpro-relay check --diff") == "No customer changes.\n"
+    before = debian.run(PID)
+    assert "was not restarted" not in debian.run("dpkg -i /shared/new.deb")
+    assert debian.run(PID) not in (before, "0\n")
+
+    write_rules(debian, "initech.nl", NEW_SECRET)
+    debian.run("umask 077; echo geheim > /etc/callpro-relay/secrets/initech; callpro-relay check")
+    debian.run("systemctl reload callpro-relay", code=1)
+    assert (
+        "credentials/callpro-relay.service/initech: No such file (a new one counts from the next restart)"
+        in debian.journal()
+    )
+    debian.run("systemctl restart callpro-relay && systemctl reload callpro-relay")
+    debian.run("useradd --no-create-home jan")
+    said = debian.run("setpriv --reuid=jan --regid=jan --clear-groups callpro-relay doctor globex.nl")
+    assert "not tried, for systemd:acme cannot be read here" in said
+    assert "spool: the spool cannot be read" in said
 
 
 def test_an_upgrade_keeps_what_ops_wrote_and_what_waits(debian: Debian) -> None:
@@ -137,10 +181,13 @@ def test_a_purge_never_takes_mail_that_waits(debian: Debian) -> None:
     assert "/etc/callpro-relay/secrets is kept" in said
     debian.run(f"test -e {SPOOL} -a ! -e /etc/callpro-relay/routes.yaml -a ! -e /usr/lib/callpro-relay")
 
-    debian.run("dpkg -i /shared/new.deb")
+    debian.run(f"cp {SPOOL} /var/lib/private/callpro-relay/buffer.worker-2.db && dpkg -i /shared/new.deb")
     (kept,) = waiting(debian)
     debian.run(f"callpro-relay queue drop {kept} --yes")
     debian.run("rm -r /etc/callpro-relay/secrets/* /etc/callpro-relay/routes.d/*")
+    said = debian.run("dpkg --purge callpro-relay")
+    assert "1 mails in /var/lib/private/callpro-relay/buffer.worker-2.db were never delivered" in said
+    debian.run("dpkg -i /shared/new.deb && rm /var/lib/private/callpro-relay/buffer.worker-2.db")
     assert "kept" not in debian.run("dpkg --purge callpro-relay")
     left = "/etc/callpro-relay /var/lib/callpro-relay /var/lib/private/callpro-relay /usr/lib/callpro-relay"
     debian.run(f"for path in {left} /lib/systemd/system/callpro-relay.service; do test ! -e $path || exit 1; done")
