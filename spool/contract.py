@@ -384,8 +384,8 @@ class Spool(ABC):
 
     @abstractmethod
     async def record(self, order: GivenOrder) -> None:
-        """Write down an order for as long as the spool lives; returns only after the commit is on disk. Raises
-        SpoolFull or SpoolUnavailable.
+        """Write down an order, until `prune`; returns only after the commit is on disk. Raises SpoolFull or
+        SpoolUnavailable.
         """
 
     @abstractmethod
