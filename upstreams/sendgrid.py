@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
@@ -16,6 +15,7 @@ from routing.provider_events import EventReader
 from upstreams import sendgrid_losses
 from upstreams.api_reply import is_key
 from upstreams.base import Host, Kind, Upstream
+from upstreams.http_client import is_base_url
 from upstreams.sendgrid_api import ApiAccess, SendGridApi
 from upstreams.sendgrid_body import RECIPIENTS_LIMIT
 from upstreams.sendgrid_events import reader, verification_key
@@ -96,11 +96,9 @@ class SendGridSettings(Settings):
             yield Fault("tls", "belongs to `method: smtp`", "leave it out: the API is always HTTPS")
         if self.data_timeout != DATA_SECONDS:
             yield Fault("data_timeout", "belongs to `method: smtp`", "leave it out, or write `timeout`")
-        parts = urlsplit(self.url)
-        plain = parts.scheme == "http" and is_loopback(self.url)
-        if not (parts.scheme == "https" or plain) or not parts.hostname or parts.query or parts.username:
+        if not is_base_url(self.url):
             yield Fault("base_url", "is no HTTPS address", "write one such as https://api.sendgrid.com")
-        elif parts.path.rstrip("/").endswith("/v3"):
+        elif self.url.rstrip("/").endswith("/v3"):
             yield Fault("base_url", "holds /v3 already", "leave /v3 out")
 
     def _smtp_faults(self) -> Iterator[Fault]:

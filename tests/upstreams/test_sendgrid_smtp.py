@@ -120,6 +120,8 @@ def settings(**given: object) -> SendGridSettings:
         ({"method": "api", "base_url": "http://api.sendgrid.com"}, ["base_url"]),
         ({"method": "api", "base_url": "https://api.sendgrid.com/v3"}, ["base_url"]),
         ({"method": "api", "base_url": "api.sendgrid.com"}, ["base_url"]),
+        ({"method": "api", "base_url": "https://[api.sendgrid.com"}, ["base_url"]),
+        ({"method": "api", "base_url": "https://api.sendgrid.com:99999"}, ["base_url"]),
         ({"method": "api", "host": "smtp.sendgrid.net", "port": 587, "tls": "implicit"}, ["host", "port", "tls"]),
         ({"base_url": "https://api.sendgrid.com"}, ["base_url"]),
         ({"method": "api", "data_timeout": 60.0}, ["data_timeout"]),
