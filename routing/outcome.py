@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+TOO_LARGE: Final = "5.3.4"
+"""RFC 3463 3.4: the message is too big for the system."""
+NO_FORM: Final = "5.6.3"
+"""RFC 3463 3.7: the mail would have to be converted into a form that there is not."""
 
 
 class Word(StrEnum):
@@ -95,7 +101,7 @@ class Outcome:
         """The mail is over this upstream's size limit, or needs a form that it has not (RFC 3463 x.3.4, x.6.3): another
         upstream may still take it.
         """
-        return self.word is Word.REJECT and self.enhanced in ("5.3.4", "5.6.3")
+        return self.word is Word.REJECT and self.enhanced in (TOO_LARGE, NO_FORM)
 
     @property
     def next_transaction(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from routing.addresses import Mailbox, addresses, clean_address, write_address
 from routing.encoded_words import text_of
 from routing.headers import Field
-from routing.outcome import Hint, Outcome, Results, Stage, Word
+from routing.outcome import NO_FORM, TOO_LARGE, Hint, Outcome, Results, Stage, Word
 from upstreams.mime_parts import Unsayable
 
 _ADDRESS: Final = re.compile(
@@ -24,11 +24,6 @@ _ADDRESS: Final = re.compile(
 )
 
 FLOWED_LOST: Final = "The plain text keeps its short lines: the API cannot say that they flow (RFC 3676)."
-TOO_LARGE_STATUS: Final = "5.3.4"
-"""RFC 3463 3.4: the message is too big for the system."""
-
-NO_FORM_STATUS: Final = "5.6.3"
-"""RFC 3463 3.7: the mail would have to be converted into a form that there is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +53,14 @@ class TooLarge(Unsayable):
 def cannot_carry(provider: str, reason: Unsayable, hint: Hint) -> Outcome:
     """The refusal of a mail that the API has no words for: the next upstream of the route may have them."""
     text = f"{provider}'s API cannot carry this mail: {reason}"
-    status = TOO_LARGE_STATUS if isinstance(reason, TooLarge) else NO_FORM_STATUS
+    status = TOO_LARGE if isinstance(reason, TooLarge) else NO_FORM
     return Outcome(Word.REJECT, text, Stage.PREPARE, enhanced=status, hint=hint)
 
 
 def unsayable_addresses(recipients: Iterable[str], provider: str, hint: Hint) -> Results:
     """The refusal of every recipient that has no `plain_address`."""
     text = f"{provider}'s API cannot carry this address"
-    refused = Outcome(Word.REJECT, text, Stage.PREPARE, enhanced=NO_FORM_STATUS, hint=hint)
+    refused = Outcome(Word.REJECT, text, Stage.PREPARE, enhanced=NO_FORM, hint=hint)
     return {each: refused for each in recipients if plain_address(each) is None}
 
 

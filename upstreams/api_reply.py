@@ -17,18 +17,23 @@ LONGEST_WAIT: Final = 3600.0
 REPLY_SHOWN: Final = 500
 
 
-def document(reply: Reply) -> Any:
-    """The body read as JSON; None when it is something else (a gateway answers otherwise)."""
+def parsed(octets: bytes) -> Any:
+    """What the JSON says; None when it is something else (a gateway answers otherwise), or is nested without end."""
     try:
-        return json.loads(reply.body)
+        return json.loads(octets)
     except (ValueError, RecursionError):
         return None
 
 
+def json_object(octets: bytes) -> dict[str, Any] | None:
+    """The JSON object that these are; None when they are something else."""
+    read = parsed(octets)
+    return read if isinstance(read, dict) else None
+
+
 def member(reply: Reply, name: str) -> Any:
     """One member of the JSON object that the body is; None without it."""
-    read = document(reply)
-    return read.get(name) if isinstance(read, dict) else None
+    return (json_object(reply.body) or {}).get(name)
 
 
 def words(value: object) -> str:

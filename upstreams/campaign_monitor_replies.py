@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from routing.addresses import addresses
-from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
-from upstreams.api_message import TOO_LARGE_STATUS, plain_address
-from upstreams.api_reply import bounded, document, member, told, words
+from routing.outcome import TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
+from upstreams.api_message import plain_address
+from upstreams.api_reply import bounded, member, parsed, told, words
 from upstreams.http_client import Reply, retry_after
 
 RECEIVED: Final = "Received"
@@ -82,7 +82,7 @@ def results_of(reply: Reply, recipients: tuple[str, ...], now: float, *secrets: 
     """The outcome of one answer for each recipient of the request. `now` is in unix seconds."""
     if not 200 <= reply.status < 300:
         return dict.fromkeys(recipients, refusal(reply, now, *secrets))
-    entries = _entries(document(reply))
+    entries = _entries(parsed(reply.body))
     return {
         each: _entry_outcome(reply, entries.get((plain_address(each) or "").lower()), *secrets) for each in recipients
     }
@@ -95,7 +95,7 @@ def refusal(reply: Reply, now: float, *secrets: str) -> Outcome:
     text = told(reply, member(reply, "Message"), *secrets)
     word, hint = _verdict(reply.status, code)
     wait = _wait(reply.headers, now) if reply.status == 429 else None
-    shown = TOO_LARGE_STATUS if reply.status == 413 else None if code is None else str(code)
+    shown = TOO_LARGE if reply.status == 413 else None if code is None else str(code)
     return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, shown, wait, hint=hint)
 
 

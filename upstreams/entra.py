@@ -7,7 +7,6 @@ Entra routes never needs it) and works in a thread of its own; its requests go o
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from urllib.parse import urlencode
 from config.credentials import Secret
 from config.fields import Fault, Settings, setting
 from routing.outcome import Outcome, Stage, Word
+from upstreams.api_reply import json_object
 from upstreams.entra_errors import refusal
 from upstreams.http_client import HttpClient, Reply, is_base_url, retry_after
 
@@ -203,21 +203,13 @@ class _Door:
 
     def _checked(self, reply: Reply) -> _Response:
         """Only what msal can use goes on; it would log a body that is no JSON, or forget why Entra said no."""
-        said = _json_object(reply.body)
+        said = json_object(reply.body)
         if reply.status == 200 and not reply.whole:
             raise _NoTokenError(Outcome(Word.RETRY, "login host: its answer broke off", Stage.LOGIN, reply.status))
         if reply.status != 200 or said is None:
             wait = retry_after(reply.headers, time.time())
             raise _NoTokenError(refusal(reply.status, said or {}, self._hidden, wait))
         return _Response(reply.status, reply.body.decode("utf-8"), reply.headers)
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return None
-    return said if isinstance(said, dict) else None
 
 
 def _credential(app: EntraApp) -> str | dict[str, str]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from routing.outcome import Hint, Outcome, Stage, Who, Word
-
-REPLY_LENGTH: Final = 500
+from upstreams.api_reply import REPLY_SHOWN
 
 _HINTS: Final[Mapping[int, Hint]] = {
     7000215: Hint(
@@ -89,4 +88,4 @@ def _text(status: int, said: Mapping[str, Any], hidden: str) -> str:
     text = " ".join(str(said.get("error_description") or said.get("error") or "no explanation").split())
     if hidden:
         text = text.replace(hidden, "[secret]")
-    return f"token refused: HTTP {status} {text}"[:REPLY_LENGTH]
+    return f"token refused: HTTP {status} {text}"[:REPLY_SHOWN]

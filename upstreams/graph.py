@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 from config.fields import Duration, Fault, Settings, setting
 from routing.events import emit
 from routing.mail import NULL_SENDER, Outgoing
-from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
+from routing.outcome import TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
 from upstreams import graph_losses
 from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.entra import EntraApp
 from upstreams.graph_client import GraphClient, GraphRequest
 from upstreams.graph_draft import draft_of
-from upstreams.graph_errors import TOO_LARGE, is_our_bug, outcome_of
+from upstreams.graph_errors import is_our_bug, outcome_of
 from upstreams.graph_large import LargeSend
 from upstreams.graph_message import GraphMessage, can_be_named, graph_message
 from upstreams.graph_rehearsal import rehearse_as

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import re
 import time
 import uuid
@@ -19,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from config.fields import is_loopback
 from routing.outcome import Outcome, Stage, Word
+from upstreams.api_reply import json_object
 from upstreams.entra import EntraApp, EntraTokens
 from upstreams.graph_errors import outcome_of
 from upstreams.http_client import REPLY_LIMIT, HttpClient, Reply
@@ -161,10 +161,10 @@ def roles_of(token: str) -> tuple[str, ...]:
     """The `roles` claim of a JWT, unverified: for people to read, never to decide by."""
     try:
         part = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        roles = claims.get("roles", [])
-    except (IndexError, ValueError, AttributeError):
+        claims = json_object(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) or {}
+    except (IndexError, ValueError):
         return ()
+    roles = claims.get("roles")
     return tuple(str(role) for role in roles) if isinstance(roles, list) else ()
 
 

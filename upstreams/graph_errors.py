@@ -5,18 +5,14 @@ Only 202 is success. The error's code decides before the HTTP status; its messag
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from routing.outcome import Hint, Outcome, Stage, Who, Word
+from routing.outcome import TOO_LARGE, Hint, Outcome, Stage, Who, Word
+from upstreams.api_reply import REPLY_SHOWN, member
 from upstreams.http_client import Reply, retry_after
 
-TOO_LARGE: Final = "5.3.4"
-"""The enhanced status (RFC 3463) of a REJECT that another upstream may be able to take: too large for one request."""
-
 DAILY_WAIT: Final = 3600.0
-REPLY_LENGTH: Final = 500
 
 _OUR_BUG: Final = Hint(
     Who.US,
@@ -121,7 +117,7 @@ def outcome_of(reply: Reply, now: float, hidden: str) -> Outcome:
     """The outcome of one answer to sendMail. `now` is in unix seconds; `hidden` is the token, taken out of the text."""
     code, message, request_id = _said(reply)
     text = f"HTTP {reply.status} {code} {message}".strip()
-    text = (text.replace(hidden, "[token]") if hidden else text)[:REPLY_LENGTH]
+    text = (text.replace(hidden, "[token]") if hidden else text)[:REPLY_SHOWN]
     wait = retry_after(reply.headers, now)
     word, enhanced, hint = _verdict(reply.status, code, message)
     if code == "ErrorExceededMessageLimit" and wait is None:
@@ -214,18 +210,11 @@ def _says_too_large(status: int, code: str, message: str) -> bool:
 
 def _said(reply: Reply) -> tuple[str, str, str | None]:
     """Code, message (on one line) and request id; "" and None where the answer has none. It may be HTML, or nothing."""
-    error = _object(_parsed(reply.body).get("error"))
+    error = _object(member(reply, "error"))
     inner = _object(error.get("innerError") or error.get("innererror"))
     request_id = reply.headers.get("request-id") or inner.get("request-id")
     message = " ".join(str(error.get("message", "")).split())
     return str(error.get("code", "")), message, str(request_id) if request_id else None
-
-
-def _parsed(body: bytes) -> dict[str, Any]:
-    try:
-        return _object(json.loads(body))
-    except ValueError:
-        return {}
 
 
 def _object(value: object) -> dict[str, Any]:

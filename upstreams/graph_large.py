@@ -7,7 +7,6 @@ are those of microsoft-graph.md 4.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import replace
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 from routing.events import emit
 from routing.outcome import Hint, Outcome, Stage, Who, Word
+from upstreams.api_reply import member
 from upstreams.graph_client import GraphClient, GraphRequest, nothing_sent
 from upstreams.graph_draft import Draft, DraftFile
 from upstreams.graph_errors import outcome_of
@@ -83,7 +83,7 @@ class LargeSend:
                 if lost
                 else answer
             )
-        self._draft = _text(_said(answer), "id")
+        self._draft = _text(answer, "id")
         return None if self._draft else _strange(answer, "no id for the draft")
 
     async def _add_files(self, draft: Draft) -> Outcome | None:
@@ -102,7 +102,7 @@ class LargeSend:
         opened = await self._ask("POST", self._path("attachments/createUploadSession"), 201, file.announced())
         if isinstance(opened, Outcome):
             return opened
-        url = _text(_said(opened), "uploadUrl")
+        url = _text(opened, "uploadUrl")
         answer, position = opened, 0
         content = memoryview(await asyncio.to_thread(file.octets))
         while position < file.size:
@@ -174,22 +174,14 @@ def _behind_the_draft(outcome: Outcome) -> Outcome:
     return replace(outcome, stage=Stage.REQUEST) if unreached else outcome
 
 
-def _said(reply: Reply) -> dict[str, Any]:
-    try:
-        said = json.loads(reply.body)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _text(said: dict[str, Any], name: str) -> str:
-    value = said.get(name)
+def _text(reply: Reply, name: str) -> str:
+    value = member(reply, name)
     return value if isinstance(value, str) else ""
 
 
 def _expected(reply: Reply) -> int | None:
     """The octet at which the first of `nextExpectedRanges` begins (`"0-"`, `"2097152"`, `"0-99"`)."""
-    ranges = _said(reply).get("nextExpectedRanges")
+    ranges = member(reply, "nextExpectedRanges")
     first = str(ranges[0]).partition("-")[0] if isinstance(ranges, list) and ranges else ""
     return int(first) if first.isascii() and first.isdigit() and len(first) < 16 else None
 

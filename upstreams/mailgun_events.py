@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from config.credentials import Secret
 from routing.provider_events import EventReader, Post, ProviderEvent, Refusal, Told, moment, words
+from upstreams.api_reply import json_object
 
 OLDEST: Final = 9 * 3600.0
 """Seconds that a token counts. Mailgun tries again for 8 hours, and whether it signs anew then is not documented: a
@@ -35,7 +36,7 @@ def reader(signing_key: Secret) -> EventReader:
     def read(_headers: Mapping[str, str], body: bytes, now: float) -> Post | Refusal:
         if len(body) > LARGEST:
             return Refusal(NEVER, "larger than an event is")
-        said = _object(body)
+        said = json_object(body)
         seal = _object_at(said, "signature")
         stamp, token, given = (seal.get(name) for name in ("timestamp", "token", "signature"))
         if not (isinstance(stamp, str) and isinstance(token, str) and isinstance(given, str)):
@@ -55,14 +56,6 @@ def reader(signing_key: Secret) -> EventReader:
 def _signature(key: Secret, stamp: str, token: str) -> str:
     signed = f"{stamp}{token}".encode("utf-8", "replace")
     return hmac.new(key.reveal().encode(), signed, hashlib.sha256).hexdigest()
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return said if isinstance(said, dict) else None
 
 
 def _object_at(said: dict[str, Any] | None, name: str) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from routing.outcome import Hint, Outcome, Stage, Who, Word
-from upstreams.api_message import TOO_LARGE_STATUS
+from routing.outcome import TOO_LARGE, Hint, Outcome, Stage, Who, Word
 from upstreams.api_reply import bounded, member, told, words
 from upstreams.http_client import Reply, retry_after
 
@@ -97,7 +96,7 @@ def outcome_of(reply: Reply, now: float, *secrets: str) -> Outcome:
         return Outcome(Word.REJECT, text, Stage.RECIPIENT, 400, hint=ADDRESS)
     word, hint = _verdict(reply.status, message)
     wait = stated_wait(reply, message, now) if reply.status == 429 else None
-    size = TOO_LARGE_STATUS if reply.status == 413 else None
+    size = TOO_LARGE if reply.status == 413 else None
     return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, size, wait, hint=hint)
 
 

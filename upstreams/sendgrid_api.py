@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from config.credentials import Secret
 from routing.mail import Outgoing
-from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
-from upstreams.api_message import TOO_LARGE_STATUS, cannot_carry, plain_address, unsayable_addresses
+from routing.outcome import TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
+from upstreams.api_message import cannot_carry, plain_address, unsayable_addresses
 from upstreams.api_reply import REPLY_SHOWN, bounded, member, told
 from upstreams.base import Rehearsal, Upstream
 from upstreams.http_client import HttpClient, Reply, connects_to, retry_after
@@ -189,7 +189,7 @@ class SendGridApi(Upstream):
         text = told(reply, _messages(reply), self._key.reveal())
         word, hint = _verdict(reply.status, text)
         wait = _wait(reply.headers, time.time()) if reply.status == 429 else None
-        size = TOO_LARGE_STATUS if reply.status == 413 else None
+        size = TOO_LARGE if reply.status == 413 else None
         return Outcome(Word.WAIT if wait else word, text, Stage.REQUEST, reply.status, size, wait, hint=hint)
 
 

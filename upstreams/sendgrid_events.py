@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from config.fields import Mistake
 from routing.provider_events import EventReader, Post, ProviderEvent, Refusal, Told, moment, words
+from upstreams.api_reply import parsed
 
 if TYPE_CHECKING:  # the library is large, and only a relay with a webhook key needs it
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -93,10 +94,7 @@ def _signed(key: EllipticCurvePublicKey, signature: str, digest: bytes) -> bool:
 
 
 def _post(body: bytes, seal: str, until: float, now: float) -> Post | Refusal:
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        said = None
+    said = parsed(body)
     if not isinstance(said, list):
         return Refusal(406, "not a list of events")
     events = tuple(event for each in said if (event := _event(each, now)) is not None)

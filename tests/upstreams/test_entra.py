@@ -238,11 +238,12 @@ def test_an_app_the_tenant_does_not_know(authority):
         (Response(400, {}, b"[]"), Word.CONFIG, Stage.LOGIN, None),
         (Response(302, {"Location": "https://x.example/"}), Word.CONFIG, Stage.LOGIN, None),
         (Response(200, {}, b"<html>welcome to the hotel</html>"), Word.CONFIG, Stage.LOGIN, None),
+        (Response(200, {}, b"[" * 100_000), Word.CONFIG, Stage.LOGIN, None),
         (Response(200, {}, b'{"token_type":"Bearer"}'), Word.CONFIG, Stage.LOGIN, None),
         (Fault.CUT, Word.RETRY, Stage.LOGIN, None),
         (Fault.STALL, Word.RETRY, Stage.LOGIN, None),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_trouble_is_an_outcome_and_the_next_call_may_succeed(authority, answer, word, stage, wait):
     async def story(entra):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from routing.outcome import Word
+from routing.outcome import TOO_LARGE, Word
 from tests.fakes.graph import error
-from upstreams.graph_errors import DAILY_WAIT, TOO_LARGE, is_our_bug, outcome_of
+from upstreams.graph_errors import DAILY_WAIT, is_our_bug, outcome_of
 from upstreams.http_client import Reply
 
 NOW = 1_795_332_485.0
@@ -52,7 +52,9 @@ def test_the_hint_tells_a_policy_from_a_missing_right():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>Bad Gateway</html>", b"[1]", b'{"error":"text"}', b'{"error":{"code":5}}', b"\xff"]
+    "body",
+    [b"", b"<html>Bad Gateway</html>", b"[1]", b'{"error":"text"}', b'{"error":{"code":5}}', b"\xff", b"[" * 100_000],
+    ids=lambda body: repr(body[:20]),
 )
 def test_a_body_that_is_no_graph_error_is_judged_by_its_status(body):
     outcome = outcome_of(Reply(503, {}, body), NOW, "")

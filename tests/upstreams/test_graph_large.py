@@ -234,8 +234,10 @@ def test_without_mail_readwrite_the_hint_asks_for_it_and_small_mail_goes(authori
         b'{"uploadUrl":"http://127.0.0.1:9/x","nextExpectedRanges":[]}',
         b'{"uploadUrl":"http://127.0.0.1:9/x"}',
         b"[]",
+        b"[" * 100_000,
         b"<html>",
     ],
+    ids=lambda said: repr(said[:60]),
 )
 def test_an_upload_goes_only_where_and_when_it_should(authority, said):
     async def story(place):
