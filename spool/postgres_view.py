@@ -5,44 +5,23 @@ Everything it asks is answered from an index or by walking mail in the order it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from heapq import merge
-from itertools import groupby
-from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
 
 from routing.mail import domain_of
-from routing.outcome import Outcome
 from spool import postgres_books as books
 from spool import postgres_schema as schema
-from spool.contract import SpoolUnusable, id_text
-from spool.holding import Hold, Scope, keys_of
+from spool.contract import SpoolUnusable
 from spool.postgres_filtering import PARTS, Values, conditions
 from spool.postgres_node import HOLDS
 from spool.postgres_pace import NOW
-from spool.records import last_outcomes, read_results
-from spool.view import (
-    FailureLine,
-    Filter,
-    GivenOrder,
-    Load,
-    MailLine,
-    NodeLine,
-    RecipientLine,
-    SlowMail,
-    Spent,
-    SpoolView,
-    Story,
-    Taken,
-    TimelineEntry,
-    Volume,
-)
+from spool.rows_view import Lines, Row, RowsView, Statements
+from spool.view import Filter, GivenOrder, NodeLine, SlowMail, Spent, Taken, Volume
 
-_Lines = list[MailLine]
 _OF_MAIL: Final = "SELECT mail.id, mail.route, mail.sender, mail.received_at, mail.attempts, mail.size"
 _AT_ONCE: Final = 5000
 _DUE: Final = "waiting.due_at, waiting.node IS NOT NULL"
@@ -75,8 +54,19 @@ _EVENTS: Final = """
 SELECT at, text, upstream, seconds, results, told, recipient FROM event WHERE mail = %s ORDER BY number"""
 
 
-class PostgresView(SpoolView):
+class PostgresView(RowsView):
     """Reads the spool at `url`. Raises SpoolUnusable when there is none, or none that can be read."""
+
+    _sql = Statements(
+        events=_EVENTS,
+        people='SELECT address, state FROM recipient WHERE mail = %s ORDER BY address COLLATE "C"',
+        about="SELECT message_id, peer, helo, repairs FROM mail WHERE id = %s",
+        hold=f"{HOLDS} WHERE scope = %s AND subject = %s",
+        holds=f"{HOLDS} ORDER BY since, scope, subject",
+        loads=_LOADS,
+        failures=_FAILURES,
+        bad_news=_BAD_NEWS,
+    )
 
     def __init__(self, url: str, password: str | None = None) -> None:
         try:
@@ -87,19 +77,11 @@ class PostgresView(SpoolView):
         except psycopg.Error as error:
             raise SpoolUnusable(schema.unusable(error)) from error
 
-    def list(self, which: Filter, limit: int, after: int = 0, *, newest_first: bool = False) -> Sequence[MailLine]:
-        """See `SpoolView.list`. Raises SpoolUnusable."""
-        with self._reading():
-            if which.asks_for_a_domain_alone:
-                return self._to_domain(which, limit, after, newest_first)
-            return self._listed(which, limit, after, newest_first)
-
-    def _listed(self, which: Filter, limit: int, after: int, newest_first: bool) -> _Lines:
+    def _listed(self, which: Filter, limit: int, after: int, newest_first: bool) -> Lines:
         return [self._line(row) for row in self._rows(*_list(which, limit, after, newest_first))]
 
-    def _to_domain(self, which: Filter, limit: int, after: int, newest_first: bool) -> _Lines:
-        """Most mail may go to that domain: its mails are taken in their order until there are enough."""
-        found: _Lines = []
+    def _to_domain(self, which: Filter, limit: int, after: int, newest_first: bool) -> Lines:
+        found: Lines = []
         statement = _mails_to_domain("DESC" if newest_first else "ASC")
         domain, past, step = domain_of(which.recipient or ""), 0, limit
         while len(found) < limit:
@@ -110,11 +92,6 @@ class PostgresView(SpoolView):
             found += self._listed(Filter(settled=which.settled, ids=some), limit - len(found), 0, newest_first)
             past, step = past + step, min(2 * step, _AT_ONCE)
         return found
-
-    def loads(self) -> dict[str, Load]:
-        """See `SpoolView.loads`. Raises SpoolUnusable."""
-        with self._reading():
-            return {route: Load(mails, recipients) for route, mails, recipients in self._rows(_LOADS)}
 
     def spent(self, since: float) -> Sequence[Spent]:
         """See `SpoolView.spent`. Raises SpoolUnusable."""
@@ -146,42 +123,12 @@ class PostgresView(SpoolView):
         with self._reading():
             return [Taken(*row) for row in self._rows(_TAKEN)]
 
-    def show(self, number: int) -> Story | None:
-        """See `SpoolView.show`. Raises SpoolUnusable."""
-        with self._reading():
-            rows = self._rows(*_list(Filter(settled=None, ids=(number,)), 1, 0, False))
-            return self._story(self._line(rows[0])) if rows else None
-
     def count(self, which: Filter) -> int:
         """See `SpoolView.count`. Raises SpoolUnusable."""
         _, tables, first = _SOURCES[which.settled]
         where, values = conditions(which, first, 0)
         with self._reading():
             return int(self._rows(f"SELECT count(*) FROM {tables} WHERE {where}", values)[0][0])
-
-    def holds(self) -> Sequence[Hold]:
-        """See `SpoolView.holds`. Raises SpoolUnusable."""
-        with self._reading():
-            return [_hold(row) for row in self._rows(f"{HOLDS} ORDER BY since, scope, subject")]
-
-    def failures(self, since: float) -> Iterator[FailureLine]:
-        """See `SpoolView.failures`. Raises SpoolUnusable."""
-        with self._reading():
-            yield from merge(self._failures(since), self._bad_news(since), key=attrgetter("mail"))
-
-    def _failures(self, since: float) -> Iterator[FailureLine]:
-        cursor = self._connection.cursor("failures")
-        for number, failures in groupby(cursor.execute(_FAILURES, {"since": since}), itemgetter(0)):
-            told = self._told(number)
-            for row in failures:
-                line = _failure(row, told)
-                if line.at >= since:
-                    yield line
-
-    def _bad_news(self, since: float) -> Iterator[FailureLine]:
-        rows = self._connection.cursor("bad_news").execute(_BAD_NEWS, (since,))
-        for number, at, route, sender, recipient, told, upstream, words in rows:
-            yield FailureLine(number, at, route, sender, recipient, told, told_by=upstream, words=words)
 
     def close(self) -> None:
         self._connection.close()
@@ -195,56 +142,11 @@ class PostgresView(SpoolView):
         except psycopg.Error as error:
             raise SpoolUnusable(schema.unusable(error)) from error
 
-    def _rows(self, statement: str, values: Values | tuple[Any, ...] = ()) -> Sequence[tuple[Any, ...]]:
+    def _rows(self, statement: str, values: Any = ()) -> Sequence[Row]:
         return self._connection.execute(statement, values).fetchall()
 
-    def _line(self, row: tuple[Any, ...]) -> MailLine:
-        number, route, sender, received_at, attempts, size, due_at, leased = row
-        last = last_outcomes(event[4] for event in self._rows(_EVENTS, (number,)) if event[4])
-        query = 'SELECT address, state FROM recipient WHERE mail = %s ORDER BY address COLLATE "C"'
-        people = tuple(
-            RecipientLine(address, state, last.get(address)) for address, state in self._rows(query, (number,))
-        )
-        hold = None if due_at is None else self._hold_on(number, route, sender)
-        return MailLine(number, route, sender, people, received_at, due_at, attempts, size, bool(leased), hold)
-
-    def _hold_on(self, number: int, route: str, sender: str) -> Hold | None:
-        for key in keys_of(id_text(number), route, sender):
-            rows = self._rows(f"{HOLDS} WHERE scope = %s AND subject = %s", key)
-            if rows:
-                return _hold(rows[0])
-        return None
-
-    def _told(self, number: int) -> dict[str, tuple[float, Outcome]]:
-        """The newest outcome of each recipient of a mail, and when it came."""
-        newest: dict[str, tuple[float, Outcome]] = {}
-        for event in self._rows(_EVENTS, (number,)):
-            for address, outcome in read_results(event[4]) if event[4] else ():
-                newest[address] = event[0] + (event[3] or 0.0), outcome
-        return newest
-
-    def _story(self, line: MailLine) -> Story:
-        query = "SELECT message_id, peer, helo, repairs FROM mail WHERE id = %s"
-        message_id, peer, helo, repairs = self._rows(query, (line.id,))[0]
-        entries = [TimelineEntry(line.received_at, "received", f"from {peer} ({helo}), {line.size} octets")]
-        if repairs:
-            entries.append(TimelineEntry(line.received_at, "repaired", ", ".join(repairs.split("\n"))))
-        for at, text, upstream, seconds, results, told, recipient in self._rows(_EVENTS, (line.id,)):
-            outcomes = tuple(read_results(results)) if results else ()
-            event = told or ("note" if upstream is None else "attempt")
-            entries.append(TimelineEntry(at, event, text, upstream, seconds, outcomes, recipient))
-        return Story(line, message_id, peer, helo, tuple(entries))
-
-
-def _hold(row: tuple[Any, ...]) -> Hold:
-    return Hold(Scope(row[0]), *row[1:])
-
-
-def _failure(row: tuple[Any, ...], told: Mapping[str, tuple[float, Outcome]]) -> FailureLine:
-    """A mail is settled with its last recipient: this one may have failed days before, at its own last attempt."""
-    number, settled_at, route, sender, address, how = row
-    at, last = told.get(address, (settled_at or 0.0, None))
-    return FailureLine(number, settled_at or at if how == "dropped" else at, route, sender, address, how, last)
+    def _stream(self, name: str, statement: str, values: Any) -> Iterable[Row]:
+        return self._connection.cursor(name).execute(statement, values)
 
 
 def _mails_to_domain(order: str) -> str:
