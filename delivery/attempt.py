@@ -181,6 +181,8 @@ class Attempts:
     def _note(self, errand: Errand, way: Way, started: float, results: Results) -> None:
         """Keep what came of it, and what it says of the way."""
         now = self._now()
+        if errand.holds:
+            results = way.streak.judged(errand.mail.id, results)
         errand.attempts.append(Attempt(way.name, started, max(0.0, now - started), results))
         for address, outcome in results.items():
             errand.tried[address][way.name] = outcome

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from delivery.accounts import Fare
+from delivery.blocked import Streak
 from delivery.choice import Standing, unreached
 from delivery.endpoint import Endpoint
 from delivery.pace import Meter, Turn
@@ -125,6 +126,7 @@ class Way:
         "released_at",
         "route",
         "spill_after",
+        "streak",
         "trial",
     )
 
@@ -153,6 +155,7 @@ class Way:
         self.held: Hold | None = None
         self.failures = 0
         self.released_at = 0.0
+        self.streak = Streak()
         self._suspects: set[int] = set()
         self._delivered = False
 

@@ -323,8 +323,8 @@ MAIL_ROWS: Final = (
         ("5.7.*",),
         hint=Hint(
             Who.US,
-            "The server's policy refuses the mail; many in a row mean a block on us.",
-            "Het beleid van de server weigert de mail; gebeurt dat vaak achter elkaar, dan zijn wij geblokkeerd.",
+            "The server's policy refuses the mail; after 20 in a row the route is held, as that is a block on us.",
+            "Het beleid van de server weigert de mail; na 20 achter elkaar wacht de route: dan zijn wij geblokkeerd.",
         ),
     ),
     Row(Word.REJECT, (5,)),
