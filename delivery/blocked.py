@@ -33,10 +33,11 @@ class Streak:
 
     def judged(self, mail: int, results: Results) -> Results:
         """What a send of that mail came to: the same, or `config` in place of a refusal once there are too many."""
-        outcomes = results.values()
-        if any([outcome.word is Word.SENT for outcome in outcomes]):
-            self._refused.clear()
-        elif all(map(_by_policy, outcomes)):
+        for outcome in results.values():
+            if outcome.word is Word.SENT:
+                self._refused.clear()
+                return results
+        if all(map(_by_policy, results.values())):
             if len(self._refused) < BLOCKED_AFTER:
                 self._refused.add(mail)
             if len(self._refused) == BLOCKED_AFTER:

@@ -272,6 +272,8 @@ class Way:
             self._learn_one(mail, outcome)
             if outcome.word is Word.CONFIG:
                 trouble = outcome
+            elif outcome.word is Word.WAIT:
+                self._rest(outcome.wait or 0.0, now)
         if trouble is None or not holds:
             return False
         own_fault = mail in self._suspects and self._delivered
@@ -283,16 +285,11 @@ class Way:
         self.failures += 1
         return True
 
-    def rest(self, results: Results, now: float) -> Outcome | None:
+    def _rest(self, seconds: float, now: float) -> None:
         """Keep all mail from an upstream that asked us to wait: what is said to it before that time counts against us
-        (RFC 9110 10.2.3). The outcome that began the rest; None when there is none, or it rests already.
+        (RFC 9110 10.2.3).
         """
-        asked = max((one for one in results.values() if one.word is Word.WAIT), key=_stated, default=None)
-        if asked is None:
-            return None
-        resting = self.gate.rests_until > now
-        self.gate.rests_until = max(self.gate.rests_until, now + min(_stated(asked), LONGEST_REST))
-        return None if resting else asked
+        self.gate.rests_until = max(self.gate.rests_until, now + min(seconds, LONGEST_REST))
 
     def release(self, now: float) -> None:
         """Open again, for one mail at a time. No mail has waited for one on trial: its expiry ran."""
@@ -312,7 +309,3 @@ class Way:
             self._suspects.discard(mail)
         if sent or (outcome.word is not Word.CONFIG and outcome.stage in _BEHIND_LOGIN):
             self.proven = True
-
-
-def _stated(outcome: Outcome) -> float:
-    return outcome.wait or 0.0

@@ -30,7 +30,7 @@ from upstreams.campaign_monitor_replies import NOT_RECEIVED, OUR_BUG, refusal, r
 from upstreams.http_client import HttpClient, connects_to, is_base_url
 from upstreams.mime_parts import Unsayable
 from upstreams.tls import Trust
-from upstreams.traits import Traits
+from upstreams.traits import CAMPAIGN_MONITOR, Traits
 
 LOG: Final = logging.getLogger(__name__)
 PASSWORD: Final = "x"  # noqa: S105 - the key is the user name; any password will do
@@ -77,8 +77,7 @@ class CampaignMonitorSettings(Settings):
 
     def traits(self) -> Traits:
         """See `HasTraits.traits`: the return path is always theirs."""
-        signer = "Campaign Monitor signs, if the record cm._domainkey of the From domain is in place"
-        return Traits(signing="rebuilt", signer=signer, return_path="", selectors=("cm",))
+        return CAMPAIGN_MONITOR
 
 
 class CampaignMonitor(Upstream):

@@ -172,7 +172,7 @@ class SmtpSettings(SmtpCommon):
 
     def faults(self) -> Iterator[Fault]:
         """See `Settings.faults`."""
-        if self.password is not None and self.username is None:
+        if self.password is not None and self.username is None and not provider_of(self.host).token:
             yield Fault("password", "a password without a username", "add `username`, or leave `password` out")
         if self.username is not None and self.password is None:
             yield Fault("username", "a username without a password", "add `password`, or leave `username` out")
@@ -198,7 +198,9 @@ class SmtpSettings(SmtpCommon):
 
     def way(self) -> SmtpWay:
         """Where these settings lead."""
-        login = PasswordLogin(self.username, self.password) if self.username and self.password else None
+        token = self.password.reveal() if self.password and provider_of(self.host).token else None
+        user = self.username or token
+        login = PasswordLogin(user, self.password) if user and self.password else None
         return SmtpWay(self.host, self.port or _PORTS[self.tls], self.tls, login)
 
     def traits(self) -> Traits:

@@ -6,7 +6,7 @@ A wrong password must count as one failed login at the customer's server, or it 
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiosmtplib
 
@@ -18,7 +18,7 @@ from routing.outcome import Hint, Outcome, Stage, Who, Word
 class PasswordLogin:
     """AUTH PLAIN (RFC 4616) where offered, else AUTH LOGIN."""
 
-    username: str
+    username: str = field(repr=False)
     password: Secret
 
     async def log_in(self, client: aiosmtplib.SMTP) -> Outcome | None:

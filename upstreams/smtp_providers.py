@@ -17,13 +17,14 @@ from upstreams.mailgun_request import ORDERS as MAILGUN_ORDERS
 from upstreams.microsoft import MAILBOX_RATE, MAILBOX_VOLUME, SPF_INCLUDE, TENANT_SELECTORS, TENANT_SIGNS, TENANT_VOLUME
 from upstreams.smtp_oauth_replies import PASSWORD_REPLIES
 from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
-from upstreams.traits import Traits
+from upstreams.traits import CAMPAIGN_MONITOR, Traits
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
     """`orders` are header fields that it obeys. `connections` at one time and `recipients` of a mail are its limits,
-    whatever ops allow; `kind` is the type that knows it better, "" where this is the way to it.
+    whatever ops allow; `kind` is the type that knows it better, "" where this is the way to it. `token` says that the
+    password is the user name as well.
     """
 
     replies: ReplyTable = SMTP_REPLIES
@@ -31,6 +32,7 @@ class Provider:
     connections: float = inf
     recipients: float = inf
     kind: str = ""
+    token: bool = False
     traits: Traits | None = None
 
 
@@ -64,7 +66,9 @@ _PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({
     "outlook.com": _MAILBOX,
     "sendgrid.net": Provider(orders=re.compile(rb"[ \t]*x-smtpapi", re.IGNORECASE), kind="sendgrid"),
     "mailgun.org": Provider(orders=MAILGUN_ORDERS),
-    "createsend.com": Provider(orders=re.compile(rb"[ \t]*x-cmail-", re.IGNORECASE), recipients=25),
+    "createsend.com": Provider(
+        orders=re.compile(rb"[ \t]*x-cmail-", re.IGNORECASE), recipients=25, token=True, traits=CAMPAIGN_MONITOR
+    ),
 })  # fmt: skip
 """By the domain that the host is in; the first that fits."""
 

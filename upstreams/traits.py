@@ -55,6 +55,15 @@ class Traits:
         return self.signing == "ours" or (always and self.signing == "theirs")
 
 
+CAMPAIGN_MONITOR: Final = Traits(
+    signing="rebuilt",
+    signer="Campaign Monitor signs, if the record cm._domainkey of the From domain is in place",
+    return_path="",
+    selectors=("cm",),
+)
+"""By its API as by SMTP: the return path is always theirs (campaign-monitor.md 3)."""
+
+
 @runtime_checkable
 class HasTraits(Protocol):
     """Settings of a kind that is more than a server that passes on what it is handed."""

@@ -12,6 +12,7 @@ from routing.outcome import Stage, Word
 from tests.fakes.smtp import FakeSmtp
 from tests.upstreams.smtp_kit import mail, ours
 from upstreams.smtp import KIND, ProviderSmtp, SmtpSettings
+from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import SmtpLimits
 from upstreams.smtp_providers import provider_of
 from upstreams.smtp_replies import Reply
@@ -100,3 +101,13 @@ def test_check_names_the_type_that_knows_the_host_better(host, kind):
     (fault,) = SmtpSettings(host=host, port=25).faults()
     assert fault.warning
     assert kind in fault.mend
+
+
+def test_campaign_monitors_token_is_user_name_and_password_and_stands_nowhere():
+    settings = SmtpSettings(host="smtp.api.createsend.com", password=Secret("env:CM", "t0ken"))
+    assert list(settings.faults()) == []
+    assert settings.way().login == PasswordLogin("t0ken", Secret("env:CM", "t0ken"))
+    assert "t0ken" not in repr(settings) + repr(settings.way())
+    assert [fault.key for fault in SmtpSettings(host="smtp.acme.nl", password=Secret("env:CM", "x")).faults()] == [
+        "password"
+    ]
