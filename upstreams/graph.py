@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from config.fields import Duration, Fault, Settings, setting
 from routing.events import emit
 from routing.mail import NULL_SENDER, Outgoing
-from routing.outcome import TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
+from routing.outcome import NO_FORM, TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
 from upstreams import graph_losses
 from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.entra import EntraApp
@@ -183,6 +183,7 @@ _NULL_SENDER: Final = Outcome(
     Word.REJECT,
     "Graph cannot send from the null sender",
     Stage.PREPARE,
+    enhanced=NO_FORM,
     hint=Hint(
         Who.US,
         'Bounces cannot leave by Graph: give the null sender a route of its own, {from: "<>", via: ...}.',
@@ -193,7 +194,7 @@ _UNSAYABLE: Final = Outcome(
     Word.REJECT,
     "this address cannot be written in the header of a mail",
     Stage.PREPARE,
-    enhanced="5.1.3",
+    enhanced=NO_FORM,
     hint=Hint(
         Who.CALLPRO,
         "Graph takes recipients from the header, where this address does not fit: correct it in "

@@ -16,7 +16,7 @@ import aiosmtplib
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.mail import NULL_SENDER, Outgoing
-from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
+from routing.outcome import NO_FORM, Hint, Outcome, Results, Stage, Who, Word
 from upstreams.base import Host, Kind, Rehearsal, Upstream
 from upstreams.entra import EntraApp, EntraTokens
 from upstreams.http_client import HttpClient, place_of
@@ -214,6 +214,7 @@ _NULL_SENDER: Final = Outcome(
     Word.REJECT,
     "a mailbox cannot send from the null sender",
     Stage.PREPARE,
+    enhanced=NO_FORM,
     hint=Hint(
         Who.US,
         'Bounces cannot leave by a mailbox: give the null sender a route of its own, {from: "<>", via: ...}.',

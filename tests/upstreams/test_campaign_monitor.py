@@ -176,6 +176,7 @@ def test_what_the_api_cannot_carry_is_refused_before_a_connection():
     results = on_the_wire(act)
     assert {(outcome.word, outcome.stage) for outcome in results.values()} == {(Word.REJECT, Stage.PREPARE)}
     assert "multipart/signed" in results["a@x.nl"].reply
+    assert all(outcome.only_here for outcome in results.values()), "the route's next upstream may take it"
 
 
 def test_too_large_a_mail_may_go_another_way():

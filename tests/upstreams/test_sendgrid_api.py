@@ -108,6 +108,7 @@ def test_what_the_api_cannot_carry_is_refused_before_a_connection():
     assert {outcome.word for outcome in results.values()} == {Word.REJECT}
     assert {outcome.stage for outcome in results.values()} == {Stage.PREPARE}
     assert "multipart/signed" in results["a@x.nl"].reply
+    assert all(outcome.only_here for outcome in results.values()), "the route's next upstream may take it"
     assert "method: smtp" in str(results["b@x.nl"].hint)
 
 

@@ -214,6 +214,7 @@ def test_the_null_sender_is_refused_with_the_way_out(authority, mailbox):
         outcome = await place.sent(replace(MAIL, sender=""))
         assert (outcome.word, outcome.stage) == (Word.REJECT, Stage.PREPARE)
         assert "<>" in str(outcome.hint)
+        assert outcome.only_here, "the route's next upstream may take it"
         assert (place.entra.token_calls, place.server.connections) == (0, 0)
 
     at(authority, story, mailbox=mailbox)
