@@ -22,6 +22,7 @@ REFUSED_HERE_TOO = {case.name for case in cases() if case.name.startswith("refus
 REFUSED_ONLY_HERE = {
     "alternative-in-related-in-mixed": "a picture inside the text (Content-ID)",
     "related-in-alternative": "a picture inside the text (Content-ID)",
+    "picture-beside-the-text": "a picture inside the text (Content-ID)",
     "invitation": "text/calendar as a version of the text",
     "names": "2 addresses in Reply-To",
 }
