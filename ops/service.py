@@ -119,6 +119,7 @@ class Service:
             buffer=buffer_file(relay.spool.buffer, self._seat.number if self._seat else 1)
             if relay.spool.buffer
             else None,
+            processes=relay.workers,
         )
         if self._first:
             tell_left(relay.spool, relay.workers)

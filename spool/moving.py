@@ -65,7 +65,7 @@ def move(source: Path, options: dict[str, str], progress: Progress) -> int:
         postgres_schema.prepare(options)
         here = schema.connect(source)
         try:
-            with postgres_schema.connect(options) as there:
+            with postgres_schema.connect(options, patient=True) as there:
                 return _move(here, there, progress, _name_of(source))
         finally:
             here.close()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from spool.contract import Spool
 from spool.view import SpoolView
+
+_MEMORY: Final = 16 << 20
+"""Octets of content that a relay keeps at hand."""
 
 
 def is_shared(url: str) -> bool:
@@ -15,15 +19,23 @@ def is_shared(url: str) -> bool:
 
 
 async def open_spool(
-    url: str, *, size_limit: int, password: str | None = None, lease: float = 30.0, buffer: Path | None = None
+    url: str,
+    *,
+    size_limit: int,
+    password: str | None = None,
+    lease: float = 30.0,
+    buffer: Path | None = None,
+    processes: int = 1,
 ) -> Spool:
     """Open or create the spool at `url` for a relay. `size_limit` in octets; `password`, `lease` (seconds) and the file
-    of a `buffer` are for PostgreSQL. Raises SpoolUnusable with what to do.
+    of a `buffer` are for PostgreSQL, and so are `processes`, which share the memory of one. Raises SpoolUnusable with
+    what to do.
     """
     if is_shared(url):
         from spool.postgres import PostgresSpool
 
-        connect = partial(PostgresSpool.open, url, size_limit=size_limit, password=password, lease=lease)
+        memory = _MEMORY // processes
+        connect = partial(PostgresSpool.open, url, size_limit=size_limit, password=password, memory=memory, lease=lease)
         if buffer is None:
             return await connect()
         from spool.buffered import BufferedSpool

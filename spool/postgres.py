@@ -80,7 +80,7 @@ class PostgresSpool(SharedSpool):
         self._random = random.SystemRandom()
         self._about = ("", "")
         self._pulse = Pulse(options, self._loop, self, self._identity, this_process(lease), clock, lambda: self._about)
-        self._writer = Writer(Session(options, trouble), self._loop, self, self._identity, clock)
+        self._writer = Writer(Session(options, trouble, patient=True), self._loop, self, self._identity, clock)
         self._flush = FlushTimer(self._loop, self._writer.flush)
 
     @classmethod
@@ -183,9 +183,10 @@ class PostgresSpool(SharedSpool):
     def _took(self, node: int, mails: list[Leased | Unreadable]) -> list[Leased | Unreadable]:
         if node != self._identity.node:
             return []  # this node was declared dead meanwhile
-        self._leased.update(mail.id for mail in mails)
         self._at_hand.forget(mail.id for mail in mails)
-        return mails
+        fresh = [mail for mail in mails if mail.id not in self._lost]  # those are being sent: that counts, and once
+        self._leased.update(mail.id for mail in fresh)
+        return fresh
 
     def tell_about(self, version: str, rules: str) -> None:
         self._about = version, rules
@@ -193,8 +194,7 @@ class PostgresSpool(SharedSpool):
     def ours(self, mail: Leased) -> bool:
         if mail.id in self._leased and self._identity.sure:
             return True
-        if mail.id in self._leased:
-            self._to_return.add(mail.route)  # this node may live on, and nobody would take it away from it
+        self._to_return.add(mail.route)  # it may be this node's all the same, and nobody else would ever get it
         self._leased.discard(mail.id)
         self._lost.discard(mail.id)
         return False

@@ -18,6 +18,10 @@ from psycopg import conninfo
 from spool.contract import SpoolUnusable
 
 SCHEMA: Final = "callpro_relay"
+LOCK_SECONDS: Final = 15.0
+"""Seconds to wait for a lock that somebody else has, such as an administrator's on a table. Longer than a transaction
+may stand still; shorter than the watchdog's look, for a restart of ours would not help.
+"""
 _LOCK: Final = 0x43505253
 """The advisory lock under which tables are made and changed."""
 
@@ -157,12 +161,18 @@ def shown(url: str) -> str:
     return f"{scheme}{slashes}{login.partition(':')[0]}{at}{after}" if at else url
 
 
-def connect(options: dict[str, str]) -> psycopg.Connection:
-    """A connection whose every commit is on the database's disk, and on its synchronous replica's where it has one."""
+def connect(options: dict[str, str], *, patient: bool = False) -> psycopg.Connection:
+    """A connection whose every commit is on the database's disk, and on its synchronous replica's where it has one.
+
+    A `patient` one waits for a lock as long as it takes. Never statement_timeout: it ends the wait for a replica too,
+    and the commit is told as made.
+    """
     connection = psycopg.connect(autocommit=True, **options)  # type: ignore[arg-type]
+    most = 0 if patient else LOCK_SECONDS
     try:
         connection.execute(
-            f"SET search_path = {SCHEMA}; SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '10s'"
+            f"SET search_path = {SCHEMA}; SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '10s'; "
+            f"SET lock_timeout = {most * 1000:.0f}"
         )
     except BaseException:
         connection.close()
@@ -173,7 +183,7 @@ def connect(options: dict[str, str]) -> psycopg.Connection:
 def prepare(options: dict[str, str]) -> None:
     """Make the tables, or bring them to this version; one relay does it while others wait. Raises SpoolUnusable."""
     try:
-        with connect(options) as connection, connection.transaction():
+        with connect(options, patient=True) as connection, connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             version, oldest = _format(connection)
             refuse_newer(version, oldest)

@@ -70,13 +70,16 @@ class Trouble:
 class Session:
     """A connection that is made when it is needed and thrown away when it is broken. For one thread.
 
-    One that is not `durable` is for what may be forgotten when the database crashes.
+    One that is not `durable` is for what may be forgotten when the database crashes; `patient` as in `schema.connect`.
     """
 
-    def __init__(self, options: dict[str, str], trouble: Trouble, *, durable: bool = True) -> None:
+    def __init__(
+        self, options: dict[str, str], trouble: Trouble, *, durable: bool = True, patient: bool = False
+    ) -> None:
         self._options = options
         self._trouble = trouble
         self._durable = durable
+        self._patient = patient
         self._connection: Connection | None = None
 
     def run(self, question: Callable[[Connection], Answer], *, single: bool = False) -> Answer:
@@ -100,7 +103,7 @@ class Session:
     def _once(self, question: Callable[[Connection], Answer], single: bool) -> Answer:
         connection = self._connection
         if connection is None or connection.closed:
-            connection = self._connection = schema.connect(self._options)
+            connection = self._connection = schema.connect(self._options, patient=self._patient)
             if not self._durable:
                 connection.execute("SET synchronous_commit = off")
         if single:

@@ -13,7 +13,7 @@ from math import inf
 import psycopg
 import pytest
 
-from spool import postgres_node, postgres_schema
+from spool import opening, postgres_node, postgres_schema
 from spool import postgres_statements as statements
 from spool.contract import SpoolUnavailable, SpoolUnusable
 from spool.holding import Hold, Scope
@@ -158,6 +158,63 @@ def test_a_sign_of_life_that_took_long_says_nothing_of_the_clocks(database, capt
             await until(lambda: one._identity.sure_until > seen + 2.0)
             await asyncio.sleep(0)
             assert not [event for event in capture_events() if event["event"] == "spool.clock_skew"]
+
+    asyncio.run(test())
+
+
+def test_a_mail_that_is_being_sent_is_not_leased_by_the_same_process_again(database, capture_events):
+    """It was declared dead, begins anew, and finds the mail free that it still has under way."""
+
+    async def test():
+        async with nodes(database, 1, lease=1.0) as (one,):
+            await put_all(one, [arrival(one, CLOCK) for _ in range(3)])
+            sending, kept = await one.lease("acme.nl", 1, CLOCK.now), await one.lease("acme.nl", 2, CLOCK.now)
+            assert one.ours(sending[0])
+            declare_dead(database, one)
+            await until(lambda: any(event["event"] == "spool.declared_dead" for event in capture_events()))
+            assert await one.lease("acme.nl", 9, CLOCK.now) == []
+            assert not any(one.ours(mail) for mail in kept), "another node may have sent them"
+            again = await one.lease("acme.nl", 9, CLOCK.now)
+            assert {mail.id for mail in again} == {mail.id for mail in kept}
+            await asyncio.gather(*(one.settle(settlement(mail)) for mail in (*sending, *again)))
+            assert await one.backlog() == {}
+
+    asyncio.run(test())
+    assert not [event for event in capture_events() if event["event"] == "spool.lease_lost"]
+    assert sql(database, "SELECT count(*) FROM waiting") == [(0,)]
+
+
+def test_a_table_that_somebody_locks_is_told_and_a_client_waits_for_it(database, monkeypatch):
+    """An administrator's lock: a restart of ours would not help, so the watchdog must hear an answer."""
+    monkeypatch.setattr(postgres_schema, "LOCK_SECONDS", 0.5)
+
+    async def test():
+        async with nodes(database, 1) as (one,):
+            with psycopg.connect(database) as locking:
+                locking.execute("LOCK TABLE callpro_relay.waiting")
+                putting = asyncio.create_task(one.put(arrival(one, CLOCK)))
+                with pytest.raises(SpoolUnavailable, match="lock timeout"):
+                    await one.backlog()
+                with pytest.raises(SpoolUnavailable, match="lock timeout"):
+                    await one.lease("acme.nl", 1, CLOCK.now)
+                assert not putting.done()
+            await putting
+            assert len(await one.lease("acme.nl", 1, CLOCK.now)) == 1
+
+    asyncio.run(test())
+
+
+def test_several_processes_share_the_memory_of_one(database, monkeypatch):
+    """Most of what one of them takes in leaves by another, so that it stays until there is no room for it."""
+    monkeypatch.setattr(opening, "_MEMORY", 3000)
+
+    async def test():
+        for processes, kept in ((1, 2), (2, 1)):
+            spool = await opening.open_spool(database, size_limit=1 << 30, processes=processes)
+            mails = [arrival(spool, CLOCK, content=b"x" * 1500) for _ in range(4)]
+            await put_all(spool, mails)
+            assert sum(spool._at_hand.find(mail.id) is not None for mail in mails) == kept
+            await spool.close()
 
     asyncio.run(test())
 
