@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Task
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -145,6 +146,17 @@ class Ledger:
         now = self._clock.now()
         if meters.by_name:
             meters.restore(await self._spool.spent(now - DAY - SPENT_SLOT - _LONGEST_SEND), now)
+
+    async def learn(self, meters: Meters) -> None:
+        """What other relays on the spool sent today, for what is told of it; room is asked for before each send anyway.
+
+        Raises SpoolUnavailable.
+        """
+        now, today = self._clock.now(), Counter[str]()
+        for one in await self._spool.spent(now - DAY):
+            today[one.account] += one.recipients
+        for name, meter in meters.by_name.items():
+            meter.hear(today[name], now)
 
     async def close(self) -> None:
         """Take back what was noted for sends that do not come any more. Where that fails, too much is counted."""

@@ -101,12 +101,14 @@ class Meter:
     own it may go up to the limit itself.
     """
 
-    __slots__ = ("_by_route", "_told_at", "_windows", "full_until", "name", "rate", "sharers")
+    __slots__ = ("_by_route", "_told_at", "_windows", "full_until", "name", "others_today", "rate", "sharers")
 
     def __init__(self, name: str, rate: Rate, sharers: int | None = None) -> None:
         self.name = name
         self.rate = rate
         self.sharers = sharers
+        self.others_today = 0
+        """Recipients of other relays on the same spool in the last 24 hours, as far as it was heard."""
         self.full_until = -inf
         """Until then other relays have used up what they share with this one."""
         self._told_at = -inf
@@ -190,8 +192,12 @@ class Meter:
         return max(0, most)
 
     def used_today(self, now: float) -> int:
-        """Recipients of the last 24 hours."""
-        return self._windows[-1].used(now)
+        """Recipients of the last 24 hours, of all relays."""
+        return self._windows[-1].used(now) + self.others_today
+
+    def hear(self, today: int, now: float) -> None:
+        """So many recipients went out in the last 24 hours, by whichever relay."""
+        self.others_today = max(0, today - self._windows[-1].used(now))
 
     def used_lately(self, now: float) -> int:
         """Recipients of the last hour."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Final
@@ -33,7 +34,7 @@ from delivery.ways import Gate, Way
 from routing.counting import ByCustomer
 from routing.events import emit
 from routing.mail import domain_of
-from spool.contract import Leased, Spool, id_text
+from spool.contract import Leased, Spool, SpoolUnavailable, id_text
 from spool.holding import Hold, keys_of
 from spool.view import Load
 
@@ -41,6 +42,9 @@ _log = logging.getLogger("delivery")
 
 _FORESEE_EVERY: Final = 900.0
 """Seconds between two looks ahead while mail waits for its pace."""
+
+_LEARN_EVERY: Final = 60.0
+"""Seconds between two looks at what other relays sent of a day's limit."""
 
 _STUCK_AFTER: Final = 180.0
 """Seconds after which mail that is due, and that nothing keeps, should have been tried."""
@@ -88,6 +92,8 @@ class Scheduler:
         self._spool.on_arrival(self._dispatch.arrived)
         for name, backlog in (await self._spool.backlog()).items():
             self._dispatch.ring_at(self._dispatch.lane(name), backlog.next_due)
+        if self._together:
+            self._learn()
 
     async def replace(self, plan: Plan) -> None:
         """Go by new rules at once. Mail of changed routes and upstreams is tried now, and their holds end.
@@ -324,6 +330,17 @@ class Scheduler:
         self._dispatch.left(way)
         if way.gate in self._leaving and not way.gate.busy and not self._dispatch.draining:
             self._dispatch.spawn(self._close(way.gate), self._dispatch.asking)
+
+    def _learn(self) -> None:
+        """Hear now and then what the others sent, where a day has a limit."""
+        if not self._dispatch.draining:
+            self._clock.call_at(self._clock.now() + _LEARN_EVERY, self._learn)
+            if any(one.rate.per_day for one in self._meters.by_name.values()):
+                self._dispatch.spawn(self._hear_of_others(), self._dispatch.asking)
+
+    async def _hear_of_others(self) -> None:
+        with suppress(SpoolUnavailable):
+            await self._ledger.learn(self._meters)
 
     def _on_pause(self) -> None:
         now = self._clock.now()

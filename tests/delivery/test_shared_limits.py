@@ -10,6 +10,7 @@ import pytest
 
 from config.relay_settings import Delivery
 from config.rules import Pace
+from delivery import scheduler as scheduling
 from delivery.plan import build_plan
 from delivery.scheduler import Scheduler
 from spool.contract import Arrival
@@ -97,6 +98,29 @@ def test_relays_keep_the_concurrency_of_a_route_together(database):
                 await asyncio.gather(*(put(spool) for spool, _ in made))
             await until(lambda: provider.mails == 30, "all mail")
             assert provider.most == 2
+
+    asyncio.run(test())
+
+
+def test_each_relay_knows_how_much_of_a_day_all_have_used(database, monkeypatch, capture_events):
+    """Neither has sent eight tenths itself, and people are told that the limit is near."""
+    monkeypatch.setattr(scheduling, "_LEARN_EVERY", 0.1)
+
+    async def test():
+        provider = Provider()
+        paced = route("acme.nl", via="one", pace=Pace(per_day=100))
+        async with relays(database, 2, [Slow(provider, 0.01) for _ in range(2)], paced) as made:
+
+            def used() -> list[int]:
+                return [meter.used_today(one._clock.now()) for _, one in made for meter in one.meters()]
+
+            for _ in range(42):
+                await asyncio.gather(*(put(spool) for spool, _ in made))
+            await until(lambda: provider.mails == 84, "all mail")
+            await until(lambda: used() == [84, 84], "both know of all")
+            assert all(one.meters()[0]._windows[-1].used(one._clock.now()) < 80 for _, one in made), "each sent some"
+            await put(made[0][0])
+            await until(lambda: any(event["event"] == "quota_near" for event in capture_events()))
 
     asyncio.run(test())
 
