@@ -41,6 +41,9 @@ from spool.statements import Unreadable
 
 _LOG = logging.getLogger("relay.spool")
 _WRITE_AGAIN_AFTER: Final = 1.0
+_UNNOTED: Final = 100
+_BEHIND: Final = 0.5
+"""So many settlements, of which the oldest waits for the disk for so many seconds: then nothing more is leased."""
 _CHANCE_BITS: Final = 20
 _SLOT_BITS: Final = 14
 """Chance in a mail's number below the node's slot: nodes never make the same one."""
@@ -72,9 +75,12 @@ class PostgresSpool(SharedSpool):
         of it. That is given back before more is asked for; no two leases of a route are asked for at a time.
         """
         self._at_hand = AtHand(memory)
-        self._settling: set[int] = set()
+        self._settling: dict[int, float] = {}
+        """What came of these mails is not on disk yet, since then (`time.monotonic()` seconds); the oldest first."""
         self._others = self._incoming = 0
         self._waits = False
+        self._put_off: set[str] = set()
+        """Routes that got no mail while too much was not noted."""
         self._numbers = Numbers(clock, self._chance, run=_SLOT_BITS)
         self._skewed = False
         self._random = random.SystemRandom()
@@ -161,6 +167,9 @@ class PostgresSpool(SharedSpool):
         """See `Spool.lease`. Raises SpoolUnavailable."""
         if self._held.route(route) or not self._identity.sure:
             return []
+        if self._behind:
+            self._put_off.add(route)
+            return []
         node = self._identity.node
         if route in self._to_return:
             mine = [*self._leased, *self._lost]
@@ -188,6 +197,11 @@ class PostgresSpool(SharedSpool):
         self._leased.update(mail.id for mail in fresh)
         return fresh
 
+    @property
+    def _behind(self) -> bool:
+        """Much was sent that is not noted: if this process died now it would go out twice, so it takes no more."""
+        return len(self._settling) >= _UNNOTED and time.monotonic() - next(iter(self._settling.values())) > _BEHIND
+
     def tell_about(self, version: str, rules: str) -> None:
         self._about = version, rules
 
@@ -202,7 +216,7 @@ class PostgresSpool(SharedSpool):
     def settle(self, settlement: Settlement) -> Future[None]:
         """See `Spool.settle`. Raises ValueError for a settlement that cannot be (our own bug)."""
         self._check(settlement)
-        self._settling.add(settlement.mail.id)
+        self._settling[settlement.mail.id] = time.monotonic()
         future: Future[None] = self._loop.create_future()
         self._writer.settle(Settle(settlement, future))
         self._flush.within(SETTLE_WITHIN)
@@ -242,7 +256,7 @@ class PostgresSpool(SharedSpool):
         self._waits = self._waits and not settles
         for settle in settles:
             number = settle.settlement.mail.id
-            self._settling.discard(number)
+            self._settling.pop(number, None)
             self._leased.discard(number)
             self._lost.discard(number)
             if number in done.routes:
@@ -255,6 +269,9 @@ class PostgresSpool(SharedSpool):
                 )
             if not settle.future.done():
                 settle.future.set_result(None)
+        if self._put_off and not self._behind:
+            put_off, self._put_off = self._put_off, set()
+            routes += put_off
         for route in dict.fromkeys(routes):
             self._arrived(route)
         self._tell_others(routes)
@@ -263,6 +280,11 @@ class PostgresSpool(SharedSpool):
         for put in puts:
             self._incoming -= len(put.arrival.content)
             fail(put.future, error)
+
+    def unsettled(self, settle: Settle, error: Exception) -> None:
+        self._settling.pop(settle.settlement.mail.id, None)
+        if not settle.future.done():
+            settle.future.set_exception(error)
 
     def unwritten(self, count: int) -> None:
         if not self._waits:  # once: every try to write anything tells it again

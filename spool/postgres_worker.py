@@ -173,6 +173,9 @@ class Listener(Protocol):
     def refused(self, puts: Sequence[Put], error: Exception) -> None:
         """These are not kept."""
 
+    def unsettled(self, settle: Settle, error: Exception) -> None:
+        """This cannot be written as it is."""
+
     def unwritten(self, count: int) -> None:
         """So many settlements could not be written yet; they go with the next batch."""
 
@@ -265,7 +268,7 @@ class Writer:
             elif puts:
                 self._tell(self._listener.refused, puts, error)
             else:
-                self._tell(fail, settles[0].future, error)
+                self._tell(self._listener.unsettled, settles[0], error)
         else:
             self._doubtful = []
             self._tell(self._listener.kept, puts, settles, done)

@@ -13,7 +13,7 @@ from math import inf
 import psycopg
 import pytest
 
-from spool import opening, postgres_node, postgres_schema
+from spool import opening, postgres, postgres_node, postgres_schema
 from spool import postgres_statements as statements
 from spool.contract import SpoolUnavailable, SpoolUnusable
 from spool.holding import Hold, Scope
@@ -200,6 +200,32 @@ def test_a_table_that_somebody_locks_is_told_and_a_client_waits_for_it(database,
                 assert not putting.done()
             await putting
             assert len(await one.lease("acme.nl", 1, CLOCK.now)) == 1
+
+    asyncio.run(test())
+
+
+def test_nothing_more_is_leased_while_what_was_sent_is_not_noted(database, monkeypatch):
+    """A process that dies sends again what it had not noted: that must not be all that it could send meanwhile."""
+    monkeypatch.setattr(postgres, "_UNNOTED", 1)
+    monkeypatch.setattr(postgres_node, "_LONGEST_BEAT", 600.0)
+
+    async def test():
+        async with nodes(database, 1, lease=3000.0) as (one,):
+            await put_all(one, [arrival(one, CLOCK) for _ in range(3)])
+            sent = await one.lease("acme.nl", 1, CLOCK.now)
+            with psycopg.connect(database) as locking:
+                locking.execute("LOCK TABLE callpro_relay.event")
+                written = one.settle(settlement(sent[0]))
+                sent += await one.lease("acme.nl", 1, CLOCK.now)
+                await asyncio.sleep(0.6)
+                assert await one.lease("acme.nl", 1, CLOCK.now) == []
+                assert not written.done()
+                told: list[str] = []
+                one.on_arrival(told.append)
+            await written
+            await until(lambda: "acme.nl" in told, "whoever wanted more is told")
+            assert len(sent) == 2
+            assert len(await one.lease("acme.nl", 9, CLOCK.now)) == 1
 
     asyncio.run(test())
 
