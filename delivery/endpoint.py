@@ -6,6 +6,7 @@ Connects only: a login that is refused, and a hold, are one customer's own troub
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from routing.outcome import Outcome
@@ -19,6 +20,14 @@ FRESH: Final = 900.0
 """Seconds for which an answer stands for all mail; probes come every five minutes. It is older only when the machine
 slept or its clock was set forward: then mail may have grown too old, and must be tried before it is given up.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nobody answers: `since` is in unix seconds, `outcome` what came of the last try."""
+
+    since: float
+    outcome: Outcome | None
 
 
 class Endpoint:
@@ -45,6 +54,11 @@ class Endpoint:
     def broken(self) -> bool:
         """True when mail is not tried: what would come of it is `known`."""
         return self.breaks and self._failures >= BROKEN_AFTER
+
+    @property
+    def silence(self) -> Silence | None:
+        """None while somebody answers."""
+        return None if self.since is None else Silence(self.since, self.trouble)
 
     def answered(self) -> None:
         """Somebody is there."""

@@ -5,7 +5,7 @@ Must never open a way on its own guess: a probe that succeeded, new rules or ops
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class HeldWay:
     """A way that delivery put on hold: since when and why, and when it is probed again (unix seconds). `only` is the
-    one relay of several that it is closed for.
+    one relay of several that it is closed for. `silent`: no hold, but nobody answers there, so that mail is not tried.
     """
 
     route: str
@@ -38,6 +38,7 @@ class HeldWay:
     hint: str | None
     next_probe: float
     only: str = ""
+    silent: bool = False
 
 
 def held_way(closed: Closed) -> HeldWay:
@@ -134,6 +135,19 @@ class Holds:
             if held
         ]
         return tuple(sorted(found, key=lambda way: way.since))
+
+    def silent(self, ways: Iterable[Way]) -> tuple[HeldWay, ...]:
+        """Those of `ways` that mail is not tried by, because nobody answers where they lead."""
+        found = []
+        for way in ways:
+            watch, silence = self._watches.get(way.endpoint), way.endpoint.silence
+            if watch and silence and silence.outcome and way.endpoint.broken and not way.held:
+                outcome = silence.outcome
+                told = HeldWay(
+                    way.route, way.name, silence.since, outcome.reply, _text(outcome.hint), watch.next_at, silent=True
+                )
+                found.append(told)
+        return tuple(found)
 
     def go_round(self, way: Way) -> None:
         """Probe where a way leads, as mail goes round it or is not tried, because nobody answers there."""

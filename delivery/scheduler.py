@@ -21,7 +21,7 @@ from delivery.backoff import PROBE_WAITS, reach_waits
 from delivery.clock import Clock, WallClock
 from delivery.counters import UpstreamNumbers
 from delivery.dispatch import Dispatch
-from delivery.endpoint import Endpoint
+from delivery.endpoint import Endpoint, Silence
 from delivery.forecast import Forecast, forecast
 from delivery.holds import HeldWay, Holds
 from delivery.lanes import Lane, RouteNumbers, gates_for
@@ -156,6 +156,10 @@ class Scheduler:
         """The ways that delivery put on hold, also those that only other relays on the spool have."""
         return self._holds.all() + (self._together.elsewhere() if self._together else ())
 
+    def silent(self) -> tuple[HeldWay, ...]:
+        """The ways that mail is not tried by, because nobody answers there."""
+        return self._holds.silent(self.ways())
+
     def routes(self) -> dict[str, RouteNumbers]:
         """The numbers of every route that had mail since the start, by name."""
         return {name: lane.numbers() for name, lane in self._dispatch.lanes.items()}
@@ -173,11 +177,11 @@ class Scheduler:
         """The meters of all accounts and routes with a limit."""
         return tuple(self._meters.by_name.values())
 
-    def unreachable(self) -> dict[str, float]:
-        """Upstreams that could not be reached at the last try, and since when (unix seconds)."""
+    def unreachable(self) -> dict[str, Silence]:
+        """Upstreams that could not be reached at the last try, by name."""
         places = [(gate.name, gate.endpoint) for gate in self._gates.values()]
         places += [(way.name, way.endpoint) for lane in self._dispatch.lanes.values() for way in lane.ways]
-        return {name: endpoint.since for name, endpoint in places if endpoint.since is not None}
+        return {name: silence for name, endpoint in places if (silence := endpoint.silence)}
 
     async def stuck(self) -> tuple[str, ...]:
         """Routes whose mail has been due for minutes, with nothing in its way, and is not tried: a bug of ours."""

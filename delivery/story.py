@@ -40,9 +40,9 @@ def tell(errand: Errand, finals: Mapping[str, Final], verdict: Verdict, now: flo
 def _tell_one(
     errand: Errand, final: Final, ended: Settled | None, addresses: list[str], due_at: float | None, now: float
 ) -> None:
-    if final.held:
-        return
     outcome = final.outcome
+    if final.held or (ended is None and outcome is errand.untried and errand.mail.attempts):
+        return  # the hold has its line; and that nobody answers was told, once for the upstream and once for the mail
     emit(
         _log,
         _EVENTS[ended][0],

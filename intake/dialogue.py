@@ -176,7 +176,9 @@ class Dialogue(Connection):
         emit(
             _log,
             "refused",
+            logging.WARNING if reply.startswith("55") else logging.INFO,  # this mail is lost, if CallPro does not tell
             reply=reply,
+            code=int(reply[:3]),
             peer=self.peer,
             helo=self.session.host_name,
             sender=self.sender,

@@ -30,7 +30,7 @@ _LOOK_EVERY: Final = 5.0
 _WAITING: Final = 200
 """Most events that may wait to be looked at; beyond it they are in the log alone."""
 
-Trouble = Callable[[], tuple[tuple[HeldWay, ...], Mapping[str, float]]]
+Trouble = Callable[[], tuple[tuple[HeldWay, ...], Collection[str]]]
 """The ways on hold, and the upstreams that are unreachable."""
 
 
@@ -144,7 +144,7 @@ class Alerting:
         if route is None or self._spool.held.route(route.name):
             return None
         held, away = self._trouble()
-        broken = {way.upstream for way in held if way.route == route.name} | away.keys()
+        broken = {way.upstream for way in held if way.route == route.name} | {*away}
         if alert.event in ("held", "unreachable", "doctor_problem", "quota_near"):
             broken |= {str(alert.fields.get("upstream"))}
             if alert.event != "quota_near" and alert.fields.get("route") == route.name:

@@ -35,6 +35,10 @@ class Sort:
 
 _SOON: Final = 900.0
 _DAY: Final = 86400.0
+SELF_TEST: Final = "selftest.invalid"
+"""How `doctor` says HELO when it tries whether a stranger gets in: that it is refused is no news."""
+_NO_ROUTE: Final = 550
+"""The code of a refusal that new rules mend, and not another mail."""
 SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
     {
         "held": Sort(
@@ -49,6 +53,7 @@ SORTS: Final[Mapping[str, Sort]] = MappingProxyType(
         ),
         "expiry_near": Sort("{what} of {where} ends in {days} days", ("what", "where", "days")),
         "reload_refused": Sort("New rules were refused: {why}", (), "reloaded"),
+        "refused": Sort("Mail is refused for good: {reply}", (), "reloaded", together=_SOON),
         "worker_died": Sort("Worker {worker} died and is started again: {why}", ("worker",)),
         "spool.trouble": Sort("The spool cannot write: {error}", (), "spool.recovered"),
         "spool.buffering": Sort(
@@ -151,6 +156,8 @@ class Ear(logging.Handler):
             return
         if record.msg == "held" and record.levelno < logging.ERROR:
             return  # it is not over yet, and was told the first time
+        if record.msg == "refused" and (fields.get("code") != _NO_ROUTE or fields.get("helo") == SELF_TEST):
+            return
         self._hand_on(str(record.msg), fields)
 
 

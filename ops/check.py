@@ -61,7 +61,7 @@ def check(path: Path, kinds: Kinds, *, outside_unit: bool = False) -> Checked:
     except ConfigInvalid as invalid:
         problems += invalid.problems
     if rules is not None:
-        found = tuple(_look_closer(rules))
+        found = tuple(_look_closer(rules, str(path.parent / "routes.yaml")))
         problems += found
         rules = rules if all(problem.warning for problem in found) else None
     if relay is not None and rules is not None:
@@ -137,7 +137,9 @@ def _counted(number: int, word: str) -> str:
     return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
 
 
-def _look_closer(rules: Rules) -> Iterator[Problem]:
+def _look_closer(rules: Rules, file: str) -> Iterator[Problem]:
+    if not rules.routes:  # a file cut short, not a wish
+        yield Problem(Place(file, 1), "routes", "has no route at all, so all mail would be refused for good", "add one")
     yield from _failed_tests(rules)
     yield from _bad_keys(rules)
     yield from _unused(rules)

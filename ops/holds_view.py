@@ -11,9 +11,13 @@ from spool.holding import Hold, Scope
 
 
 def holds_text(holds: Iterable[Hold], ways: Iterable[HeldWay], now: float) -> str:
-    """Two or three lines a hold: on what, since when and why, and how it ends. Empty when nothing is on hold."""
+    """Two or three lines a hold: on what, since when and why, and how it ends; then where nobody answers. Empty when
+    nothing is amiss.
+    """
+    known = tuple(ways)
     lines = [line for hold in holds for line in _by_people(hold, now)]
-    lines += [line for way in ways for line in _by_delivery(way, now)]
+    lines += [line for way in known if not way.silent for line in _by_delivery(way, now)]
+    lines += _silent((way for way in known if way.silent), now)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -37,6 +41,27 @@ def _by_delivery(way: HeldWay, now: float) -> Iterator[str]:
     since = age_text(now - way.since)
     where = f" on {plain(way.only)} alone" if way.only else ""
     yield f"route {plain(way.route)} by {plain(way.upstream)}  on hold{where} for {since}, it does not work:"
-    yield f"    {plain(' / '.join(way.reply.splitlines()))}{f' -> {plain(way.hint)}' if way.hint else ''}"
+    yield _why(way)
     release = f"callpro-relay queue release --route {plain(shlex.quote(way.route))}"
     yield f"    next probe in {age_text(way.next_probe - now)}; try with mail now: {release}"
+
+
+def _silent(ways: Iterable[HeldWay], now: float) -> Iterator[str]:
+    """An upstream once, however many routes have it."""
+    routes: dict[str, list[HeldWay]] = {}
+    for way in ways:
+        routes.setdefault(way.upstream, []).append(way)
+    for upstream, those in routes.items():
+        first = those[0]
+        yield f"{plain(upstream)}  nobody answers for {age_text(now - first.since)}; {_names(those)} waits:"
+        yield _why(first)
+        yield f"    next probe in {age_text(first.next_probe - now)}; its mail leaves when somebody answers"
+
+
+def _names(ways: list[HeldWay]) -> str:
+    more = f" and {len(ways) - 1} more" if len(ways) > 1 else ""
+    return f"mail of {plain(ways[0].route)}{more}"
+
+
+def _why(way: HeldWay) -> str:
+    return f"    {plain(' / '.join(way.reply.splitlines()))}{f' -> {plain(way.hint)}' if way.hint else ''}"

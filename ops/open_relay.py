@@ -13,6 +13,7 @@ from typing import Final
 
 from config.network import host_port, network
 from config.relay_settings import Listen, Relay
+from ops.alerts import SELF_TEST
 from ops.doctor import Grade, Verdict
 
 STRANGER: Final = "open-relay-test@stranger.invalid"
@@ -92,7 +93,7 @@ def _ask(where: tuple[str, int], own: str, sender: str, timeout: float) -> tuple
     try:
         code, said = client.connect(*where)
         if code == 220:
-            client.helo("selftest.invalid")
+            client.helo(SELF_TEST)
             code, said = client.docmd("MAIL", f"FROM:<{sender}>")
             if code < 400:
                 code, said = client.docmd("RCPT", f"TO:<{_VICTIM}>")

@@ -64,8 +64,8 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Of the mails or subjects that were named, those it was `done` to and those `left` alone; `holds` and `ways` are
-    what is on hold, by people and by delivery; `changes` what a reload would change, `refusal` why it would be refused,
-    with all `problems` of the files; `expiries` what ends and when.
+    what is on hold, by people and by delivery, and where nobody answers; `changes` what a reload would change,
+    `refusal` why it would be refused, with all `problems` of the files; `expiries` what ends and when.
     """
 
     done: int = 0
@@ -173,7 +173,8 @@ class Hands:
                 tally = await self._spool.drop(order.which, note, self._now(), told)
                 answer = Answer(tally.done, tally.left)
             case Action.HOLDS:
-                return Answer(holds=self._spool.held.all(), ways=await self._held_ways())
+                silent = self._scheduler.silent() if self._scheduler else ()
+                return Answer(holds=self._spool.held.all(), ways=await self._held_ways() + silent)
             case Action.DIFF:
                 return await self._diff()
             case Action.EXPIRY:

@@ -77,7 +77,7 @@ def list_mails(asked: argparse.Namespace) -> int:
     if asked.json:
         print(list_json(lines, closed), end="")
         return 0
-    print(list_text(lines, time.time(), closed), end="")
+    print(list_text(lines, time.time(), closed, asked.limit), end="")
     print(holds_text((), closed, time.time()), end="")
     print(waits_here, end="")
     return 0
@@ -91,6 +91,7 @@ def _closed(config: Path, lines: Iterable[MailLine]) -> list[HeldWay]:
 
 def find_mails(asked: argparse.Namespace) -> int:
     """`queue find`: what became of mail to somebody."""
+    from ops.holds_view import holds_text
     from ops.queue_view import list_json, list_text
 
     view = open_view(asked.config)
@@ -100,12 +101,16 @@ def find_mails(asked: argparse.Namespace) -> int:
     finally:
         view.close()
     closed = _closed(asked.config, lines)
-    print(list_json(lines, closed) if asked.json else list_text(lines, time.time(), closed), end="")
+    if asked.json:
+        print(list_json(lines, closed), end="")
+    else:
+        print(list_text(lines, time.time(), closed, asked.limit) + holds_text((), closed, time.time()), end="")
     return 0 if lines else 1
 
 
 def show_mail(asked: argparse.Namespace) -> int:
     """`queue show`: the story of one mail."""
+    from ops.holds_view import holds_text
     from ops.queue_view import story_json, story_text
 
     here = story_in_buffer(load_relay(asked.config).spool, asked.id)
@@ -123,7 +128,11 @@ def show_mail(asked: argparse.Namespace) -> int:
         print(f"callpro-relay: no mail {id_text(asked.id)}; its history may be over (spool.history)", file=sys.stderr)
         return 1
     closed = _closed(asked.config, [story.mail])
-    print(story_json(story, closed) if asked.json else story_text(story, time.time(), ways=closed), end="")
+    if asked.json:
+        print(story_json(story, closed), end="")
+    else:
+        print(story_text(story, time.time(), ways=closed), end="")
+        print("".join(f"\n{text}" for text in (holds_text((), closed, time.time()),) if text), end="")
     return 0
 
 

@@ -23,12 +23,15 @@ _REASONS_SHOWN: Final = 3
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s"))
 
 
-def list_text(lines: Sequence[MailLine], now: float, ways: Sequence[HeldWay] = ()) -> str:
-    """Two lines a mail: what it is, and why it waits or how it ended. `ways` are those that delivery holds."""
+def list_text(lines: Sequence[MailLine], now: float, ways: Sequence[HeldWay] = (), limit: int | None = None) -> str:
+    """Two lines a mail: what it is, and why it waits or how it ended. `ways` are those that delivery holds; of as many
+    mails as `limit` there may be more.
+    """
     if not lines:
         return "No mail.\n"
     blocks = [f"{_headline(line, now)}\n    {state_text(line, now, ways)}{_reasons(line)}\n" for line in lines]
-    return "".join(blocks) + f"{len(lines)} {'mail' if len(lines) == 1 else 'mails'}\n"
+    more = "; there may be more, see --limit" if len(lines) == limit else ""
+    return "".join(blocks) + f"{len(lines)} {'mail' if len(lines) == 1 else 'mails'}{more}\n"
 
 
 def story_text(story: Story, now: float, zone: tzinfo | None = None, ways: Sequence[HeldWay] = ()) -> str:
@@ -68,7 +71,13 @@ def probe_at(mail: MailLine, ways: Iterable[HeldWay]) -> float | None:
     refused = any(line.state == "waiting" and line.last and line.last.word is Word.CONFIG for line in mail.recipients)
     if mail.due_at is None or mail.hold is not None or not refused:
         return None
-    return min((way.next_probe for way in ways if way.route == mail.route), default=None)
+    return min((way.next_probe for way in ways if way.route == mail.route and not way.silent), default=None)
+
+
+def closed_ways(mail: MailLine, ways: Iterable[HeldWay]) -> list[HeldWay]:
+    """The ways on hold that keep a waiting mail here, or from its first choice."""
+    waits = mail.due_at is not None and mail.hold is None and not mail.leased
+    return [way for way in ways if way.route == mail.route] if waits else []
 
 
 def state_text(mail: MailLine, now: float, ways: Sequence[HeldWay] = ()) -> str:
@@ -89,6 +98,11 @@ def state_text(mail: MailLine, now: float, ways: Sequence[HeldWay] = ()) -> str:
     if probed is not None and now < mail.due_at:
         return f"waits for its way, which is probed in {age_text(probed - now)}, {tries}"
     if mail.due_at <= now:
+        closed = closed_ways(mail, ways)
+        if closed:
+            names = plain(" and ".join(dict.fromkeys(way.upstream for way in closed)))
+            after = age_text(min(way.next_probe for way in closed) - now)
+            return f"waits, as {names} does not work; next probe in {after}, {tries}"
         return f"due for {age_text(now - mail.due_at)}, {tries}"
     return f"next try in {age_text(mail.due_at - now)}, {tries}"
 

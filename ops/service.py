@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -263,7 +263,7 @@ class Service:
         from ops.alert_sending import Alerting
         from ops.alerts import ONCE
 
-        def trouble() -> tuple[tuple[HeldWay, ...], Mapping[str, float]]:
+        def trouble() -> tuple[tuple[HeldWay, ...], Collection[str]]:
             return rooms.scheduler.held(), rooms.scheduler.unreachable()
 
         settings, plan, shared = rooms.relay.alerts, lambda: rooms.plan, is_shared(rooms.relay.spool.url)

@@ -100,6 +100,19 @@ _STEPS: Final = (_FIRST, _SPENT, _PROVIDER_EVENTS, _HOLDS, _FINDING, _LOOKING, _
 
 VERSION: Final = len(_STEPS)
 
+_NO_ROOM: Final = 1 << 20
+"""Octets: with less than this on the disk it is room that lacks when a spool cannot be opened."""
+_PLACE_AT_FAULT: Final = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
+"""What SQLite says when the disk or its rights are amiss, and not what is in the file."""
 _CHECKED: Final = ("waiting", "hold", "spent", "seal", "intake")
 """Checked at every start: what says which mail waits. A million rows take 0.2 s. The rest is as long as the history."""
 
@@ -131,7 +144,7 @@ def prepare(path: Path) -> None:
     try:
         _check(connection, path)
     except sqlite3.DatabaseError as error:
-        raise SpoolUnusable(damaged(path, error)) from error
+        raise SpoolUnusable(_unopened(path, error)) from error
     finally:
         connection.close()
 
@@ -219,6 +232,23 @@ def _format(connection: sqlite3.Connection) -> tuple[int, int]:
     names = ("application_id", "user_version")
     application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
     return int(application), int(version)
+
+
+def is_damage(error: Exception) -> bool:
+    """True when the file is not what was written: it does not heal by itself."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _unopened(path: Path, error: sqlite3.DatabaseError) -> str:
+    """A full disk, or a folder that must not be written in, is no damage: moving the spool away would be the damage."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PLACE_AT_FAULT:
+        return damaged(path, error)
+    disk = os.statvfs(path.parent)
+    if disk.f_bavail * disk.f_frsize < _NO_ROOM:
+        return f"the disk of the spool {path} is full ({error}): make room; the mail in it is safe"
+    mend = f"see whether the relay may write in {path.parent}, and whether the disk is well; the mail in it is safe"
+    return f"the spool {path} cannot be opened ({error}): {mend}"
 
 
 def damaged(path: Path, error: object) -> str:

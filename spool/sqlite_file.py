@@ -16,6 +16,7 @@ from routing.events import emit
 from spool import schema, statements
 from spool.contract import SpoolFull, SpoolUnavailable
 from spool.inbox import Question
+from spool.schema import is_damage
 from spool.statements import Count
 
 _LOG = logging.getLogger("relay.spool")
@@ -165,9 +166,3 @@ def is_storage(error: Exception) -> bool:
         isinstance(error, sqlite3.DatabaseError)
         and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError)
     )
-
-
-def is_damage(error: Exception) -> bool:
-    """True when the file is not what was written: it does not heal by itself."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

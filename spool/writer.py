@@ -23,7 +23,8 @@ from spool.absorbing import Batch, Ending, Unabsorbed, asked
 from spool.contract import SpoolFull, id_text
 from spool.inbox import Call, Inbox, Listener, Post, Put, Settle, end, fail, succeed
 from spool.intake_log import InLog
-from spool.sqlite_file import SqliteFile, is_damage, is_storage
+from spool.schema import is_damage
+from spool.sqlite_file import SqliteFile, is_storage
 from spool.statements import Count
 
 _LOG = logging.getLogger("relay.spool")

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Final
 
-from ops.queue_view import age_text
+from delivery.holds import HeldWay
+from ops.queue_view import age_text, closed_ways, probe_at
 from ops.status.words import Language, Say, who_text
 from routing.outcome import Hint, Outcome
 from spool.contract import id_text
@@ -69,7 +70,7 @@ def said(who: str, outcome: Outcome, language: Language, say: Say) -> Said:
     return Said(who, f"{outcome.word} · {outcome.stage}", lines, hint_text(outcome.hint, language), mender)
 
 
-def mail_row(line: MailLine, now: float, language: Language, say: Say) -> MailRow:
+def mail_row(line: MailLine, now: float, language: Language, say: Say, ways: Sequence[HeldWay] = ()) -> MailRow:
     told = [(one.address, one.last) for one in line.recipients if one.last and _matters(line, one.state)]
     return MailRow(
         id=id_text(line.id),
@@ -77,7 +78,7 @@ def mail_row(line: MailLine, now: float, language: Language, say: Say) -> MailRo
         sender=line.sender or "<>",
         to=names([one.address for one in line.recipients], say, 1),
         age=age_text(now - line.received_at),
-        state=state_text(line, now, say),
+        state=state_text(line, now, say, ways),
         waits=line.due_at is not None,
         held=line.hold is not None,
         answers=answers(told, language, say)[:_ANSWERS],
@@ -88,8 +89,8 @@ def _matters(line: MailLine, state: str) -> bool:
     return state == "waiting" or line.due_at is None
 
 
-def state_text(line: MailLine, now: float, say: Say) -> str:
-    """What happens with a mail now."""
+def state_text(line: MailLine, now: float, say: Say, ways: Sequence[HeldWay] = ()) -> str:
+    """What happens with a mail now. `ways` are those that do not work."""
     if line.due_at is None:
         states = [one.state for one in line.recipients]
         return ", ".join(f"{states.count(state)} {say(state)}" for state in dict.fromkeys(states)) or say("done")
@@ -100,6 +101,11 @@ def state_text(line: MailLine, now: float, say: Say) -> str:
         return say("on hold by {who}", who=line.hold.who) + reason
     if line.due_at == inf:
         return say("released just now")
+    closed = closed_ways(line, ways)
+    if closed and (line.due_at <= now or probe_at(line, ways) is not None):
+        upstreams = ", ".join(dict.fromkeys(way.upstream for way in closed))
+        probed = age_text(min(way.next_probe for way in closed) - now)
+        return say("waits for {upstream}, next try in {time}", upstream=upstreams, time=probed)
     if line.due_at <= now:
         return say("due now")
     return say("next try in {time}, tried {count} times", time=age_text(line.due_at - now), count=line.attempts)

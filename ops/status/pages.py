@@ -26,7 +26,7 @@ from ops.expiry import step_of
 from ops.nodes import late, warnings_of
 from ops.queue_view import age_text, plain, size_text
 from ops.status.charts import PERIODS, Period, chart, edges, spark
-from ops.status.looks import clock_text, hint_text, mail_row, timeline
+from ops.status.looks import clock_text, hint_text, mail_row, said, timeline
 from ops.status.sessions import Session
 from ops.status.snapshot import Snapshot
 from ops.status.words import Language, Say, say_in, who_text
@@ -103,7 +103,7 @@ def overview(view: SpoolView, snapshot: Snapshot, reader: Reader) -> bytes:
         "failed": sum(one.failed for one in day),
         "queue": _queue(view, snapshot),
         "chart": chart("day", edges("day", now)[:-1], rows),
-        "old": [mail_row(line, now, reader.language, say) for line in view.list(Filter(), _FEW)],
+        "old": [mail_row(line, now, reader.language, say, snapshot.ways) for line in view.list(Filter(), _FEW)],
         "slow": view.slowest(now - _DAY, _FEW),
         "orders": view.orders(_FEW),
         "buffer": buffer_text(snapshot.buffered, now, say),
@@ -139,7 +139,10 @@ def _attention(snapshot: Snapshot, reader: Reader) -> Values:
         }
         for one in snapshot.closed
     ]
-    away = [(name, age_text(now - since)) for name, since in snapshot.unreachable.items()]
+    away = [
+        (name, age_text(now - silence.since), silence.outcome and said("", silence.outcome, reader.language, say))
+        for name, silence in snapshot.unreachable.items()
+    ]
     return {"closed": closed, "holds": snapshot.holds, "away": away}
 
 
@@ -229,7 +232,7 @@ def mails(view: SpoolView, snapshot: Snapshot, reader: Reader, wanted: Wanted) -
     lines = view.list(which, _LIST, wanted.after, newest_first=wanted.newest)
     full = len(lines) == _LIST
     values: Values = {
-        "rows": [mail_row(line, snapshot.now, reader.language, say) for line in lines],
+        "rows": [mail_row(line, snapshot.now, reader.language, say, snapshot.ways) for line in lines],
         "wanted": wanted,
         "full": full,
         "more": f"{wanted.more}after={id_text(lines[-1].id)}" if full and not wanted.newest else "",
@@ -247,7 +250,7 @@ def mail(view: SpoolView, snapshot: Snapshot, reader: Reader, number: int) -> by
     say = say_in(reader.language)
     values: Values = {
         "story": story,
-        "row": mail_row(story.mail, snapshot.now, reader.language, say),
+        "row": mail_row(story.mail, snapshot.now, reader.language, say, snapshot.ways),
         "moments": timeline(story, reader.language, say),
     }
     return render("mail", reader, snapshot.now, **values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from delivery.endpoint import Silence
 from delivery.holds import HeldWay
 from delivery.lanes import HeldNumbers
 from delivery.plan import Plan
@@ -29,7 +30,7 @@ class ClosedWay:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`backlog` is None when the spool did not tell; `in_flight` is by route, `unreachable` since when by upstream.
+    """`backlog` is None when the spool did not tell; `in_flight` is by route, `unreachable` by upstream.
     Times are unix seconds. `expiries` reads files: it is for the page's thread.
     """
 
@@ -41,10 +42,16 @@ class Snapshot:
     backlog: Mapping[str, Backlog] | None
     in_flight: Mapping[str, int]
     closed: tuple[ClosedWay, ...]
+    silent: tuple[HeldWay, ...]
     holds: tuple[Hold, ...]
-    unreachable: Mapping[str, float]
+    unreachable: Mapping[str, Silence]
     buffered: Buffered | None
     expiries: Callable[[], tuple[Expiry, ...]]
+
+    @property
+    def ways(self) -> tuple[HeldWay, ...]:
+        """All that do not work: on hold, or without an answer."""
+        return tuple(one.way for one in self.closed) + self.silent
 
 
 def take(facts: Facts, state: State, backlog: Mapping[str, Backlog] | None) -> Snapshot:
@@ -60,6 +67,7 @@ def take(facts: Facts, state: State, backlog: Mapping[str, Backlog] | None) -> S
         backlog=backlog,
         in_flight=state.in_flight,
         closed=tuple(ClosedWay(way, why.get((way.route, way.upstream))) for way in facts.scheduler.held()),
+        silent=facts.scheduler.silent(),
         holds=facts.spool.held.all(),
         unreachable=facts.scheduler.unreachable(),
         buffered=facts.spool.buffered,

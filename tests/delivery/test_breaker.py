@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,10 +55,18 @@ def test_a_heap_for_a_dead_host_is_a_few_sends_and_then_probes(tmp_path, caplog)
             story = view.show(numbers[-1])
             view.close()
             assert "Connection refused" in story.entries[-1].text
+            silent = r.scheduler.silent()
+            assert {(way.route, way.upstream, way.silent) for way in silent} == {(name, "one", True) for name in names}
+            assert {way.reply for way in silent} == {DOWN.reply}
+            assert min(way.next_probe for way in silent) > r.clock.at
+            told = Counter(line["mail"] for line in events(caplog, "deferred"))
+            assert len(told) == 20
+            assert set(told.values()) == {1}, "that nobody answers is told once for each mail, and not at each turn"
             sends = len(one.mails)
             one.answers, one.probe_answer = [SENT], SENT
             await r.clock.advance(301)
             assert len(one.mails) == sends + 20, "all at once, not by their own back-off"
+            assert r.scheduler.silent() == ()
             assert await r.waiting() == {}
 
     asyncio.run(scenario())

@@ -129,6 +129,27 @@ def test_a_full_disk_at_a_kill_loses_nothing(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
+def test_a_start_on_a_full_disk_says_that_it_is_full_and_loses_nothing(tmp_path: Path) -> None:
+    """After an orderly stop SQLite's other files are gone, and it cannot make them."""
+
+    async def journey() -> None:
+        with small_disk(tmp_path / "disk", 76 * MB) as disk:
+            async with FakeSmtp(replies={"CONNECT": CUT}) as server:
+                relay = RelayProcess(tmp_path / "r", rules(server), extra=QUICK, spool=disk.folder / "spool.db")
+                async with relay:
+                    client = Client(relay)
+                    await client.until("452", MB)
+                disk.fill()
+                with pytest.raises(AssertionError, match=r"the disk of the spool .* is full .*: make room; the mail"):
+                    await relay.start()
+                disk.clear()
+                server.script({"CONNECT": []})
+                async with relay:
+                    assert set((await arrived(server, client.promised)).values()) == {1}
+
+    asyncio.run(journey())
+
+
 def test_io_errors_are_4xx_and_no_promise_is_broken(tmp_path: Path) -> None:
     """The device below a real file system fails what is written, fsync says so, and later it works again."""
 

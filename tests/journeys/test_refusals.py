@@ -26,6 +26,7 @@ def test_a_sender_without_a_rule_is_refused_with_its_domain(tmp_path: Path) -> N
             assert "umbrella.nl" in said.text
             event = await relay.event("refused")
             assert event["argument"] == "<info@umbrella.nl>"
+            assert event["level"] == "warning"
 
     asyncio.run(journey())
 

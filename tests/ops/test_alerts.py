@@ -93,6 +93,29 @@ def test_the_ear_hears_what_matters_and_not_the_rest():
     assert heard == [("held", {"route": "acme.nl"}), ("released", {"route": "acme.nl"})]
 
 
+def test_a_sender_without_a_route_is_told_once_until_the_rules_change():
+    heard = []
+    log = logging.getLogger("test.alerts.refused")
+    log.setLevel(logging.INFO)
+    ear = Ear(lambda event, fields: heard.append((event, fields)))
+    log.addHandler(ear)
+    try:
+        emit(log, "refused", logging.WARNING, code=552, reply="552 5.3.4 too large")
+        emit(log, "refused", logging.INFO, code=452, reply="452 4.3.1 The spool is full; try again later")
+        emit(log, "refused", logging.WARNING, code=550, reply="550 5.7.1 no route", helo="selftest.invalid")
+        emit(log, "refused", logging.WARNING, code=550, reply="550 5.7.1 <a@b.nl>: no route", helo="callpro")
+    finally:
+        log.removeHandler(ear)
+    ((event, fields),) = heard
+    desk = Desk(settings())
+    alert = desk.hear(event, fields, NOW)
+    assert alert is not None
+    assert alert.text == "Mail is refused for good: 550 5.7.1 <a@b.nl>: no route"
+    assert desk.hear(event, {**fields, "reply": "550 5.7.1 <c@d.nl>: no route"}, NOW + 60) is None, "a flood is one"
+    desk.hear("reloaded", {}, NOW + 120)
+    assert desk.hear(event, fields, NOW + 180) is not None
+
+
 def test_what_others_said_cannot_break_the_letter():
     desk = Desk(settings())
     alert = desk.hear("held", {**HELD, "reply": "535 x\r\nBcc: evil@example.org\r\n\r\n\u00e9"}, NOW)

@@ -70,6 +70,15 @@ def test_a_test_that_fails_is_an_error_and_the_rules_are_not_handed_out(told, te
     assert render_text(checked).endswith("\n1 error")
 
 
+@pytest.mark.parametrize("rules", ["", "routes: []", f"{LOGIN}routes: []"])
+def test_rules_without_any_route_are_an_error_for_they_refuse_all_mail_for_good(told, rules):
+    checked = told(rules)
+    assert lines(checked)[0] == (
+        "routes.yaml:1  routes: has no route at all, so all mail would be refused for good; add one"
+    )
+    assert (checked.good, checked.rules) == (False, None)
+
+
 def test_problems_of_both_files_come_at_once(told):
     checked = told("routes: {from: acme.nl, via: out}", relay="workers: 3")
     assert [line.partition(" ")[0] for line in lines(checked)] == ["relay.yaml:1", "routes.yaml:1"]

@@ -11,8 +11,10 @@ from delivery.holds import HeldWay
 from ops.holds_view import holds_text, release_command
 from ops.orders import Answer, Order, answer_text, order_text, read_answer, read_order
 from ops.queue_view import list_json, state_text
+from ops.status.looks import state_text as page_state
+from ops.status.words import say_in
 from spool.holding import Hold, Scope
-from spool.view import Filter
+from spool.view import Filter, RecipientLine
 from tests.ops.test_queue_view import NOW, line
 
 ROUTE = Hold(Scope.ROUTE, "acme.nl", NOW - 7200, "jan (as root)", "verkeerde bijlage")
@@ -26,6 +28,17 @@ def test_each_hold_says_why_and_how_it_ends():
         "route acme.nl by acme-login  on hold for 5m, it does not work:\n"
         "    535-5.7.8 no / 535 5.7.8 really -> Ask for it.\n"
         "    next probe in 12m; try with mail now: callpro-relay queue release --route acme.nl\n"
+    )
+
+
+def test_an_upstream_where_nobody_answers_is_told_once_with_whom_it_keeps_waiting():
+    away = [
+        HeldWay(f"{name}.nl", "spare", NOW - 120, "Connection refused", None, NOW + 30, silent=True) for name in "abc"
+    ]
+    assert holds_text([], away, NOW) == (
+        "spare  nobody answers for 2m; mail of a.nl and 2 more waits:\n"
+        "    Connection refused\n"
+        "    next probe in 30s; its mail leaves when somebody answers\n"
     )
 
 
@@ -49,6 +62,18 @@ def test_a_mail_on_hold_says_so_with_who_and_why():
     assert state_text(line(hold=ROUTE, leased=True), NOW) == "under way now, 3 tries so far"
     (told,) = json.loads(list_json([line(hold=ROUTE, due_at=inf)]))
     assert (told["due_at"], told["hold"]["reason"], told["hold"]["scope"]) == (None, "verkeerde bijlage", "route")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_mail_that_was_not_tried_says_which_way_it_waits_for(silent):
+    ways = [HeldWay("acme.nl", "acme-login", NOW - 300, "535 no", None, NOW + 38, silent=silent)]
+    untried = line(due_at=NOW - 725, attempts=0, recipients=(RecipientLine("jan@x.nl", "waiting", None),))
+    assert state_text(untried, NOW, ways) == "waits, as acme-login does not work; next probe in 38s, 0 tries so far"
+    assert page_state(untried, NOW, say_in("en"), ways) == "waits for acme-login, next try in 38s"
+    assert page_state(untried, NOW, say_in("nl"), ways) == "wacht op acme-login, volgende poging over 38s"
+    assert state_text(untried, NOW) == "due for 12m, 0 tries so far"
+    assert state_text(line(route="x.nl", due_at=NOW - 5), NOW, ways) == "due for 5s, 3 tries so far"
+    assert "next try in 4m" in state_text(line(), NOW, ways), "it has a time of its own"
 
 
 def test_nothing_that_a_terminal_would_obey_comes_from_a_reason():

@@ -45,6 +45,11 @@ def test_a_list_says_what_waits_and_why():
     )
 
 
+def test_a_list_that_is_cut_says_so():
+    assert list_text([line()] * 3, NOW, limit=3).endswith("\n3 mails; there may be more, see --limit\n")
+    assert list_text([line()] * 2, NOW, limit=3).endswith("\n2 mails\n")
+
+
 def test_an_empty_list_says_so():
     assert list_text([], NOW) == "No mail.\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -66,6 +67,24 @@ def test_a_corrupt_file_is_refused_and_left_as_it_is(engine, octets):
     engine.file.write_bytes(octets)
     assert "damaged" in refusal(engine)
     assert engine.file.read_bytes() == octets
+
+
+def test_a_spool_without_room_to_open_it_is_not_called_damaged(engine):
+    """SQLite needs some room beside the file to open it. Whoever reads "damaged" moves good mail away."""
+
+    async def fill(spool):
+        await put_all(spool, [arrival(spool, engine.clock)])
+
+    engine.run(fill)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        said = refusal(engine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "damaged" not in said
+    assert "cannot be opened (disk I/O error)" in said
+    assert "the mail in it is safe" in said
 
 
 def test_a_spool_cut_short_is_refused(engine):
