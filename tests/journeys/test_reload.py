@@ -88,7 +88,7 @@ def test_what_would_change_is_told_before_and_what_is_refused_after(
             relay = RelayProcess(tmp_path / "r", rules(server.port), url=url, environment=environment)
             assert (await relay.command("check", "--diff"))[0] in (1, 2)
             async with relay:
-                assert await told(relay) == (0, {"good": True, "refused": None, "changes": []})
+                assert await told(relay) == (0, {"good": True, "refused": None, "changes": [], "problems": []})
                 relay.write_routes(rules(server.port, "  - {from: nieuw.nl, via: up}\n", pace=30))
                 code, found = await told(relay)
                 assert (code, found["good"]) == (0, True)
@@ -100,7 +100,7 @@ def test_what_would_change_is_told_before_and_what_is_refused_after(
                 assert text.endswith("2 customers change\n")
                 assert not [event for event in relay.events if event["event"] in ("reloaded", "rules_change")]
                 assert (await relay.reload())["changed"] == 2
-                assert await told(relay) == (0, {"good": True, "refused": None, "changes": []})
+                assert await told(relay) == (0, {"good": True, "refused": None, "changes": [], "problems": []})
 
                 relay.write_routes(rules(server.port, "  - {from: x.nl, via: nobody}\n"))
                 code, found = await told(relay)
