@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from config.rules import Dkim, Route, Rules, UpstreamRule
 from routing.mail import NULL_SENDER
 from routing.table import Table
-from upstreams.base import Host, Kind, Upstream
+from upstreams.base import Host, Kinds, Upstream
 from upstreams.traits import traits_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Plan:
         return route if sender == NULL_SENDER and route in self.routes else None
 
 
-def build_plan(rules: Rules, kinds: Mapping[str, Kind], host: Host, previous: Plan | None) -> Plan:
+def build_plan(rules: Rules, kinds: Kinds, host: Host, previous: Plan | None) -> Plan:
     """The plan for `rules`. Upstreams of `previous` with an equal entry are used on, with their connections.
 
     Raises what a kind's builder or a key raises (ValueError with a sentence for ops); `previous` is untouched then.
@@ -75,7 +75,7 @@ def _signers(rules: Rules) -> dict[tuple[str, str], Signer]:
     return signers
 
 
-def _upstream(rule: UpstreamRule, kinds: Mapping[str, Kind], host: Host, previous: Plan | None) -> Upstream:
+def _upstream(rule: UpstreamRule, kinds: Kinds, host: Host, previous: Plan | None) -> Upstream:
     old = previous.rules.get(rule.name) if previous and previous.host == host else None
     if previous and old and (old.kind, old.settings) == (rule.kind, rule.settings):
         return previous.upstreams[rule.name]

@@ -6,7 +6,7 @@ Nothing is ever sent. What cannot be known from here is a warning that says so, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -19,7 +19,7 @@ from config.rules import Route, Rules
 from ops.resolver import Lookup
 from routing.mail import domain_of
 from routing.table import Table
-from upstreams.base import Host, Kind
+from upstreams.base import Host, Kinds
 
 _TOGETHER: Final = 6
 """Routes looked at together."""
@@ -63,7 +63,7 @@ class Patient:
     rules: Rules
     us: CallCentre | None
     dns: Lookup
-    kinds: Mapping[str, Kind]
+    kinds: Kinds
     host: Host
     domains: tuple[str, ...]
     sender: str

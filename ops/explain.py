@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from routing.headers import mailboxes
 from routing.mail import NULL_SENDER, domain_of
 from routing.rewrite import rewrite
 from routing.table import Table
-from upstreams.base import Kind
+from upstreams.base import Kinds
 from upstreams.traits import traits_of
 
 _DNS_SECONDS: Final = 2.0
@@ -116,7 +116,7 @@ def explain(
     address: str,
     to: tuple[str, ...] = (),
     content: bytes | None = None,
-    kinds: Mapping[str, Kind] = MappingProxyType({}),
+    kinds: Kinds = MappingProxyType({}),
     fallback_after: float = Delivery().fallback_after,
 ) -> Explanation:
     """Explain one envelope sender; "" and `<>` are the null sender.
@@ -203,15 +203,13 @@ def _way_text(way: Way) -> str:
     return f"{way.name} ({way.kind}{to}{source})  {way.place}"
 
 
-def _ways(
-    rules: Rules, route: Route, kinds: Mapping[str, Kind], content: bytes | None, fallback_after: float
-) -> Iterator[Way]:
+def _ways(rules: Rules, route: Route, kinds: Kinds, content: bytes | None, fallback_after: float) -> Iterator[Way]:
     for name in route.settings.upstreams:
         used = tuple(used_when(route.settings, name, fallback_after))
         yield replace(_way(rules, name, kinds, content), role=role_of(route.settings, name), used=used)
 
 
-def _way(rules: Rules, name: str, kinds: Mapping[str, Kind], content: bytes | None) -> Way:
+def _way(rules: Rules, name: str, kinds: Kinds, content: bytes | None) -> Way:
     upstream = rules.upstreams[name]
     settings = upstream.settings
     goes_to = next(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ from ops.check import Checked
 from ops.rules_diff import Change, RuleSet, changes
 from routing.events import emit
 from spool.contract import SpoolUnavailable
-from upstreams.base import Host, Kind
+from upstreams.base import Host, Kinds
 
 _log = logging.getLogger("relay")
 Agree = Callable[[str | None, Rules | None], Awaitable[str | None]]
@@ -65,7 +65,7 @@ class Reloader:
         check: Callable[[], Checked],
         plan: Callable[[], Plan],
         swap: Callable[[Plan, Rules], Awaitable[None]],
-        kinds: Mapping[str, Kind],
+        kinds: Kinds,
         host: Host,
         relay: Relay,
         agree: Agree = alone,

@@ -48,7 +48,7 @@ from ops.watchdog import Watchdog, seconds_allowed
 from routing.events import emit
 from spool.contract import Spool, SpoolUnavailable
 from spool.opening import is_shared, open_spool
-from upstreams.base import Host, Kind
+from upstreams.base import Host, Kinds
 from upstreams.tls import require_trust
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class _Rooms:
 class Service:
     """One relay, or with a `seat` one of its processes. `run` returns the exit code."""
 
-    def __init__(self, config: Path, kinds: Mapping[str, Kind], seat: Seat | None = None) -> None:
+    def __init__(self, config: Path, kinds: Kinds, seat: Seat | None = None) -> None:
         self._config = config
         self._seat = seat
         self._first = seat is None or seat.first

@@ -18,7 +18,7 @@ from config.rules import Rules
 from routing.events import emit
 from routing.provider_events import EventReader, Post, ProviderEvent, Refusal, Told
 from spool.contract import Noted, Notice, Spool, SpoolFull, SpoolUnavailable
-from upstreams.base import Kind
+from upstreams.base import Kinds
 
 _log = logging.getLogger("webhooks")
 
@@ -59,9 +59,7 @@ class _Door:
 class WebhookDesk:
     """Takes what was posted, for every upstream of `rules` that has a key. `clock` gives unix seconds."""
 
-    def __init__(
-        self, spool: Spool, kinds: Mapping[str, Kind], rules: Rules, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, spool: Spool, kinds: Kinds, rules: Rules, clock: Callable[[], float] = time.time) -> None:
         self.numbers = WebhookNumbers()
         self._spool = spool
         self._kinds = kinds

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 from upstreams import campaign_monitor, connector, graph, maildir, mailgun, sendgrid, smtp, smtp_oauth
-from upstreams.base import Kind
+from upstreams.base import Kinds
 
 _ALL: Final = (
     campaign_monitor.KIND,
@@ -19,5 +18,4 @@ _ALL: Final = (
     smtp.KIND,
     smtp_oauth.KIND,
 )
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in _ALL})
-"""`type:` in the YAML -> its kind."""
+KINDS: Final[Kinds] = MappingProxyType({kind.name: kind for kind in _ALL})

@@ -7,14 +7,17 @@ anything the other side does; an exception means our own bug.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from config.fields import Settings
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results
 from routing.provider_events import EventReader
 from upstreams.tls import Trust
+
+Own = TypeVar("Own", bound=Settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Upstream(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Generic[Own]):
     """One entry of `KINDS`: how a type in the YAML becomes an upstream. `summary` is one sentence for the docs.
 
     `losses` is for kinds that cannot carry every mail as it is: handed settings and a whole mail (CRLF), it says what
@@ -96,7 +99,11 @@ class Kind:
 
     name: str
     summary: str
-    settings: type[Settings]
-    build: Callable[[str, Settings, Host], Upstream]
-    losses: Callable[[Settings, bytes], tuple[str, ...]] | None = None
-    events: Callable[[Settings], EventReader | None] | None = None
+    settings: type[Own]
+    build: Callable[[str, Own, Host], Upstream]
+    losses: Callable[[Own, bytes], tuple[str, ...]] | None = None
+    events: Callable[[Own], EventReader | None] | None = None
+
+
+Kinds = Mapping[str, Kind[Any]]
+"""`type:` in the YAML -> its kind."""

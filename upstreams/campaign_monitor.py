@@ -171,9 +171,7 @@ def _one_is_bad(outcome: Outcome) -> bool:
     return outcome.word is Word.REJECT and outcome.code == 400
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    if not isinstance(settings, CampaignMonitorSettings):
-        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of campaign_monitor")
+def _build(name: str, settings: CampaignMonitorSettings, host: Host) -> Upstream:
     return CampaignMonitor(name, settings, host.trust)
 
 

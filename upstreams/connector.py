@@ -11,7 +11,7 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import Final
 
-from config.fields import Fault, Settings, setting
+from config.fields import Fault, setting
 from routing.addresses import ascii_domain
 from routing.mail import NULL_SENDER, Outgoing, domain_of
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
@@ -120,9 +120,7 @@ def _way_for(settings: ConnectorSettings, sender: str) -> SmtpWay | Outcome:
     return SmtpWay(host, settings.port, "starttls", ipv4_only=True, source_address=source)
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    if not isinstance(settings, ConnectorSettings):
-        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of connector")
+def _build(name: str, settings: ConnectorSettings, host: Host) -> Upstream:
     one_way = _way_for(settings, NULL_SENDER) if settings.host is not None else None
     way = one_way if isinstance(one_way, SmtpWay) else partial(_way_for, settings)
     return Connector(name, host, way, settings.limits(), CONNECTOR_REPLIES)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from config.fields import Duration, Fault, Settings, setting
+from config.fields import Duration, Fault, setting
 from routing.events import emit
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import NO_FORM, TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
@@ -238,9 +238,8 @@ def _left_out(count: int) -> Hint:
     )
 
 
-def losses(settings: Settings, content: bytes) -> tuple[str, ...]:
+def losses(settings: GraphSettings, content: bytes) -> tuple[str, ...]:
     """See `Kind.losses`."""
-    assert isinstance(settings, GraphSettings)  # noqa: S101 - Kind pairs the two
     length = base64_length(len(content))
     if length <= REQUEST_LIMIT:
         return graph_losses.by_mime(content)
@@ -249,11 +248,4 @@ def losses(settings: Settings, content: bytes) -> tuple[str, ...]:
     return graph_losses.by_next(length, REQUEST_LIMIT)
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    assert isinstance(settings, GraphSettings)  # noqa: S101 - Kind pairs the two
-    return Graph(name, settings, host)
-
-
-KIND: Final = Kind(
-    "graph", "Microsoft Graph sendMail with an Entra app of the customer.", GraphSettings, _build, losses
-)
+KIND: Final = Kind("graph", "Microsoft Graph sendMail with an Entra app of the customer.", GraphSettings, Graph, losses)

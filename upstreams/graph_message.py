@@ -25,12 +25,11 @@ _SAYABLE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class GraphMessage:
-    """`content` is what to send. `hidden` counts the recipients named in Bcc only; `left_out` the mailboxes of To and
-    Cc that are not recipients now and were taken out, so that Graph cannot mail them.
+    """`content` is what to send. `left_out` counts the mailboxes of To and Cc that are not recipients now and were
+    taken out, so that Graph cannot mail them.
     """
 
     content: bytes
-    hidden: int
     left_out: int
 
 
@@ -62,7 +61,7 @@ def graph_message(content: bytes, recipients: tuple[str, ...]) -> GraphMessage:
             kept.append(_whole_line(block, field))
     if missing:
         kept.insert(0, field_line("Bcc", b", ".join(missing.values())))
-    return GraphMessage(b"".join(kept) + (rest or b"\r\n"), len(missing), left_out)
+    return GraphMessage(b"".join(kept) + (rest or b"\r\n"), left_out)
 
 
 def key(address: str) -> bytes:

@@ -103,8 +103,6 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         behind = self._transport.get_extra_info("socket")
         if behind is None or behind.fileno() < 0:
             return True
-        if not hasattr(select, "poll"):  # Windows
-            return False
         look = select.poll()
         look.register(behind.fileno(), select.POLLIN)
         return bool(look.poll(0))

@@ -140,9 +140,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    if not isinstance(settings, MaildirSettings):
-        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of maildir")
+def _build(name: str, settings: MaildirSettings, host: Host) -> Upstream:
     return Maildir(name, settings.path, host)
 
 

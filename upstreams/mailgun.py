@@ -169,15 +169,13 @@ def _one_is_bad(outcome: Outcome) -> bool:
     return outcome.stage is Stage.RECIPIENT
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    if not isinstance(settings, MailgunSettings):
-        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of mailgun")
+def _build(name: str, settings: MailgunSettings, host: Host) -> Upstream:
     return Mailgun(name, settings, host.trust)
 
 
-def _events(settings: Settings) -> EventReader | None:
+def _events(settings: MailgunSettings) -> EventReader | None:
     """See `Kind.events`."""
-    key = settings.webhook_signing_key if isinstance(settings, MailgunSettings) else None
+    key = settings.webhook_signing_key
     return reader(key) if key is not None and key.reveal() else None
 
 

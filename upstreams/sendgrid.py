@@ -129,9 +129,7 @@ class SendGridSettings(Settings):
         return Traits(signing=signing, signer=signer, return_path=path, hidden_path=True, selectors=("s1", "s2"))
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    if not isinstance(settings, SendGridSettings):
-        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of sendgrid")
+def _build(name: str, settings: SendGridSettings, host: Host) -> Upstream:
     if settings.method == "api":
         api = ApiAccess(settings.url, settings.api_key, settings.timeout, settings.connections, settings.recipients)
         return SendGridApi(name, api, settings.tracking, host.trust)
@@ -147,16 +145,16 @@ def _build(name: str, settings: Settings, host: Host) -> Upstream:
     return SendGridSmtp(SmtpUpstream(name, host, way, limits, SENDGRID_REPLIES), settings.tracking)
 
 
-def _losses(settings: Settings, content: bytes) -> tuple[str, ...]:
+def _losses(settings: SendGridSettings, content: bytes) -> tuple[str, ...]:
     """See `Kind.losses`."""
-    if isinstance(settings, SendGridSettings) and settings.method == "api":
+    if settings.method == "api":
         return sendgrid_losses.by_api(content)
     return sendgrid_losses.by_smtp(content)
 
 
-def _events(settings: Settings) -> EventReader | None:
+def _events(settings: SendGridSettings) -> EventReader | None:
     """See `Kind.events`."""
-    return reader(settings.webhook_key) if isinstance(settings, SendGridSettings) and settings.webhook_key else None
+    return reader(settings.webhook_key) if settings.webhook_key else None
 
 
 KIND: Final = Kind("sendgrid", "Twilio SendGrid, by SMTP or by its API.", SendGridSettings, _build, _losses, _events)

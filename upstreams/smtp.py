@@ -228,9 +228,7 @@ class ProviderSmtp(SmtpUpstream):
         return await super().send(mail)
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    if not isinstance(settings, SmtpSettings):
-        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of smtp")
+def _build(name: str, settings: SmtpSettings, host: Host) -> Upstream:
     return ProviderSmtp(name, host, settings.way(), settings.limits(), provider_of(settings.host))
 
 

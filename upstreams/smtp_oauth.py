@@ -14,10 +14,10 @@ from typing import Final
 import aiosmtplib
 
 from config.credentials import Secret
-from config.fields import Duration, Fault, Settings, is_loopback, setting
+from config.fields import Duration, Fault, is_loopback, setting
 from routing.mail import NULL_SENDER, Outgoing
 from routing.outcome import NO_FORM, Hint, Outcome, Results, Stage, Who, Word
-from upstreams.base import Host, Kind, Rehearsal, Upstream
+from upstreams.base import Host, Kind, Rehearsal
 from upstreams.entra import EntraApp, EntraTokens
 from upstreams.http_client import HttpClient, place_of
 from upstreams.microsoft import mailbox_traits
@@ -256,12 +256,6 @@ def _not_offered(offered: list[str]) -> Outcome:
     )
 
 
-def _build(name: str, settings: Settings, host: Host) -> Upstream:
-    if not isinstance(settings, SmtpOauthSettings):
-        raise TypeError(f"{name}: {type(settings).__name__} are not the settings of smtp_oauth")
-    return SmtpOauth(name, settings, host)
-
-
 KIND: Final = Kind(
-    "smtp_oauth", "A Microsoft 365 mailbox over SMTP, with an Entra app of the customer.", SmtpOauthSettings, _build
+    "smtp_oauth", "A Microsoft 365 mailbox over SMTP, with an Entra app of the customer.", SmtpOauthSettings, SmtpOauth
 )
