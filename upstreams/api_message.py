@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from routing.addresses import Mailbox, addresses, clean_address, write_address
-from routing.encoded_words import text_of
-from routing.headers import Field
+from routing.encoded_words import encode, text_of
+from routing.headers import Field, unfold
 from routing.outcome import NO_FORM, TOO_LARGE, Hint, Outcome, Results, Stage, Word
 from upstreams.mime_parts import Unsayable
 
@@ -96,6 +96,13 @@ def replies_of(fields: tuple[Field, ...]) -> tuple[Mailbox, ...]:
         plain = _plain(mailbox, "Reply-To")
         seen.setdefault(plain.address.lower(), plain)
     return tuple(seen.values())
+
+
+def header_text(value: bytes) -> str:
+    """A field's value on one line in ASCII; encoded words stay as they are."""
+    raw = unfold(value).strip(b" \t\r\n")
+    readable = raw if raw.isascii() else unfold(encode(text_of(raw)))
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", readable.decode("ascii")).strip()
 
 
 def _plain(mailbox: Mailbox, where: str) -> Mailbox:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any, Final
 
 from config.credentials import Secret
+from routing.outcome import Hint, Word
 from upstreams.http_client import Reply
 from upstreams.smtp_login import scrubbed
 
@@ -48,6 +50,19 @@ def told(reply: Reply, message: object, *secrets: str) -> str:
     """
     said = words(message) or words(reply.body.decode("utf-8", "replace"))
     return scrubbed(f"{reply.status} {said}", *filter(None, secrets)).strip()[:REPLY_SHOWN]
+
+
+def verdict(
+    status: int, table: Mapping[int, tuple[Word, Hint | None]], wrong: Hint | None, elsewhere: Hint
+) -> tuple[Word, Hint | None]:
+    """What a refusal's status means: by the provider's `table`, else by its class. `wrong` is for a request that is not
+    understood, `elsewhere` for what no API of that provider would say.
+    """
+    if status in table:
+        return table[status]
+    if status >= 500:
+        return Word.RETRY, None
+    return (Word.REJECT, wrong) if status >= 400 else (Word.CONFIG, elsewhere)
 
 
 def bounded(seconds: float, longest: float = LONGEST_WAIT) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from routing.addresses import addresses
 from routing.outcome import TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_message import plain_address
-from upstreams.api_reply import bounded, member, parsed, told, words
+from upstreams.api_reply import bounded, member, parsed, told, verdict, words
 from upstreams.http_client import Reply, retry_after
 
 RECEIVED: Final = "Received"
@@ -102,11 +102,7 @@ def refusal(reply: Reply, now: float, *secrets: str) -> Outcome:
 def _verdict(status: int, code: int | None) -> tuple[Word, Hint | None]:
     if status == 400 and code is not None and code in _BY_CODE:
         return Word.CONFIG, _BY_CODE[code]
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status >= 500:
-        return Word.RETRY, None
-    return (Word.REJECT, OUR_BUG) if status >= 400 else (Word.CONFIG, _URL)
+    return verdict(status, _BY_STATUS, OUR_BUG, _URL)
 
 
 def _wait(headers: Mapping[str, str], now: float) -> float | None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from routing.addresses import Mailbox, write_address
-from routing.encoded_words import decode, encode, text_of
-from routing.headers import Field, unfold
-from upstreams.api_message import json_object, mailboxes_of
+from routing.encoded_words import decode, text_of
+from routing.headers import Field
+from upstreams.api_message import header_text, json_object, mailboxes_of
 from upstreams.mime_content import Attachment, Content, content_of, octets_of
 from upstreams.mime_parts import Unsayable, single_value, take_apart
 
@@ -108,13 +108,6 @@ def importance(fields: tuple[Field, ...]) -> str:
     """`low`, `normal` or `high`; "" when the mail says none of these."""
     written = text_of(single_value(fields, "Importance")).lower()
     return written if written in IMPORTANCES else ""
-
-
-def header_text(value: bytes) -> str:
-    """A field's value on one line in ASCII; encoded words stay as they are."""
-    raw = unfold(value).strip(b" \t\r\n")
-    readable = raw if raw.isascii() else unfold(encode(text_of(raw)))
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", readable.decode("ascii")).strip()
 
 
 def _message(fields: tuple[Field, ...], content: Content) -> Iterator[tuple[str, Any]]:

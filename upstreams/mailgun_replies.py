@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from routing.outcome import TOO_LARGE, Hint, Outcome, Stage, Who, Word
-from upstreams.api_reply import bounded, member, told, words
+from upstreams.api_reply import bounded, member, told, verdict, words
 from upstreams.http_client import Reply, retry_after
 
 LONGEST_WAIT: Final = 86400.0
@@ -117,11 +117,7 @@ def _taken(reply: Reply, text: str) -> Outcome:
 def _verdict(status: int, message: str) -> tuple[Word, Hint | None]:
     if status == 400 and _ACCOUNT_TEXT.search(message):
         return Word.CONFIG, _ACCOUNT
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status >= 500:
-        return Word.RETRY, None
-    return (Word.REJECT, OUR_BUG) if status >= 400 else (Word.CONFIG, _URL)
+    return verdict(status, _BY_STATUS, OUR_BUG, _URL)
 
 
 def stated_wait(reply: Reply, message: str, now: float) -> float | None:

@@ -18,7 +18,7 @@ from config.credentials import Secret
 from routing.mail import Outgoing
 from routing.outcome import TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_message import cannot_carry, plain_address, unsayable_addresses
-from upstreams.api_reply import REPLY_SHOWN, bounded, member, told
+from upstreams.api_reply import REPLY_SHOWN, bounded, member, told, verdict
 from upstreams.base import Rehearsal, Upstream
 from upstreams.http_client import HttpClient, Reply, connects_to, retry_after
 from upstreams.mime_parts import Unsayable
@@ -99,6 +99,7 @@ _BY_STATUS: Final[Mapping[int, tuple[Word, Hint | None]]] = {
             "verstuur een kleinere.",
         ),
     ),
+    429: (Word.RETRY, None),
 }
 
 
@@ -209,11 +210,7 @@ def _verdict(status: int, text: str) -> tuple[Word, Hint | None]:
     for pattern, hint in _BY_TEXT:
         if status < 500 and pattern.search(text):
             return Word.CONFIG, hint
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status == 429 or status >= 500:
-        return Word.RETRY, None
-    return (Word.REJECT, None) if 400 <= status <= 499 else (Word.CONFIG, _URL)
+    return verdict(status, _BY_STATUS, None, _URL)
 
 
 def _shared_out(recipients: tuple[str, ...], outcome: Outcome, reply: Reply, prepared: Prepared) -> Results:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from routing.addresses import Mailbox
-from routing.encoded_words import decode, encode, text_of
-from routing.headers import Field, unfold
+from routing.encoded_words import decode
+from routing.headers import Field
 from routing.mail import Outgoing, domain_of
-from upstreams.api_message import TooLarge, files_member, json_object, replies_of, sender_of, shown_to
+from upstreams.api_message import TooLarge, files_member, header_text, json_object, replies_of, sender_of, shown_to
 from upstreams.mime_content import Attachment, Content, Text, content_of
 from upstreams.mime_parts import Unsayable, single_value, take_apart
 
@@ -154,14 +154,8 @@ def _headers(fields: tuple[Field, ...]) -> dict[str, str]:
         key = field.name.lower()
         if key in _SAID_ELSEWHERE or key in NOT_CARRIED:
             continue
-        text = _header_text(field.value)
+        text = header_text(field.value)
         if key in found and found[key][1] != text:
             raise Unsayable(f"several {field.name} fields")
         found[key] = (field.name, text)
     return dict(found.values())
-
-
-def _header_text(value: bytes) -> str:
-    raw = unfold(value).strip(b" \t\r\n")
-    readable = raw if raw.isascii() else unfold(encode(text_of(raw)))
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", readable.decode("ascii"))
