@@ -235,7 +235,7 @@ class Dispatch:
         """
         self._unpause(lane)
         self._blocked.add(lane)
-        lane.pause = self._clock.call_at(when, lambda: self._resume(lane)) if when != inf else _Endless()
+        lane.pause = self._clock.call_at(when, lambda: self.resume(lane)) if when != inf else _Endless()
         if when - self._clock.now() > _SHORT_PAUSE:
             self.empty(lane, but=1)
             self._on_pause()
@@ -246,8 +246,8 @@ class Dispatch:
             lane.pause = None
             self._blocked.discard(lane)
 
-    def _resume(self, lane: Lane) -> None:
-        """Its time has come, or something else has changed for it."""
+    def resume(self, lane: Lane) -> None:
+        """Its time has come, or something else has changed for it: new rules, a way that works again."""
         self._unpause(lane)
         for way in lane.ways if lane.queued else ():
             self.serve(way.gate)  # it kept its place in the ring of one of them
@@ -303,7 +303,7 @@ class Dispatch:
         """A slot came free, and perhaps room in a window that others wait for."""
         self.serve(way.gate)
         for lane in [lane for lane in self._blocked if isinstance(lane.pause, _Endless) or lane.spills]:
-            self._resume(lane)
+            self.resume(lane)
 
     def written(self, route: str, written: Written) -> None:
         """Once a mail that comes back is on disk, look at its lane when it is due."""
@@ -324,11 +324,7 @@ class Dispatch:
     async def _wake(self, route: str) -> None:
         await self._spool.wake(route, self._clock.now())
         self.arrived(route)
-        self.look_again(self.lane(route))
-
-    def look_again(self, lane: Lane) -> None:
-        """The rules are new, or a way works again: nothing that was waited for need hold any more."""
-        self._resume(lane)
+        self.resume(self.lane(route))
 
     def sees(self, route: str) -> bool:
         """Whether a route's due mail moves, or waits for something that is known: a send, its pace, a way on hold."""

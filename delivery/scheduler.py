@@ -110,7 +110,7 @@ class Scheduler:
             await self._spool.wake(name, self._clock.now())
             self._dispatch.arrived(name)
         for lane in tuple(self._dispatch.lanes.values()):
-            self._dispatch.look_again(lane)
+            self._dispatch.resume(lane)
 
     async def stop(self, grace: float) -> None:
         """Drain: no new sends, those under way may end within `grace` seconds, the others come back uncounted.
@@ -215,7 +215,7 @@ class Scheduler:
     def look(self, way: Way) -> None:
         """Something changed for the mail that waits for a way."""
         self._dispatch.serve(way.gate)
-        self._dispatch.look_again(self._dispatch.lane(way.route))
+        self._dispatch.resume(self._dispatch.lane(way.route))
 
     # ---- rules --------------------------------------------------------------------------------------------------
 
@@ -280,10 +280,10 @@ class Scheduler:
             self._dispatch.serve(one)
 
     def _share_lane(self, lane: Lane) -> None:
-        for way in lane.ways if self._together else ():
-            if way.proof is None:
-                way.proof = self._together.proof_of(way, partial(self.look, way))  # type: ignore[union-attr]
-        pace, changed = lane.route.settings.pace if lane.route else None, partial(self._dispatch.look_again, lane)
+        for way in lane.ways:
+            if self._together is not None and way.proof is None:
+                way.proof = self._together.proof_of(way, partial(self.look, way))
+        pace, changed = lane.route.settings.pace if lane.route else None, partial(self._dispatch.resume, lane)
         most = pace.concurrency if pace else None
         lane.share = self._shares.of(f"route {lane.name}", most, changed) if most else None
 

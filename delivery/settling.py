@@ -19,7 +19,7 @@ from delivery.bounce import Reporter, delay_report, report, reportable
 from delivery.clock import Clock
 from delivery.delay import late, warn_at
 from delivery.plan import Plan
-from delivery.story import tell, tell_bounced, tell_delay_warned
+from delivery.story import tell, tell_report
 from delivery.verdict import Verdict, judge
 from routing.events import emit
 from routing.mail import NULL_SENDER, domain_of
@@ -95,38 +95,36 @@ class Settling:
 
     async def _reported(self, errand: Errand, verdict: Verdict, plan: Plan, now: float) -> tuple[Verdict, str]:
         """The verdict once the report is kept; when it cannot be, the failed recipients come back instead."""
-        number = self._spool.next_id()
         content = partial(report, errand.mail, verdict.failures, now=now)
-        arrival = _report_on(errand, content, plan, number, now)
-        try:
-            await self._spool.put(arrival)
-        except (SpoolFull, SpoolUnavailable) as error:
-            why = f"the report of the failure could not be kept: {error}"
-            emit(_log, "report_refused", logging.ERROR, mail=id_text(errand.mail.id), why=why)
+        arrival = _report_on(errand, content, plan, self._spool.next_id(), now)
+        why = await self._refused(errand, arrival, "the report of the failure", logging.ERROR)
+        if why is not None:
             wait = retry_wait(errand.mail.attempts, self._settings.retry, self._random)
             return verdict.unreported(now + wait), why
-        recipients = [failure.address for failure in verdict.failures]
-        (to,) = arrival.recipients
-        tell_bounced(errand.mail, number, to, arrival.route, recipients)
-        return verdict, f"reported to {to} by mail {id_text(number)}"
+        tell_report("bounced", errand.mail, arrival, [failure.address for failure in verdict.failures])
+        return verdict, f"reported to {arrival.recipients[0]} by mail {id_text(arrival.id)}"
 
     async def _warned(
         self, errand: Errand, behind: Mapping[str, Outcome], plan: Plan, now: float, alive_since: float
     ) -> str | None:
         """What to note once the warning is kept; None when it cannot be, so that the next attempt makes it."""
-        number = self._spool.next_id()
         until = alive_since + self._settings.expire
         content = partial(delay_report, errand.mail, behind, now=now, until=until)
-        arrival = _report_on(errand, content, plan, number, now)
+        arrival = _report_on(errand, content, plan, self._spool.next_id(), now)
+        if await self._refused(errand, arrival, "the warning of the delay", logging.WARNING) is not None:
+            return None
+        tell_report("delay_warned", errand.mail, arrival, list(behind))
+        return f"late: {arrival.recipients[0]} was told so by mail {id_text(arrival.id)}"
+
+    async def _refused(self, errand: Errand, arrival: Arrival, what: str, level: int) -> str | None:
+        """Why a report could not be kept; None once it is on disk."""
         try:
             await self._spool.put(arrival)
         except (SpoolFull, SpoolUnavailable) as error:
-            why = f"the warning of the delay could not be kept: {error}"
-            emit(_log, "report_refused", logging.WARNING, mail=id_text(errand.mail.id), why=why)
-            return None
-        (to,) = arrival.recipients
-        tell_delay_warned(errand.mail, number, to, arrival.route, list(behind))
-        return f"late: {to} was told so by mail {id_text(number)}"
+            why = f"{what} could not be kept: {error}"
+            emit(_log, "report_refused", level, mail=id_text(errand.mail.id), why=why)
+            return why
+        return None
 
 
 def _redirected(errand: Errand) -> str | None:

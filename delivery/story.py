@@ -12,7 +12,7 @@ from delivery.ways import Way
 from routing.events import emit
 from routing.mail import NULL_SENDER
 from routing.outcome import Outcome, Word
-from spool.contract import Leased, Settled, id_text
+from spool.contract import Arrival, Leased, Settled, id_text
 
 _log = logging.getLogger("delivery")
 
@@ -112,13 +112,7 @@ def _place(way: Way) -> dict[str, str | int | None]:
     }
 
 
-def tell_bounced(mail: Leased, report: int, to: str, route: str, recipients: list[str]) -> None:
-    """A report of the failed recipients of `mail` is on its way."""
-    names = {"mail": id_text(mail.id), "report": id_text(report), "to": to, "route": route}
-    emit(_log, "bounced", logging.INFO, **names, recipients=recipients)
-
-
-def tell_delay_warned(mail: Leased, report: int, to: str, route: str, recipients: list[str]) -> None:
-    """The sender of `mail` is being told that it is late for these recipients."""
-    names = {"mail": id_text(mail.id), "report": id_text(report), "to": to, "route": route}
-    emit(_log, "delay_warned", logging.INFO, **names, recipients=recipients)
+def tell_report(event: str, mail: Leased, report: Arrival, recipients: list[str]) -> None:
+    """A report on these recipients of `mail` is on its way: they failed (`bounced`), or are late (`delay_warned`)."""
+    names = {"mail": id_text(mail.id), "report": id_text(report.id), "to": report.recipients[0], "route": report.route}
+    emit(_log, event, logging.INFO, **names, recipients=recipients)
