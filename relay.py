@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.fields import Settings
 from config.loading import load_relay
 from config.problems import ConfigInvalid
 from config.relay_settings import Delivery
@@ -20,7 +19,7 @@ from ops.check import check, secrets_beside
 from ops.command_parser import AT_NIGHT, CommandParser
 from ops.queue_options import Command, length_of_time, open_view
 from spool.contract import SpoolUnusable
-from upstreams import KINDS
+from upstreams import KINDS, SHAPES
 from upstreams.tls import TrustUnusable, require_trust
 
 _DEFAULT_CONFIG = "/etc/callpro-relay/relay.yaml"
@@ -73,7 +72,7 @@ def serve(asked: argparse.Namespace) -> int:
         return _carried_out(lambda: _run(Service(asked.config, KINDS, seat)))
 
     require_trust()
-    return Parent(asked.config, lambda: check(asked.config, _shapes()), work).run()
+    return Parent(asked.config, lambda: check(asked.config, SHAPES), work).run()
 
 
 def _workers(config: Path) -> int:
@@ -100,7 +99,7 @@ def check_config(asked: argparse.Namespace) -> int:
     from ops.check import render_json, render_text
     from ops.terminal import paint_for
 
-    checked = check(asked.config, _shapes(), outside_unit=True)
+    checked = check(asked.config, SHAPES, outside_unit=True)
     print(render_json(checked) if asked.json else render_text(checked, paint_for(sys.stdout)))
     return 0 if checked.good else 1
 
@@ -109,7 +108,7 @@ def explain_route(asked: argparse.Namespace) -> int:
     """`route`: what would happen to a mail of this sender."""
     from ops.explain import explain, look_up, render_json, render_text
 
-    checked = check(asked.config, _shapes(), outside_unit=True)
+    checked = check(asked.config, SHAPES, outside_unit=True)
     if checked.rules is None:
         return check_config(asked)
     content = asked.message.read_bytes() if asked.message else None
@@ -141,7 +140,7 @@ def print_schema(asked: argparse.Namespace) -> int:
     """`schema`: JSON Schema for editors."""
     from config.schema import relay_schema, routes_schema
 
-    schema = relay_schema() if asked.file == "relay.yaml" else routes_schema(_shapes())
+    schema = relay_schema() if asked.file == "relay.yaml" else routes_schema(SHAPES)
     print(json.dumps(schema, indent=2))
     return 0
 
@@ -152,10 +151,6 @@ def print_example(asked: argparse.Namespace) -> int:
 
     print((resources.files("config.examples") / asked.file).read_text("utf-8"), end="")
     return 0
-
-
-def _shapes() -> dict[str, type[Settings]]:
-    return {name: kind.settings for name, kind in KINDS.items()}
 
 
 def _parser(*, serving: bool = False) -> argparse.ArgumentParser:

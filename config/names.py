@@ -34,6 +34,14 @@ def domain(text: str) -> str:
     return lowered
 
 
+def normal(text: str) -> str:
+    """As `domain`; what is none stays as it is."""
+    try:
+        return domain(text)
+    except Mistake:
+        return text
+
+
 def _a_labels(text: str) -> str:
     try:
         return idna.encode(text, uts46=True, transitional=False).decode("ascii").lower()

@@ -202,12 +202,12 @@ def _meaning(action: argparse.Action) -> str:
 def _rules(config: Path | None) -> Rules | None:
     from config.loading import load_rules
     from config.problems import ConfigInvalid
-    from upstreams import KINDS
+    from upstreams import SHAPES
 
     if config is None:
         return None
     try:
-        return load_rules(config.parent, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
+        return load_rules(config.parent, SHAPES, outside_unit=True)
     except (ConfigInvalid, OSError):
         return None
 
@@ -231,10 +231,7 @@ def _waiting(config: Path | None) -> Iterator[Candidate]:
     if config is None:
         return
     with contextlib.suppress(ConfigInvalid, SpoolUnusable, SpoolUnavailable, OSError):
-        view = open_view(config)
-        try:
+        with contextlib.closing(open_view(config)) as view:
             lines = view.list(Filter(), _MOST_IDS)
-        finally:
-            view.close()
         for line in lines:
             yield Candidate(id_text(line.id), f"{line.sender or '<>'}, route {line.route}")

@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from config import names
-from config.fields import Mistake
 from config.problems import Problem
 from config.relay_settings import CallCentre
 from config.rules import Route, Rules
@@ -108,10 +107,10 @@ def chosen(rules: Rules, asked: str | None) -> list[Route]:
 def domains_of(route: Route) -> tuple[str, ...]:
     """The From domains that mail of a route leaves with: the sender's of ours, else those of its patterns."""
     if route.settings.sender is not None:
-        return (_normal(domain_of(route.settings.sender.address)),)
+        return (names.normal(domain_of(route.settings.sender.address)),)
     special = (names.NULL_PATTERN, names.ANY_PATTERN)
     bare = [text.removeprefix("*.") for text in route.settings.from_ if text not in special]
-    return tuple(dict.fromkeys(_normal(domain_of(text) or text) for text in bare))
+    return tuple(dict.fromkeys(names.normal(domain_of(text) or text) for text in bare))
 
 
 def sender_of(route: Route, rules: Rules, given: str | None = None) -> tuple[str, bool]:
@@ -148,10 +147,3 @@ def from_check(problem: Problem, route: str) -> Verdict:
     grade = Grade.WARNING if problem.warning else Grade.PROBLEM
     what = f"{problem.path}: {problem.wrong}" if problem.path else problem.wrong
     return Verdict(route, "rules", grade, str(problem.place), what, problem.mend)
-
-
-def _normal(domain: str) -> str:
-    try:
-        return names.domain(domain)
-    except Mistake:
-        return domain

@@ -19,7 +19,7 @@ from ops.check import Checked, check
 from ops.doctor import Grade, Patient, Verdict, chosen, domains_of, examine, from_check, from_rules, sender_of
 from ops.terminal import Paint, paint_for, plain
 from routing.table import Table
-from upstreams import KINDS
+from upstreams import KINDS, SHAPES
 from upstreams.base import Host
 from upstreams.tls import require_trust
 
@@ -38,7 +38,7 @@ def add_doctor(commands: Commands, add: Add) -> None:
 
 def doctor(asked: argparse.Namespace) -> int:
     """`doctor`: the verdicts."""
-    checked = check(asked.config, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
+    checked = check(asked.config, SHAPES, outside_unit=True)
     verdicts = _verdicts(asked, checked)
     if verdicts is None:
         print(f"callpro-relay: no route takes {asked.which}; `callpro-relay route` tells why", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 from config.relay_settings import Relay
 from config.rules import Rules
@@ -22,11 +23,8 @@ def quota(relay: Relay, rules: Rules, wanted: frozenset[str], now: float | None 
     try:
         if not is_shared(url) and not path_of(url).exists():
             return []
-        view = view_of(relay.spool)
-        try:
+        with closing(view_of(relay.spool)) as view:
             loads, spent = view.loads(), view.spent(now - 86400.0 - 2 * SPENT_SLOT)
-        finally:
-            view.close()
     except (SpoolUnusable, SpoolUnavailable, PermissionError) as error:
         return [Verdict("", "quota", Grade.WARNING, "spool", f"the spool cannot be read: {error}", "run it as root")]
     meters = Meters(rules.upstreams, rules.routes)

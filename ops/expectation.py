@@ -11,7 +11,6 @@ from enum import StrEnum
 from ipaddress import IPv4Address, ip_address
 
 from config import names
-from config.fields import Mistake
 from config.rules import Dkim, Rules
 from ops.dkim_record import KeyRecord, key_at, selector_exists
 from ops.dmarc import DmarcUnknown, Policy, aligned, policy_of
@@ -209,7 +208,7 @@ def _unsigned(traits: Traits) -> Half:
 
 
 async def _ours(dns: Lookup, dkim: Dkim, leaving: Departure, policy: Policy) -> Half:
-    domain = _normal(dkim.domain)
+    domain = names.normal(dkim.domain)
     if not await aligned(dns, domain, leaving.from_domain, strict=policy.strict_dkim):
         return Half(Sure.NO, (_unaligned(f"our signature d={domain}", leaving, policy),))
     if not dkim.key.reveal():
@@ -275,11 +274,4 @@ def _summary(result: Result, spf: Sure, dkim: Sure, policy: Policy) -> str:
 
 
 def _filled(template: str, leaving: Departure) -> str:
-    return _normal(template.replace(FROM_DOMAIN, leaving.from_domain).replace(MAIL_FROM_DOMAIN, leaving.mail_from))
-
-
-def _normal(domain: str) -> str:
-    try:
-        return names.domain(domain) if domain else ""
-    except Mistake:
-        return domain
+    return names.normal(template.replace(FROM_DOMAIN, leaving.from_domain).replace(MAIL_FROM_DOMAIN, leaving.mail_from))

@@ -48,7 +48,7 @@ def _found(config: Path) -> tuple[Expiry, ...]:
     except (OrderRefused, OSError) as error:
         print(f"By the files alone, as the relay could not be asked: {error}", file=sys.stderr)
     from config.loading import load_rules
-    from upstreams import KINDS
+    from upstreams import SHAPES
 
-    rules = load_rules(config.parent, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
+    rules = load_rules(config.parent, SHAPES, outside_unit=True)
     return calendar(relay, rules.routes, rules.upstreams, {})

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from config import names
-from config.fields import Duration, Mistake
+from config.fields import Duration
 from config.relay_settings import Delivery, Dns, Relay
 from config.rules import Dkim, Route, Rules, Sender
 from ops.alignment import Alignment, align
@@ -231,7 +231,7 @@ def _pattern_of(route: Route, sender: str) -> str:
 
 
 def _domain(sender: str) -> str:
-    return _normal(domain_of(sender))
+    return names.normal(domain_of(sender))
 
 
 def _rewriting(
@@ -279,16 +279,9 @@ def _alignments(rules: Rules, route: Route, from_domain: str | None, leaves_as: 
     found = []
     for name in route.settings.upstreams:
         traits = traits_of(rules.upstreams[name].settings)
-        ours = {_normal(dkim.domain) for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always)}
+        ours = {names.normal(dkim.domain) for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always)}
         found.append(align(name, traits, from_domain, _domain(leaves_as), tuple(sorted(ours))))
     return tuple(found)
-
-
-def _normal(domain: str) -> str:
-    try:
-        return names.domain(domain)
-    except Mistake:
-        return domain
 
 
 # ---- why not ---------------------------------------------------------------------------------------------------

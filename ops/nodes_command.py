@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,8 @@ def add_nodes(commands: Commands, add: Add) -> None:
 
 def show_nodes(asked: argparse.Namespace) -> int:
     """`nodes`."""
-    view = open_view(asked.config)
-    try:
+    with closing(open_view(asked.config)) as view:
         lines, taken = view.nodes(), view.taken()
-    finally:
-        view.close()
     print(nodes_json(lines, taken) if asked.json else nodes_text(lines, taken), end="")
     return 1 if warnings_of(lines) else 0
 

@@ -23,7 +23,7 @@ from config.relay_settings import CallCentre, Dns, Relay
 from config.rules import Rules
 from ops.check import check
 from ops.onboarding import LANGUAGES, VIAS, Customer, DnsRecord, Known
-from upstreams import KINDS
+from upstreams import SHAPES
 
 if TYPE_CHECKING:
     from ops.queue_options import Add, Commands
@@ -72,7 +72,7 @@ class Made:
 
 def onboard(asked: argparse.Namespace) -> int:
     """`onboard`: the files, and what to do with them."""
-    checked = check(asked.config, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
+    checked = check(asked.config, SHAPES, outside_unit=True)
     if checked.relay is None:
         print("\n".join(str(problem) for problem in checked.errors), file=sys.stderr)
         return 1

@@ -14,12 +14,12 @@ import pwd
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.loading import load_relay
+from config.loading import load_relay, load_rules
 from config.relay_settings import SpoolSettings
 from ops.control import NotRunning, ask, control_path
 from ops.holds_view import hold_reason, holds_text, release_command
@@ -167,11 +167,8 @@ def holds_now(config: Path, patience: float = 5.0) -> Answer:
     except (NotRunning, OrderRefused, OSError):
         if is_shared(settings.url):  # what the relays of other machines found out is told in the database
             return asyncio.run(_alone(config, settings, Order(Action.HOLDS)))
-        view = open_view(config)
-        try:
+        with closing(open_view(config)) as view:
             return Answer(holds=tuple(view.holds()))
-        finally:
-            view.close()
 
 
 async def _alone(config: Path, settings: SpoolSettings, order: Order, told: Steps = unheard) -> Answer:
@@ -194,10 +191,9 @@ async def _alone(config: Path, settings: SpoolSettings, order: Order, told: Step
 
 
 def _route_names(config: Path) -> set[str]:
-    from config.loading import load_rules
-    from upstreams import KINDS
+    from upstreams import SHAPES
 
-    rules = load_rules(config.parent, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
+    rules = load_rules(config.parent, SHAPES, outside_unit=True)
     return {route.name for route in rules.routes}
 
 
@@ -239,28 +235,19 @@ def _who() -> str:
 
 
 def _count(config: Path, which: Filter) -> int:
-    view = open_view(config)
-    try:
+    with closing(open_view(config)) as view:
         return view.count(which)
-    finally:
-        view.close()
 
 
 def _routes_of(config: Path, which: Filter) -> set[str]:
-    view = open_view(config)
-    try:
+    with closing(open_view(config)) as view:
         return {line.route for line in view.list(which, 50)}
-    finally:
-        view.close()
 
 
 def _held_otherwise(config: Path, which: Filter) -> str:
     """What holds the mails that were named, when it is not a hold of their own."""
-    view = open_view(config)
-    try:
+    with closing(open_view(config)) as view:
         lines = view.list(Filter(ids=which.ids), 50) if which.ids else ()
-    finally:
-        view.close()
     held = [f"\nMail {id_text(line.id)} waits with others: {release_command(line.hold)}" for line in lines if line.hold]
     return "".join(held)
 

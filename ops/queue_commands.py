@@ -94,12 +94,9 @@ def find_mails(asked: argparse.Namespace) -> int:
     from ops.holds_view import holds_text
     from ops.queue_view import list_json, list_text
 
-    view = open_view(asked.config)
-    try:
+    with closing(open_view(asked.config)) as view:
         which = Filter(recipient=asked.to, sender=asked.sender, settled=None)
         lines = view.list(which, asked.limit, newest_first=True)
-    finally:
-        view.close()
     closed = _closed(asked.config, lines)
     if asked.json:
         print(list_json(lines, closed), end="")
@@ -140,11 +137,8 @@ def show_failures(asked: argparse.Namespace) -> int:
     """`queue failures`: recipients that did not get their mail."""
     from ops import failures_view
 
-    view = open_view(asked.config)
-    try:
+    with closing(open_view(asked.config)) as view:
         lines = list(view.failures(time.time() - asked.since))
-    finally:
-        view.close()
     shape = "csv" if asked.csv else "json" if asked.json else "text"
     print(getattr(failures_view, f"{'each' if asked.each else 'failures'}_{shape}")(lines), end="")
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,18 +18,15 @@ from delivery.forecast import Forecast, QueueForecast, QuotaForecast, forecast
 from ops.queue_options import open_view
 from ops.queue_view import age_text
 from spool.contract import SPENT_SLOT
-from upstreams import KINDS
+from upstreams import SHAPES
 
 
 def forecast_queue(asked: argparse.Namespace) -> int:
     """The command. Exit 1 when a day's limit is reached, or will be."""
-    rules = load_rules(asked.config.parent, {name: kind.settings for name, kind in KINDS.items()}, outside_unit=True)
+    rules = load_rules(asked.config.parent, SHAPES, outside_unit=True)
     now = time.time()
-    view = open_view(asked.config)
-    try:
+    with closing(open_view(asked.config)) as view:
         loads, spent = view.loads(), view.spent(now - 86400.0 - 2 * SPENT_SLOT)
-    finally:
-        view.close()
     meters = Meters(rules.upstreams, rules.routes)
     meters.restore(spent, now)
     found = forecast(meters, {route.name: route for route in rules.routes}, loads, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import smtplib
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -60,11 +61,8 @@ def send(
         ) from None
     except smtplib.SMTPResponseException as refused:
         return Sent(f"{refused.smtp_code} {_text(refused.smtp_error)}", None)
-    view = open_view()
-    try:
+    with closing(open_view()) as view:
         return Sent(reply, _follow(view, id_number(reply.rpartition(" ")[2]), time.monotonic() + patience))
-    finally:
-        view.close()
 
 
 def _submit(listener: tuple[str, int], sender: str, recipients: list[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import relay
 from config.schema import relay_schema, routes_schema
 from ops.command_parser import AT_NIGHT
-from upstreams import KINDS
+from upstreams import SHAPES
 
 ENVIRONMENT = (
     ("CREDENTIALS_DIRECTORY", "Where systemd put the secrets that systemd:NAME refers to."),
@@ -106,7 +106,7 @@ def file_page() -> str:
         _plain("`callpro-relay example routes.yaml` prints a file with comments; `callpro-relay check` reads all."),
     ]  # fmt: skip
     lines += [".SH RELAY.YAML", *_keys(relay_schema())]
-    rules = routes_schema({name: kind.settings for name, kind in KINDS.items()})
+    rules = routes_schema(SHAPES)
     lines += [".SH ROUTES.YAML", *_keys(rules)]
     for name, upstream in rules["$defs"].items():
         lines += [f'.SH "TYPE: {_plain(name)}"', _plain(f"Under upstreams: NAME: {{type: {name}, ...}}.")]
