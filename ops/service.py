@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
