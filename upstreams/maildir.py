@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,7 +63,9 @@ class Maildir(Upstream):
         return dict.fromkeys(mail.recipients, outcome)
 
     async def probe(self) -> Outcome:
-        """See `Upstream.probe`: a file can be written and taken away."""
+        """See `Upstream.probe`: a file can be written and taken away. It makes no folder: the doctor may look as root,
+        and the relay could not write into a folder of root's.
+        """
         return await asyncio.to_thread(self._guarded, lambda: self._try_out(self._unique_name()))
 
     async def close(self) -> None:
@@ -87,7 +90,9 @@ class Maildir(Upstream):
             )
 
     def _keep(self, name: str, octets: bytes) -> str:
-        self._write(name, octets)
+        for folder in _FOLDERS:
+            (self._path / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(self._path / "tmp" / name, octets)
         try:
             os.rename(self._path / "tmp" / name, self._path / "new" / name)
         except OSError:
@@ -97,22 +102,22 @@ class Maildir(Upstream):
         return name
 
     def _try_out(self, name: str) -> str:
-        self._write(name, b"")
-        (self._path / "tmp" / name).unlink()
+        target = next(folder for folder in (self._path / "tmp" / name).parents if os.path.lexists(folder)) / name
+        _write(target, b"")
+        target.unlink()
         return name
 
-    def _write(self, name: str, octets: bytes) -> None:
-        for folder in _FOLDERS:
-            (self._path / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        target = self._path / "tmp" / name
-        try:
-            with open(target, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(octets)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            target.unlink(missing_ok=True)
-            raise
+
+def _write(target: Path, octets: bytes) -> None:
+    try:
+        with open(target, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(octets)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            target.unlink()
+        raise
 
 
 def _not_ours(path: Path) -> Hint:

@@ -9,18 +9,21 @@ import tempfile
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 _BOOT_SECONDS = 120
 
 
 class Debian:
-    """A booted container on top of `root`, which is never written to. `shared` is seen inside as /shared."""
+    """A booted container on top of `root`, which is never written to. `shared` is seen inside as /shared, and this
+    folder of sources where it is.
+    """
 
     def __init__(self, root: Path, shared: Path) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the container
         self._process = subprocess.Popen(
             ["systemd-nspawn", "--quiet", f"--directory={root}", "--boot", "--volatile=overlay", "--private-network",
              "--register=no", "--keep-unit", f"--machine=relay-{os.getpid()}", f"--bind-ro={shared}:/shared",
-             "--console=pipe"],
+             f"--bind-ro={ROOT}", "--console=pipe"],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self._first = self._wait_for_first()

@@ -56,7 +56,10 @@ def test_a_line_break_in_an_address_makes_no_header(tmp_path):
 def test_probe_writes_and_leaves_nothing(tmp_path):
     outcome = asyncio.run(_built(tmp_path / "box").probe())
     assert outcome.word is Word.SENT
-    assert [list((tmp_path / "box" / name).iterdir()) for name in ("tmp", "new", "cur")] == [[], [], []]
+    assert list(tmp_path.iterdir()) == [], "no folder either: it would be the user's who looked"
+    asyncio.run(_send(tmp_path / "box", mail()))
+    assert asyncio.run(_built(tmp_path / "box").probe()).word is Word.SENT
+    assert list((tmp_path / "box" / "tmp").iterdir()) == []
 
 
 def test_folder_that_cannot_be_is_config(tmp_path):
