@@ -39,7 +39,7 @@ routes:
   - {from: hooli.nl, via: our-mailgun}
 """
 # The sandbox lets it give its file to nobody, which `cp -p` can do without.
-ALERTS = "alerts: {command: [/bin/sh, -c, cp -p /etc/hostname /tmp/h && touch /var/lib/callpro-relay/told]}"
+ALERTS = "alerts: {command: [/bin/sh, -c, cd /var/lib/callpro-relay && cp -p /etc/hostname h && touch told]}"
 NEW_SECRET = """
 upstreams:
   initech: {type: smtp, host: 127.0.0.1, port: 2525, tls: none, username: callpro, password: "systemd:initech"}
