@@ -12,6 +12,7 @@ from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.journeys import clients, mails
 from tests.journeys.test_smtp import login_route
+from tests.waiting import until
 
 
 def test_a_sender_without_a_rule_is_refused_with_its_domain(tmp_path: Path) -> None:
@@ -46,16 +47,19 @@ def test_a_wrong_password_is_one_login_and_a_held_route(authority: Authority, tm
                 assert [event["event"] for event in relay.events].count("held") == 1
                 assert server.logins == [("acme", False)]
                 assert "wr0ng-s3cret" not in relay.log()
-                _, text = await relay.command("queue", "list")
-                assert text.count("info@acme.nl") >= 10
+
+                async def all_listed() -> bool:
+                    _, text = await relay.command("queue", "list")
+                    return text.count("info@acme.nl") >= 10
+
+                await until(all_listed, "ten mails in the list: they are in the file a moment after their 250")
 
                 # The customer sends the right password; ops write it down and reload. Every mail leaves.
                 (tmp_path / "password").write_text("right\n")
                 (tmp_path / "password").chmod(0o600)
                 relay.write_routes(routes.replace("env:ACME_PASSWORD", f"file:{tmp_path}/password"))
                 assert (await relay.reload())["event"] == "reloaded"
-                while len(server.received) < 10:
-                    await relay.event("delivered", after=len(relay.events))
+                await until(lambda: len(server.received) >= 10, "ten mails at the customer's server")
 
     asyncio.run(journey())
 
