@@ -242,7 +242,7 @@ def _rules(accounts: list[Account], customers: list[Customer]) -> Rules:
 
 
 def _kinds(strict: dict[str, Strict]) -> dict[str, Kind]:
-    return {"strict": Kind("strict", "A provider that counts.", Settings, lambda name, _settings, _host: strict[name])}
+    return {"strict": Kind("strict", Settings, lambda name, _settings, _host: strict[name])}
 
 
 def _limits(rate: Rate) -> list[tuple[float, int]]:

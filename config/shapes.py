@@ -48,8 +48,7 @@ def shapes_of(settings: type[Settings]) -> tuple[Shape, ...]:
         item, optional = _without_none(hints[each.name])
         item, many = _without_tuple(item)
         said = each.metadata
-        required = each.default is MISSING and each.default_factory is MISSING
-        default = each.default_factory() if each.default_factory is not MISSING else each.default
+        required = each.default is MISSING
         shapes.append(
             Shape(
                 name=each.name,
@@ -58,7 +57,7 @@ def shapes_of(settings: type[Settings]) -> tuple[Shape, ...]:
                 many=many,
                 optional=optional,
                 required=required,
-                default=None if required else default,
+                default=None if required else each.default,
                 doc=said.get("doc", ""),
                 minimum=said.get("minimum"),
                 maximum=said.get("maximum"),

@@ -38,14 +38,12 @@ class Record:
 class Policy:
     """What DMARC says of mail From a domain. `record` is None when nothing does.
 
-    `tag` is p, sp or np, whichever counts, `asked` its value. `organisation` is the organisational domain. `wrong` are
-    sentences on records that do not count.
+    `tag` is p, sp or np, whichever counts, `asked` its value. `wrong` are sentences on records that do not count.
     """
 
     record: Record | None
     tag: str
     asked: str
-    organisation: str
     wrong: tuple[str, ...] = ()
 
     @property
@@ -62,16 +60,16 @@ class Policy:
 async def policy_of(dns: Lookup, domain: str) -> Policy:
     """The policy for mail From `domain`. Raises DmarcUnknown."""
     own, wrong = await _at(dns, domain)
+    if own is not None:
+        return Policy(own, "p", own.p, wrong)
     records, more = await _walk(dns, domain)
     organisation = _organisation(domain, records)
-    if own is not None:
-        return Policy(own, "p", own.p, organisation, wrong)
     found = next((one for one in records if one.domain == organisation), None)
     found = found or next((one for one in records if one.psd == "y"), None)
     if found is None:
-        return Policy(None, "", "", organisation, tuple(dict.fromkeys((*wrong, *more))))
+        return Policy(None, "", "", tuple(dict.fromkeys((*wrong, *more))))
     tag, asked = await _for_subdomain(dns, domain, found)
-    return Policy(found, tag, asked, organisation, tuple(dict.fromkeys((*wrong, *more))))
+    return Policy(found, tag, asked, tuple(dict.fromkeys((*wrong, *more))))
 
 
 async def organisation_of(dns: Lookup, domain: str) -> str:

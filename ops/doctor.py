@@ -46,11 +46,6 @@ class Verdict:
     what: str
     mend: str = ""
 
-    @property
-    def key(self) -> str:
-        """The same for the same thing at the next look."""
-        return f"{self.check} {self.where}"
-
 
 @dataclass(frozen=True, slots=True)
 class Patient:

@@ -113,14 +113,6 @@ class LiveDns:
         return self._resolver
 
 
-class NoDns:
-    """Knows nothing and asks nobody."""
-
-    async def ask(self, name: str, kind: str) -> Answer:
-        """See `Lookup.ask`."""
-        return Answer(Known.UNKNOWN, why=f"{kind} of {name} was not asked")
-
-
 def reverse_name(address: IpAddress) -> str:
     """Where the PTR record of an address stands."""
     return address.reverse_pointer

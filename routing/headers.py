@@ -12,33 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
-from routing.addresses import Mailbox, addresses, encode_phrase, write_mailbox
-from routing.encoded_words import decode, encode
-
-__all__ = [
-    "Field",
-    "Mailbox",
-    "addresses",
-    "append",
-    "decode",
-    "encode",
-    "encode_phrase",
-    "field_line",
-    "fields",
-    "fold",
-    "header_end",
-    "mailboxes",
-    "prepend",
-    "remove",
-    "set_field",
-    "split",
-    "unfold",
-    "value",
-    "values",
-    "without",
-    "without_bcc",
-    "write_mailbox",
-]
+from routing.addresses import Mailbox, addresses
 
 LINE_TARGET: Final = 78
 """Lines are folded to this many octets where white space allows (RFC 5322 2.1.1)."""

@@ -69,8 +69,9 @@ anything the other side sends."""
 
 def moment(value: object, now: float) -> float:
     """A JSON number as unix seconds; `now` for anything that is none of this millennium."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 3e10
-    return float(value) if usable and isinstance(value, int | float) else now
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 3e10:
+        return float(value)
+    return now
 
 
 def words(value: object, longest: int = 1000) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.rules import Sender
-from routing.addresses import Mailbox, ascii_domain, clean_address
-from routing.headers import addresses, mailboxes, remove, set_field, split, values, write_mailbox
+from routing.addresses import Mailbox, addresses, ascii_domain, clean_address, write_mailbox
+from routing.headers import mailboxes, remove, set_field, split, values
 from routing.mail import NULL_SENDER
 
 _ADDRESS_IN_NAME: Final = re.compile(r"[\"'(<\[]*\S+[@\uff20\ufe6b]\S+")

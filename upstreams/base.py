@@ -88,7 +88,7 @@ class Upstream(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Own]):
-    """One entry of `KINDS`: how a type in the YAML becomes an upstream. `summary` is one sentence for the docs.
+    """One entry of `KINDS`: how a type in the YAML becomes an upstream.
 
     `losses` is for kinds that cannot carry every mail as it is: handed settings and a whole mail (CRLF), it says what
     this mail would lose on the way, a plain sentence each. Pure, and names header fields, never their contents.
@@ -98,7 +98,6 @@ class Kind(Generic[Own]):
     """
 
     name: str
-    summary: str
     settings: type[Own]
     build: Callable[[str, Own, Host], Upstream]
     losses: Callable[[Own, bytes], tuple[str, ...]] | None = None

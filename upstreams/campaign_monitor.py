@@ -177,7 +177,6 @@ def _build(name: str, settings: CampaignMonitorSettings, host: Host) -> Upstream
 
 KIND: Final = Kind(
     "campaign_monitor",
-    "Campaign Monitor's classic transactional send.",
     CampaignMonitorSettings,
     _build,
     lambda _settings, content: losses_of(content),

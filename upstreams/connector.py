@@ -126,6 +126,4 @@ def _build(name: str, settings: ConnectorSettings, host: Host) -> Upstream:
     return Connector(name, host, way, settings.limits(), CONNECTOR_REPLIES)
 
 
-KIND: Final = Kind(
-    "connector", "Exchange Online as a smart host that knows us by our IPv4 address.", ConnectorSettings, _build
-)
+KIND: Final = Kind("connector", ConnectorSettings, _build)

@@ -248,4 +248,4 @@ def losses(settings: GraphSettings, content: bytes) -> tuple[str, ...]:
     return graph_losses.by_next(length, REQUEST_LIMIT)
 
 
-KIND: Final = Kind("graph", "Microsoft Graph sendMail with an Entra app of the customer.", GraphSettings, Graph, losses)
+KIND: Final = Kind("graph", GraphSettings, Graph, losses)

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from routing.addresses import Mailbox, write_address, write_mailbox
-from routing.headers import Field, addresses, field_line, fields, split
+from routing.addresses import Mailbox, addresses, write_address, write_mailbox
+from routing.headers import Field, field_line, fields, split
 
 _VISIBLE: Final = frozenset({"to", "cc"})
 _REMOVED: Final = frozenset({"bcc", "resent-to", "resent-cc", "resent-bcc", "dkim-signature"})

@@ -149,4 +149,4 @@ def _build(name: str, settings: MaildirSettings, host: Host) -> Upstream:
     return Maildir(name, settings.path, host)
 
 
-KIND: Final = Kind("maildir", "A folder on this machine, to try things out.", MaildirSettings, _build)
+KIND: Final = Kind("maildir", MaildirSettings, _build)

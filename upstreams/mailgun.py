@@ -179,4 +179,4 @@ def _events(settings: MailgunSettings) -> EventReader | None:
     return reader(key) if key is not None and key.reveal() else None
 
 
-KIND: Final = Kind("mailgun", "Mailgun, the whole mail by its API.", MailgunSettings, _build, events=_events)
+KIND: Final = Kind("mailgun", MailgunSettings, _build, events=_events)

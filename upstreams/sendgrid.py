@@ -157,4 +157,4 @@ def _events(settings: SendGridSettings) -> EventReader | None:
     return reader(settings.webhook_key) if settings.webhook_key else None
 
 
-KIND: Final = Kind("sendgrid", "Twilio SendGrid, by SMTP or by its API.", SendGridSettings, _build, _losses, _events)
+KIND: Final = Kind("sendgrid", SendGridSettings, _build, _losses, _events)

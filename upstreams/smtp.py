@@ -232,4 +232,4 @@ def _build(name: str, settings: SmtpSettings, host: Host) -> Upstream:
     return ProviderSmtp(name, host, settings.way(), settings.limits(), provider_of(settings.host))
 
 
-KIND: Final = Kind("smtp", "A mail server of the customer's or our own, with or without a login.", SmtpSettings, _build)
+KIND: Final = Kind("smtp", SmtpSettings, _build)

@@ -256,6 +256,4 @@ def _not_offered(offered: list[str]) -> Outcome:
     )
 
 
-KIND: Final = Kind(
-    "smtp_oauth", "A Microsoft 365 mailbox over SMTP, with an Entra app of the customer.", SmtpOauthSettings, SmtpOauth
-)
+KIND: Final = Kind("smtp_oauth", SmtpOauthSettings, SmtpOauth)

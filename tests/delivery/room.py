@@ -173,7 +173,7 @@ def kinds(*upstreams: Scripted) -> dict[str, Kind]:
     def build(name: str, settings: Settings, host: Host) -> Upstream:
         return stock[name].pop(0)
 
-    return {"scripted": Kind("scripted", "Answers what a test says.", ScriptedSettings, build)}
+    return {"scripted": Kind("scripted", ScriptedSettings, build)}
 
 
 async def _nothing() -> None:

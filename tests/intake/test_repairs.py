@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from intake.long_lines import has_long_line
 from intake.repairs import LARGEST_HEADER, only_crlf, repair, trace_header
-from routing.headers import decode, fields, mailboxes, split, value, values
+from routing.encoded_words import decode
+from routing.headers import fields, mailboxes, split, value, values
 
 MAILS = Path(__file__).parents[1] / "cases" / "mails"
 NOW = 1793610000.0

@@ -158,7 +158,7 @@ def test_what_each_upstream_would_lose_of_the_mail_at_hand(rules):
         assert b"\r\n\r\n" in content
         return (f"X-Odd is lost at {settings.host}",) if values(content, "X-Odd") else ()
 
-    kinds = {"smtp": Kind("smtp", "One.", Settings, lambda *_: pytest.fail("built"), losses)}
+    kinds = {"smtp": Kind("smtp", Settings, lambda *_: pytest.fail("built"), losses)}
     mail = b"From: info@hooli.nl\nX-Odd: secret words\n\nbody\n"
     told = render_text(explain(rules, "info@hooli.nl", (), mail, kinds))
     assert "  loses      by login: X-Odd is lost at smtp.acme.nl\n" in told
