@@ -15,6 +15,7 @@ from config.rules import Rules
 from ops.dmarc import Policy
 from ops.spf import SpfCost
 from routing.mail import domain_of
+from upstreams.microsoft import SPF_INCLUDE
 from upstreams.traits import traits_of
 
 LANGUAGES: Final = ("nl", "en")
@@ -24,7 +25,7 @@ VIAS: Final = (
 """The ways out that have a sheet."""
 
 _MICROSOFT: Final = ("graph", "smtp_oauth", "connector")
-_SPF_INCLUDE: Final = "include:spf.protection.outlook.com"
+_SPF_INCLUDE: Final = f"include:{SPF_INCLUDE}"
 
 
 @dataclass(frozen=True, slots=True)

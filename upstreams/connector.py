@@ -17,7 +17,7 @@ from routing.mail import NULL_SENDER, Outgoing, domain_of
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
 from upstreams.base import Host, Kind, Upstream
 from upstreams.connector_replies import CONNECTOR_REPLIES
-from upstreams.microsoft import SPF_INCLUDE, TENANT_SELECTORS, TENANT_SIGNS, TENANT_VOLUME
+from upstreams.microsoft import TENANT_TRAITS
 from upstreams.smtp import SmtpCommon, SmtpUpstream
 from upstreams.smtp_session import SmtpWay
 from upstreams.traits import Traits
@@ -57,13 +57,7 @@ class ConnectorSettings(SmtpCommon):
 
     def traits(self) -> Traits:
         """See `HasTraits.traits`."""
-        return Traits(
-            signing="theirs",
-            signer=TENANT_SIGNS,
-            volume=TENANT_VOLUME,
-            selectors=TENANT_SELECTORS,
-            spf_include=SPF_INCLUDE,
-        )
+        return TENANT_TRAITS
 
 
 class Connector(SmtpUpstream):

@@ -6,19 +6,32 @@ protocol belongs here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from config.rules import Rate
 from routing.mail import domain_of
 from upstreams.traits import MAIL_FROM_DOMAIN, Traits
 
-TENANT_SIGNS: Final = "the customer's tenant signs, if DKIM is switched on there for the From domain"
-MAILBOX_VOLUME: Final = "a mailbox may send 30 mails a minute and to 10,000 recipients a day"
-TENANT_VOLUME: Final = "all of a tenant with one licence may send to 10,000 outside recipients a day"
-MAILBOX_RATE: Final = Rate(per_minute=30, per_day=10_000)
-TENANT_SELECTORS: Final = ("selector1", "selector2")
 SPF_INCLUDE: Final = "spf.protection.outlook.com"
 """What the SPF record of a domain includes when its mail leaves by Exchange Online (microsoft-365-connector.md 6)."""
+
+TENANT_TRAITS: Final = Traits(
+    signing="theirs",
+    signer="the customer's tenant signs, if DKIM is switched on there for the From domain",
+    volume="all of a tenant with one licence may send to 10,000 outside recipients a day",
+    selectors=("selector1", "selector2"),
+    spf_include=SPF_INCLUDE,
+)
+"""Of a way that a tenant relays mail by."""
+
+MAILBOX_TRAITS: Final = replace(
+    TENANT_TRAITS,
+    signing="rebuilt",
+    volume="a mailbox may send 30 mails a minute and to 10,000 recipients a day",
+    rate=Rate(per_minute=30, per_day=10_000),
+)
+"""Of a way that sends as a mailbox: Exchange takes the mail into its store and writes it anew."""
 
 _SUBMISSION: Final = ("office365.com", "outlook.com")
 """The domains over the hosts that take a login."""
@@ -33,16 +46,11 @@ def is_microsoft(host: str) -> bool:
 def mailbox_traits(tenant: str, mailbox: str | None) -> Traits:
     """Of a kind that sends as a mailbox of `tenant`: `mailbox`, an address or object id, or the envelope sender's own.
 
-    Exchange takes the mail into its store and writes it anew. It counts for each mailbox, whether mail came by Graph or
-    by SMTP; without `mailbox` all senders of the tenant are counted as one, which is never too little.
+    It counts for each mailbox, whether mail came by Graph or by SMTP; without `mailbox` all senders of the tenant are
+    counted as one, which is never too little.
     """
-    return Traits(
-        signing="rebuilt",
-        signer=TENANT_SIGNS,
+    return replace(
+        MAILBOX_TRAITS,
         return_path=domain_of(mailbox or "") or MAIL_FROM_DOMAIN,
-        volume=MAILBOX_VOLUME,
-        selectors=TENANT_SELECTORS,
-        spf_include=SPF_INCLUDE,
-        rate=MAILBOX_RATE,
         account=f"exchange {tenant} {mailbox or '*'}".lower(),
     )

@@ -14,7 +14,7 @@ from typing import Final
 
 from upstreams.connector_replies import CONNECTOR_REPLIES
 from upstreams.mailgun_request import ORDERS as MAILGUN_ORDERS
-from upstreams.microsoft import MAILBOX_RATE, MAILBOX_VOLUME, SPF_INCLUDE, TENANT_SELECTORS, TENANT_SIGNS, TENANT_VOLUME
+from upstreams.microsoft import MAILBOX_TRAITS, TENANT_TRAITS
 from upstreams.smtp_oauth_replies import PASSWORD_REPLIES
 from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
 from upstreams.traits import CAMPAIGN_MONITOR, Traits
@@ -36,29 +36,8 @@ class Provider:
     traits: Traits | None = None
 
 
-_MAILBOX: Final = Provider(
-    PASSWORD_REPLIES,
-    connections=3,
-    traits=Traits(
-        signing="rebuilt",
-        signer=TENANT_SIGNS,
-        volume=MAILBOX_VOLUME,
-        selectors=TENANT_SELECTORS,
-        spf_include=SPF_INCLUDE,
-        rate=MAILBOX_RATE,
-    ),
-)
-_INBOUND: Final = Provider(
-    CONNECTOR_REPLIES,
-    kind="connector",
-    traits=Traits(
-        signing="theirs",
-        signer=TENANT_SIGNS,
-        volume=TENANT_VOLUME,
-        selectors=TENANT_SELECTORS,
-        spf_include=SPF_INCLUDE,
-    ),
-)
+_MAILBOX: Final = Provider(PASSWORD_REPLIES, connections=3, traits=MAILBOX_TRAITS)
+_INBOUND: Final = Provider(CONNECTOR_REPLIES, kind="connector", traits=TENANT_TRAITS)
 _PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({
     "mail.protection.outlook.com": _INBOUND,
     "mx.microsoft": _INBOUND,

@@ -9,15 +9,15 @@ import resource
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import CUT, FakeSmtp
-from tests.faults.disks import MB, bad_disk, small_disk
+from tests.faults.disks import MB, SmallDisk, bad_disk, small_disk
 from tests.waiting import until
 
 QUICK = "delivery: {retry: [1s]}\n"
@@ -76,55 +76,59 @@ async def arrived(server: FakeSmtp, promised: list[str]) -> Counter[str]:
     return got()
 
 
+@asynccontextmanager
+async def relay_on_a_small_disk(folder: Path) -> AsyncIterator[tuple[RelayProcess, FakeSmtp, SmallDisk]]:
+    """A relay that is not started yet, with its spool alone there, and an upstream that cuts every connection."""
+    with small_disk(folder / "disk", 76 * MB) as disk:
+        async with FakeSmtp(replies={"CONNECT": CUT}) as server:
+            yield RelayProcess(folder / "r", rules(server), extra=QUICK, spool=disk.folder / "spool.db"), server, disk
+
+
 def test_a_disk_that_fills_refuses_new_mail_delivers_the_old_and_recovers(tmp_path: Path) -> None:
     """First down to the room that mail leaves free, then down to the last octet."""
 
     async def journey() -> None:
-        with small_disk(tmp_path / "disk", 76 * MB) as disk:
-            async with FakeSmtp(replies={"CONNECT": CUT}) as server:
-                relay = RelayProcess(tmp_path / "r", rules(server), extra=QUICK, spool=disk.folder / "spool.db")
-                async with relay:
-                    client = Client(relay)
-                    assert (await client.until("452", MB)).startswith("452 4.3.1 ")
-                    assert len(client.promised) > 3
-                    disk.fill()
-                    assert (await client.send()).startswith("452 ")
-                    server.script({"CONNECT": []})
-                    assert set((await arrived(server, client.promised)).values()) == {1}
-                    assert (await client.send()).startswith("452 ")
-                    disk.clear()
-                    await client.until("250")
-                    await relay.event("spool.recovered")
-                    got = await arrived(server, client.promised)
-                    assert await relay.stop() == 0
-                # Nothing comes again: what became of the old mail was written down when there was room.
-                async with relay:
-                    await Client(relay).until("250")
-                    await relay.event("delivered", after=len(relay.events) - 5)
-                assert Counter(to for mail in server.received for to in mail.recipients if to != "r1@example.nl") == (
-                    Counter({to: count for to, count in got.items() if to != "r1@example.nl"})
-                )
+        async with relay_on_a_small_disk(tmp_path) as (relay, server, disk):
+            async with relay:
+                client = Client(relay)
+                assert (await client.until("452", MB)).startswith("452 4.3.1 ")
+                assert len(client.promised) > 3
+                disk.fill()
+                assert (await client.send()).startswith("452 ")
+                server.script({"CONNECT": []})
+                assert set((await arrived(server, client.promised)).values()) == {1}
+                assert (await client.send()).startswith("452 ")
+                disk.clear()
+                await client.until("250")
+                await relay.event("spool.recovered")
+                got = await arrived(server, client.promised)
+                assert await relay.stop() == 0
+            # Nothing comes again: what became of the old mail was written down when there was room.
+            async with relay:
+                await Client(relay).until("250")
+                await relay.event("delivered", after=len(relay.events) - 5)
+            assert Counter(to for mail in server.received for to in mail.recipients if to != "r1@example.nl") == (
+                Counter({to: count for to, count in got.items() if to != "r1@example.nl"})
+            )
 
     asyncio.run(journey())
 
 
 def test_a_full_disk_at_a_kill_loses_nothing(tmp_path: Path) -> None:
     async def journey() -> None:
-        with small_disk(tmp_path / "disk", 76 * MB) as disk:
-            async with FakeSmtp(replies={"CONNECT": CUT}) as server:
-                relay = RelayProcess(tmp_path / "r", rules(server), extra=QUICK, spool=disk.folder / "spool.db")
-                async with relay:
-                    client = Client(relay)
-                    await client.until("452", MB)
-                    disk.fill()
-                    await relay.stop(signal.SIGKILL)
-                server.script({"CONNECT": []})
-                async with relay:  # it starts on a full disk, and empties it
-                    assert (await Client(relay).send()).startswith("452 ")
-                    got = await arrived(server, client.promised)
-                    disk.clear()
-                    await Client(relay).until("250")
-                assert set(got.values()) == {1}
+        async with relay_on_a_small_disk(tmp_path) as (relay, server, disk):
+            async with relay:
+                client = Client(relay)
+                await client.until("452", MB)
+                disk.fill()
+                await relay.stop(signal.SIGKILL)
+            server.script({"CONNECT": []})
+            async with relay:  # it starts on a full disk, and empties it
+                assert (await Client(relay).send()).startswith("452 ")
+                got = await arrived(server, client.promised)
+                disk.clear()
+                await Client(relay).until("250")
+            assert set(got.values()) == {1}
 
     asyncio.run(journey())
 
@@ -133,19 +137,17 @@ def test_a_start_on_a_full_disk_says_that_it_is_full_and_loses_nothing(tmp_path:
     """After an orderly stop SQLite's other files are gone, and it cannot make them."""
 
     async def journey() -> None:
-        with small_disk(tmp_path / "disk", 76 * MB) as disk:
-            async with FakeSmtp(replies={"CONNECT": CUT}) as server:
-                relay = RelayProcess(tmp_path / "r", rules(server), extra=QUICK, spool=disk.folder / "spool.db")
-                async with relay:
-                    client = Client(relay)
-                    await client.until("452", MB)
-                disk.fill()
-                with pytest.raises(AssertionError, match=r"the disk of the spool .* is full .*: make room; the mail"):
-                    await relay.start()
-                disk.clear()
-                server.script({"CONNECT": []})
-                async with relay:
-                    assert set((await arrived(server, client.promised)).values()) == {1}
+        async with relay_on_a_small_disk(tmp_path) as (relay, server, disk):
+            async with relay:
+                client = Client(relay)
+                await client.until("452", MB)
+            disk.fill()
+            with pytest.raises(AssertionError, match=r"the disk of the spool .* is full .*: make room; the mail"):
+                await relay.start()
+            disk.clear()
+            server.script({"CONNECT": []})
+            async with relay:
+                assert set((await arrived(server, client.promised)).values()) == {1}
 
     asyncio.run(journey())
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from contextlib import contextmanager
 from email import message_from_bytes, policy
 
 from config.fields import Duration
@@ -76,36 +77,36 @@ def test_every_sort_can_be_said_with_whatever_fields_come():
         assert alert is None or "{" not in alert.text
 
 
-def test_the_ear_hears_what_matters_and_not_the_rest():
+@contextmanager
+def listening():
+    """A log, and what an ear on it heard."""
     heard = []
     log = logging.getLogger("test.alerts")
     log.setLevel(logging.INFO)
     ear = Ear(lambda event, fields: heard.append((event, fields)))
     log.addHandler(ear)
     try:
+        yield log, heard
+    finally:
+        log.removeHandler(ear)
+
+
+def test_the_ear_hears_what_matters_and_not_the_rest():
+    with listening() as (log, heard):
         emit(log, "held", logging.ERROR, route="acme.nl")
         emit(log, "held", logging.WARNING, route="acme.nl")
         emit(log, "delivered", route="acme.nl")
         emit(log, "released", route="acme.nl")
         log.error("held up by %s", "nothing")
-    finally:
-        log.removeHandler(ear)
     assert heard == [("held", {"route": "acme.nl"}), ("released", {"route": "acme.nl"})]
 
 
 def test_a_sender_without_a_route_is_told_once_until_the_rules_change():
-    heard = []
-    log = logging.getLogger("test.alerts.refused")
-    log.setLevel(logging.INFO)
-    ear = Ear(lambda event, fields: heard.append((event, fields)))
-    log.addHandler(ear)
-    try:
+    with listening() as (log, heard):
         emit(log, "refused", logging.WARNING, code=552, reply="552 5.3.4 too large")
         emit(log, "refused", logging.INFO, code=452, reply="452 4.3.1 The spool is full; try again later")
         emit(log, "refused", logging.WARNING, code=550, reply="550 5.7.1 no route", helo="selftest.invalid")
         emit(log, "refused", logging.WARNING, code=550, reply="550 5.7.1 <a@b.nl>: no route", helo="callpro")
-    finally:
-        log.removeHandler(ear)
     ((event, fields),) = heard
     desk = Desk(settings())
     alert = desk.hear(event, fields, NOW)
