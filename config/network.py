@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from config.fields import Mistake, is_loopback
+from config.names import domain
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LIKE: Final = "write host and port, like 127.0.0.1:25 or [::1]:25"
@@ -40,6 +41,28 @@ def dns_server(text: str) -> tuple[str, int]:
         return str(ipaddress.ip_address(text)), 53
     except ValueError:
         return host_port(text)
+
+
+def server(text: str) -> str:
+    """The name or IP address of a server, as it stands. Raises Mistake for a URL, a port behind it and the like."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    name, colon, port = text.rpartition(":")
+    if "://" in text or "/" in text:
+        raise Mistake(f"{text} is an address for a browser", "write the server's name alone, like smtp.acme.nl")
+    if text.startswith("[") and text.endswith("]"):
+        raise Mistake(f"{text} has brackets", f"write {text[1:-1]}")
+    if colon and port.isdigit():
+        raise Mistake(f"{text} holds the port", f"write `host: {name}` and `port: {port}`")
+    if "@" in text:
+        raise Mistake(f"{text} is a mail address", "write the server's name, like smtp.acme.nl")
+    try:
+        domain(text)
+    except Mistake:
+        raise Mistake(f"{text or 'it'} is not the name of a server", "write it like smtp.acme.nl") from None
+    return text
 
 
 def network(text: str) -> Network:

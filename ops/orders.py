@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from delivery.holds import HeldWay, held_way
 from ops.expiry import Expiry
@@ -34,7 +34,7 @@ class OrderRefused(Exception):
 
 
 class Action(StrEnum):
-    """What is ordered. `HOLDS`, `DIFF` and `EXPIRY` only ask."""
+    """What is ordered. `HOLDS`, `DIFF` and `EXPIRY` only ask, `SHOW` lets readers of the spool see the newest mail."""
 
     HOLD = "hold"
     RELEASE = "release"
@@ -43,9 +43,10 @@ class Action(StrEnum):
     HOLDS = "holds"
     DIFF = "diff"
     EXPIRY = "expiry"
+    SHOW = "show"
 
 
-_ASKING = (Action.HOLDS, Action.DIFF, Action.EXPIRY)
+ASKING: Final = (Action.HOLDS, Action.DIFF, Action.EXPIRY, Action.SHOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Hands:
 
     async def carry_out(self, order: Order, told: Steps = unheard) -> Answer:
         """`told` hears how many mails it is through with. Raises OrderRefused, SpoolFull and SpoolUnavailable."""
-        if order.action not in _ASKING and not order.which.says_something:
+        if order.action not in ASKING and not order.which.says_something:
             raise OrderRefused("say which mail")
         match order.action:
             case Action.HOLD:
@@ -179,6 +180,9 @@ class Hands:
                 return await self._diff()
             case Action.EXPIRY:
                 return Answer(expiries=self.expiries() if self.expiries else ())
+            case Action.SHOW:
+                await self._spool.shown()
+                return Answer()
         which = {name: value for name, value in asdict(order.which).items() if value}
         which["ids"] = [id_text(number) for number in order.which.ids][:10] or None
         done = {"done": answer.done, "left": answer.left}

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from config.loading import load_relay
 from config.relay_settings import SpoolSettings
 from config.values import parse_duration
+from ops.control import NotRunning, ask, control_path
+from ops.orders import Action, Order, OrderRefused
 from spool.contract import SpoolUnusable, id_number
 from spool.view import Filter, SpoolView
+
+_PATIENCE: Final = 1.0
+"""Seconds that a relay may take to show its newest mail. One whose disk is full or slow is looked at all the same."""
 
 Command = Callable[[argparse.Namespace], int]
 if TYPE_CHECKING:
@@ -21,8 +27,11 @@ if TYPE_CHECKING:
 
 
 def open_view(config: Path) -> SpoolView:
-    """The spool of the relay with that config, for reading."""
-    return view_of(load_relay(config).spool)
+    """The spool of the relay with that config, for reading. A relay that runs shows there what it took a moment ago."""
+    settings = load_relay(config).spool
+    with suppress(NotRunning, OrderRefused, OSError):  # then it is what it is
+        ask(control_path(settings.url, config), Order(Action.SHOW), _PATIENCE)
+    return view_of(settings)
 
 
 def view_of(settings: SpoolSettings) -> SpoolView:

@@ -314,6 +314,9 @@ class BufferedSpool(Spool):
     async def prune(self, before: float) -> int:
         return await self._there.prune(before) if self._there else 0
 
+    async def shown(self) -> None:
+        await self._buffer.spool.shown()
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()

@@ -390,9 +390,10 @@ class Spool(ABC):
 
     @abstractmethod
     async def prune(self, before: float) -> int:
-        """Forget the history of mails that were settled before that time, and orders given before it. Returns how many
-        mails those were.
-        """
+        """Forget mails that were settled, and orders given, before that time. Returns how many mails those were."""
+
+    async def shown(self) -> None:  # noqa: B027 (a database always shows all)
+        """Wait until those who read beside us see all that was kept. Raises SpoolFull or SpoolUnavailable."""
 
     @abstractmethod
     async def close(self) -> None:

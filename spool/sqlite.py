@@ -274,7 +274,6 @@ class SqliteSpool(Spool):
         return total
 
     async def shown(self) -> None:
-        """Wait until the file shows all that was kept, for those who read it beside us."""
         await self._ask(lambda _: None, same)
 
     async def close(self) -> None:

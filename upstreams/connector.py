@@ -11,6 +11,7 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import Final
 
+from config import network
 from config.fields import Fault, setting
 from routing.addresses import ascii_domain
 from routing.mail import NULL_SENDER, Outgoing, domain_of
@@ -33,6 +34,7 @@ class ConnectorSettings(SmtpCommon):
         default=None,
         doc="The domain's MX in the Microsoft 365 admin centre; absent: derived from the sender's domain.",
         example="globex-nl.mail.protection.outlook.com",
+        check=network.server,
     )
     port: int = setting(default=25, doc="Exchange Online listens on 25 only.", minimum=1, maximum=65535)
     source_address: IPv4Address | None = setting(

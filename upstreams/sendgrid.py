@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from config import network
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.provider_events import EventReader
@@ -43,7 +44,9 @@ class SendGridSettings(Settings):
         default="smtp", doc="`smtp` carries every mail as it is; `api` is for when ports 587 and 465 are closed."
     )
     region: Literal["us", "eu"] = setting(default="us", doc="Where the account lives; an EU key works only in `eu`.")
-    host: str | None = setting(default=None, doc="method smtp: the server; default: the region's.")
+    host: str | None = setting(
+        default=None, doc="method smtp: the server; default: the region's.", check=network.server
+    )
     port: int | None = setting(
         default=None,
         doc="method smtp: default 587 for `starttls` (25 and 2525 work too), 465 for `implicit`.",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from config import network
 from config.credentials import Secret
 from config.fields import Duration, Fault, Settings, is_loopback, setting
 from routing.headers import without
@@ -160,7 +161,9 @@ class SmtpCommon(Settings):
 class SmtpSettings(SmtpCommon):
     """`type: smtp`."""
 
-    host: str = setting(doc="The server's name, as its certificate has it.", example="smtp.acme.nl")
+    host: str = setting(
+        doc="The server's name, as its certificate has it.", example="smtp.acme.nl", check=network.server
+    )
     port: int | None = setting(
         default=None, doc="Default: 587 for `starttls`, 465 for `implicit`, 25 for `none`.", minimum=1, maximum=65535
     )

@@ -13,6 +13,7 @@ from typing import Final
 
 import aiosmtplib
 
+from config import network
 from config.credentials import Secret
 from config.fields import Duration, Fault, is_loopback, setting
 from routing.mail import NULL_SENDER, Outgoing
@@ -44,7 +45,9 @@ class SmtpOauthSettings(EntraApp):
         doc="The mailbox that logs in and sends; default: the envelope sender, after `sender:`.",
         example="info@initech.nl",
     )
-    host: str = setting(default="smtp.office365.com", doc="The server's name, as its certificate has it.")
+    host: str = setting(
+        default="smtp.office365.com", doc="The server's name, as its certificate has it.", check=network.server
+    )
     port: int = setting(
         default=587, doc="587, or 25 where 587 is closed; both with STARTTLS.", minimum=1, maximum=65535
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlencode
 
-from ops.orders import Action, Order
+from ops.orders import ASKING, Action, Order
 from spool.contract import id_number
 from spool.view import Filter
 
@@ -46,7 +46,7 @@ def order_form(fields: dict[str, str], who: str) -> OrderForm:
     except ValueError as error:
         raise NotUnderstood from error
     which, back = _subject(fields)
-    if action is Action.HOLDS:
+    if action in ASKING:
         raise NotUnderstood
     return OrderForm(Order(action, which, who, fields.get("reason", "").strip()), fields.get("sure") == "yes", back)
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -180,6 +180,9 @@ class Site:
 
     async def off_the_loop(self, make: Callable[[SpoolView], bytes | None]) -> bytes | None:
         """What `make` makes of the spool, in the page's thread. Raises SpoolUnusable."""
+        with suppress(SpoolFull, SpoolUnavailable, TimeoutError):  # then the page shows what is there
+            async with asyncio.timeout(_FRESH):
+                await self.facts.spool.shown()
 
         def work() -> bytes | None:
             began, slice_ = time.monotonic(), sys.getswitchinterval()

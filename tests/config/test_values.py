@@ -155,6 +155,23 @@ def test_not_an_address_to_listen_on(written):
         network.host_port(written)
 
 
+@pytest.mark.parametrize("written", ["smtp.acme.nl", "mailhub", "localhost", "mail_1.acme.nl", "192.0.2.7", "::1"])
+def test_servers(written):
+    assert network.server(written) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "mend"),
+    [("https://smtp.acme.nl", "write the server's name alone"), ("smtp.acme.nl/", "write the server's name alone"),
+     ("smtp.acme.nl:587", "`host: smtp.acme.nl` and `port: 587`"), ("[::1]", "write ::1"),
+     ("info@acme.nl", "like smtp.acme.nl"), ("smtp acme.nl", "like smtp.acme.nl"), ("", "like smtp.acme.nl")],
+)  # fmt: skip
+def test_not_a_server(written, mend):
+    with pytest.raises(Mistake) as caught:
+        network.server(written)
+    assert mend in caught.value.mend
+
+
 @pytest.mark.parametrize("written", ["127.0.0.0/8", "::1", "192.0.2.7", "2001:db8::/32", "192.0.2.7/32"])
 def test_networks(written):
     assert str(network.network(written)).startswith(written.partition("/")[0])
