@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 SLEWED: Final = 5.0
-"""Seconds by which a clock may be corrected before it counts as set back."""
+"""Seconds by which a clock may be corrected before it counts as set."""
 
 
 class Timer(Protocol):
@@ -41,19 +41,21 @@ class WallClock:
         return asyncio.get_running_loop().call_later(max(0.0, when - time.time()), callback)
 
 
-class SetBack:
-    """Notices that the machine's clock was set back: mail that is due by the clock would wait as long again.
+class StepWatch:
+    """Notices that the machine's clock was set: what is timed by it would wait as long again, or too short.
 
-    `wall` gives unix seconds, `steady` seconds that nobody sets.
+    `wall` gives unix seconds, `steady` seconds that nobody sets, and that go on while the machine sleeps.
     """
 
-    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] | None = None) -> None:
         self._wall = wall
-        self._steady = steady
-        self._apart = wall() - steady()
+        self._steady = steady or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+        self._apart = wall() - self._steady()
 
     def look(self) -> float:
-        """How many seconds the clock was set back since the last look; 0 when it was not, or only slewed."""
+        """How many seconds the clock was set forward since the last look, negative when back; 0 when it was not, or
+        only slewed.
+        """
         before, self._apart = self._apart, self._wall() - self._steady()
-        back = before - self._apart
-        return back if back > SLEWED else 0.0
+        step = self._apart - before
+        return step if abs(step) > SLEWED else 0.0

@@ -151,6 +151,14 @@ class Dispatch:
         if not self.draining and when != inf and (lane.timer is None or when < lane.timer_at):
             self._set_timer(lane, when)
 
+    def look_again(self) -> None:
+        """The clock was set: whatever a lane waits for, ask anew when that is."""
+        for lane in tuple(self.lanes.values()):
+            if lane.timer is not None:
+                self._set_timer(lane, None)
+                self._rang(lane)
+            self.resume(lane)
+
     def _set_timer(self, lane: Lane, when: float | None) -> None:
         if lane.timer is not None:
             lane.timer.cancel()
@@ -322,7 +330,11 @@ class Dispatch:
         self.spawn(self._wake(route), self.asking)
 
     async def _wake(self, route: str) -> None:
-        await self._spool.wake(route, self._clock.now())
+        try:
+            await self._spool.wake(route, self._clock.now())
+        except SpoolUnavailable:
+            if not self.draining:
+                self._clock.call_at(self._clock.now() + _STORE_WAIT, lambda: self.wake(route))
         self.arrived(route)
         self.resume(self.lane(route))
 

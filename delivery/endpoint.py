@@ -85,6 +85,12 @@ class Endpoint:
         """What would come of a mail tried now, when that is known."""
         return self.trouble if self.broken and now - self._asked_at < FRESH else None
 
+    def set_back(self, seconds: float) -> None:
+        """The clock was set back: nobody has answered for as long as before."""
+        self._asked_at -= seconds
+        if self.since is not None:
+            self.since -= seconds
+
     def next_to_probe(self) -> Gate | None:
         """The gates take turns, so that what is wrong with one customer's account keeps nobody waiting."""
         if not self.gates:

@@ -68,6 +68,10 @@ class Window:
         """As if all that is under way had ended."""
         self.end(self._open, at, True)
 
+    def shift(self, seconds: float) -> None:
+        """Move all times."""
+        self._ended = deque([(first + seconds, last + seconds, units) for first, last, units in self._ended])
+
     def end(self, units: int, at: float, counted: bool) -> None:
         """A send ended; one that is not `counted` said nothing to the other side."""
         self._open -= units
@@ -164,8 +168,15 @@ class Meter:
 
     def end_all(self, at: float) -> None:
         """As if all that is under way had ended: for a look ahead."""
-        for window in (*self._windows, *[window for own in self._by_route.values() for window in own]):
+        for window in self._all():
             window.end_all(at)
+
+    def shift(self, seconds: float) -> None:
+        """The clock was set: what was sent is as long ago as before."""
+        self.full_until += seconds
+        self._told_at += seconds
+        for window in self._all():
+            window.shift(seconds)
 
     def room(self, route: str, recipients: int, now: float) -> int:
         """How many mails to so many recipients each `route` may send now before it is another's turn; 0 for none."""
@@ -210,6 +221,9 @@ class Meter:
             return False
         self._told_at = now
         return True
+
+    def _all(self) -> Iterable[Window]:
+        return (*self._windows, *[window for own in self._by_route.values() for window in own])
 
     def _touched(self, route: str) -> Iterable[Window]:
         if self.sharers is None:

@@ -38,7 +38,8 @@ class Prober:
 
     async def ask(self) -> Outcome:
         """What a probe says now. Never raises but for cancellation."""
-        if self._failed and not unreached(self._failed) and self._clock.now() - self._failed_at < PROBE_WAITS[0] / 2:
+        age = self._clock.now() - self._failed_at  # less than nothing when the clock was set back
+        if self._failed and not unreached(self._failed) and 0 <= age < PROBE_WAITS[0] / 2:
             return self._failed
         if self._running is None:
             self._running = asyncio.create_task(self._probe())

@@ -135,6 +135,20 @@ class Scheduler:
         for gate in (*self._gates.values(), *self._leaving):
             await self._close(gate)
 
+    def clock_set(self, seconds: float) -> None:
+        """The machine's clock was set, back when negative. Limits count on from before; what was to come later does
+        not come later still, nor at its old time when that is over. Mail in the spool is for `try_all`.
+        """
+        for meter in self._meters.by_name.values():
+            meter.shift(seconds)
+        if seconds < 0:
+            self._foresaw_at += seconds
+            for gate in self._gates.values():
+                gate.rests_until += seconds
+            for endpoint in {way.endpoint for way in self.ways()}:
+                endpoint.set_back(-seconds)
+        self._dispatch.look_again()
+
     async def try_all(self) -> None:
         """Make all waiting mail due now, but not what people hold."""
         for name in await self._spool.backlog():

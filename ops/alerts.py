@@ -96,7 +96,9 @@ def shared_mark(alert: Alert) -> tuple[str, float] | None:
 
 
 class Desk:
-    """Decides what is told. Times are unix seconds, handed in. Pure."""
+    """Decides what is told. Times are unix seconds, handed in; one in the future, for the clock was set back, is over.
+    Pure.
+    """
 
     def __init__(self, settings: Alerts) -> None:
         self._repeat = settings.repeat
@@ -123,15 +125,15 @@ class Desk:
 
     def due(self, now: float) -> list[Alert]:
         """Troubles that have lasted long enough."""
-        ready = [key for key, (at, _) in self._brief.items() if at <= now]
+        ready = [key for key, (at, alert) in self._brief.items() if not alert.at <= now < at]
         allowed = [self._allow(key, self._brief.pop(key)[1], now) for key in ready]
         return [alert for alert in allowed if alert is not None]
 
     def _allow(self, key: tuple[str, ...], alert: Alert, now: float) -> Alert | None:
-        self._told = {known: at for known, at in self._told.items() if now - at < self._repeat}
+        self._told = {known: at for known, at in self._told.items() if 0 <= now - at < self._repeat}
         if key in self._told:
             return None
-        while self._sent and now - self._sent[0] >= _HOUR:
+        while self._sent and not 0 <= now - self._sent[0] < _HOUR:
             self._sent.popleft()
         self._told[key] = now
         if len(self._sent) >= self._per_hour:

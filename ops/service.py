@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from config.fields import Settings
 from config.relay_settings import Relay
 from config.rules import Route, Rules
-from delivery.clock import SetBack
+from delivery.clock import StepWatch
 from delivery.holds import HeldWay
 from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
@@ -308,13 +308,18 @@ class Service:
         return asyncio.create_task(Watchdog(allowed, rooms.spool.probe, rooms.scheduler.stuck).run())
 
     async def _watch_clock(self, rooms: _Rooms) -> None:
-        watch = SetBack()
+        watch, all_waits = StepWatch(), False
         while True:
             await asyncio.sleep(_LOOK_AT_CLOCK_EVERY)
-            if back := watch.look():
-                emit(_log, "clock_set_back", logging.WARNING, seconds=back, why="all waiting mail is tried now")
+            if step := watch.look():
+                rooms.scheduler.clock_set(step)
+                all_waits = all_waits or step < 0
+                name, tried = ("clock_set_forward", "mail that is due") if step > 0 else ("clock_set_back", "all mail")
+                emit(_log, name, logging.WARNING, seconds=abs(step), why=f"{tried} is tried now")
+            if all_waits:
                 with contextlib.suppress(SpoolUnavailable):
                     await rooms.scheduler.try_all()
+                    all_waits = False
 
     async def _housekeeping(self, rooms: _Rooms) -> None:
         while True:

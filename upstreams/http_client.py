@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 15.0
 BODY_SECONDS: Final = 10.0
 REPLY_LIMIT: Final = 256 * 1024
+LONGEST_RETRY_AFTER: Final = 86400.0
+"""A stated wait is obeyed beyond the expiry of mail: an absurd one would keep it for years, and tell nobody."""
 _HEADERS: Final = (
     (b"Accept", b"application/json"),
     (b"Accept-Encoding", b"identity"),
@@ -139,16 +141,17 @@ def is_base_url(text: str) -> bool:
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds to wait by a Retry-After header, which is seconds or an HTTP date (RFC 9110 10.2.3); None without one
-    or when it cannot be read. `now` is in unix seconds.
+    or when it cannot be read; no more than a day. `now` is in unix seconds.
     """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return min(float(text[:9]), LONGEST_RETRY_AFTER)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now)
+    seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER)
 
 
 class _Progress:

@@ -20,7 +20,7 @@ from delivery.plan import Plan, build_plan
 from delivery.scheduler import Scheduler
 from routing.mail import Outgoing
 from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
-from spool.contract import Arrival, Leased, Settlement, id_number
+from spool.contract import Arrival, Leased, Settlement, SpoolUnavailable, id_number
 from spool.sqlite import SqliteSpool
 from spool.view import Spent
 from upstreams.base import Host, Kind, Upstream
@@ -54,6 +54,11 @@ class HeldClock:
         call = _Call(callback)
         heapq.heappush(self._calls, (when, next(self._count), call))
         return call
+
+    def set_by(self, seconds: float) -> None:
+        """The machine's clock is set; calls come after as long a time as before."""
+        self.at += seconds
+        self._calls = [(when + seconds, number, call) for when, number, call in self._calls]
 
     @property
     def timers(self) -> list[float]:
@@ -184,6 +189,8 @@ class WatchedSpool(SqliteSpool):
     """The real spool, which also knows whether it is being asked or has something to write."""
 
     asked = 0
+    wakes_fail = 0
+    """How many of the next are refused."""
 
     async def _watched(self, answer: Awaitable[Any]) -> Any:
         self.asked += 1
@@ -205,6 +212,9 @@ class WatchedSpool(SqliteSpool):
         await self._watched(super().spend(spent))
 
     async def wake(self, route: str, now: float) -> None:
+        if self.wakes_fail:
+            self.wakes_fail -= 1
+            raise SpoolUnavailable("the disk is gone")
         await self._watched(super().wake(route, now))
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:

@@ -93,3 +93,38 @@ def test_a_day_forward_gives_every_mail_its_try(tmp_path):
                 assert not [event for event in relay.events if event["event"] in ("expired", "failed", "bounced")]
 
     asyncio.run(journey())
+
+
+def test_a_pace_does_not_last_longer_for_a_clock_that_was_set_back(tmp_path):
+    async def journey() -> None:
+        async with FakeSmtp() as server:
+            machine = Machine(tmp_path, server, "delivery: {retry: [2s]}\n")
+            machine.relay.write_routes(rules(server).replace("via: acme}", "via: acme, pace: {per_second: 1}}"))
+            async with machine.relay as relay:
+                client = Client(relay)
+                await client.until("250")
+                await relay.event("delivered")
+                machine.set(-86400)
+                for _ in range(3):
+                    await client.until("250")
+                got = await arrived(server, client.promised)
+                assert set(got.values()) == {1}
+
+    asyncio.run(journey())
+
+
+def test_mail_that_is_due_since_the_clock_went_forward_does_not_wait_for_its_old_time(tmp_path):
+    """As after a start with a clock that was behind: the spool's times are then far away, until the time is known."""
+
+    async def journey() -> None:
+        async with FakeSmtp(replies={"MAIL": "451 4.3.2 not now"}) as server:
+            machine = Machine(tmp_path, server, "delivery: {retry: [2h]}\n")
+            async with machine.relay as relay:
+                client = Client(relay)
+                await client.until("250")
+                await relay.event("deferred")
+                server.script({"MAIL": []})
+                machine.set(86400)
+                await arrived(server, client.promised)
+
+    asyncio.run(journey())

@@ -63,6 +63,16 @@ def test_no_more_than_so_many_an_hour_and_the_next_says_how_many_were_left_out()
     assert b"and 7 more before" in as_json(later, "relay.test")
 
 
+def test_a_clock_that_was_set_back_silences_nobody():
+    desk = Desk(settings(per_hour=1))
+    assert desk.hear("held", HELD, NOW) is not None
+    assert desk.hear("unreachable", {"upstream": "acme", "reply": "x"}, NOW) is None
+    back = NOW - 86400
+    assert desk.hear("held", {**HELD, "route": "globex.nl"}, back) is not None
+    assert len(desk.due(back + 3600)) == 1
+    assert desk.hear("held", HELD, back + 7200) is not None
+
+
 def test_each_step_of_an_end_is_another_alert():
     desk = Desk(settings())
     for days in (30, 14, 7, 1):

@@ -278,6 +278,9 @@ def test_which_addresses_an_api_may_have(text, fits):
         ("-5", None),
         ("٣", None),
         ("Sun, 99 Nov 2026 07:28:35 GMT", None),
+        ("Sun, 22 Nov 2026 07:28:35 +999999999999999", None),
+        ("Sun, 22 Nov 2099 07:28:35 GMT", 86400.0),
+        ("999999999999", 86400.0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(text, seconds):
