@@ -119,8 +119,8 @@ def _reason(failure: Failure, age: float) -> str:
 
 
 def _length(seconds: float) -> str:
-    hours = round(seconds / 3600)
-    return f"{round(hours / 24)} days" if hours >= 48 else f"{max(1, hours)} hours" if hours != 1 else "an hour"
+    hours = max(1, round(seconds / 3600))
+    return f"{round(hours / 24)} days" if hours >= 48 else f"{hours} hours" if hours > 1 else "an hour"
 
 
 def _for_machines(mail: Leased, groups: Sequence[Sequence[str]], by: Reporter) -> str:

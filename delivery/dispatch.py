@@ -16,7 +16,6 @@ from typing import Final
 from config.rules import Route
 from delivery.accounts import Fare
 from delivery.attempt import Attempts, Errand, our_fault
-from delivery.backoff import PROBE_WAITS
 from delivery.clock import Clock
 from delivery.counters import Numbers
 from delivery.lanes import Lane
@@ -295,8 +294,8 @@ class Dispatch:
             self.numbers.count(lane, errand, written.verdict, self._clock.now())
             self.written(lane.name, written)
         except Exception:
-            _log.exception("settling failed by a bug of ours; the mail is tried again")
-            self.written(lane.name, self._settling.give_back(mail, self._clock.now() + PROBE_WAITS[0]))
+            _log.exception("settling failed by a bug of ours; who does not have the mail is tried again")
+            self.written(lane.name, self._settling.salvage(errand))
         finally:
             lane.in_flight -= 1
             if share is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from config import names
 from config.relay_settings import Delivery
 from delivery.attempt import Errand
 from delivery.backoff import retry_wait
@@ -23,8 +24,8 @@ from delivery.story import tell, tell_report
 from delivery.verdict import Verdict, judge
 from routing.events import emit
 from routing.mail import NULL_SENDER, domain_of
-from routing.outcome import Outcome
-from spool.contract import Arrival, Leased, Settlement, Spool, SpoolFull, SpoolUnavailable, id_text
+from routing.outcome import Outcome, Word
+from spool.contract import Arrival, Leased, Settled, Settlement, Spool, SpoolFull, SpoolUnavailable, id_text
 
 _log = logging.getLogger("delivery")
 
@@ -78,6 +79,20 @@ class Settling:
         """Return a mail that was not tried: for another route, or to wait for its own."""
         settlement = Settlement(mail=mail, due_at=due_at, route=route, note=note, counted=False)
         return Written(Verdict({}, (), frozenset(), due_at, False), self._spool.settle(settlement))
+
+    def salvage(self, errand: Errand) -> Written:
+        """Settle what is certain when `conclude` failed by a bug of ours: who has the mail must not get it again. The
+        others come back, later each time.
+        """
+        delivered = {
+            address: Settled.DELIVERED
+            for address, outcomes in errand.tried.items()
+            if any(outcome.word is Word.SENT for outcome in outcomes.values())
+        }
+        wait = retry_wait(errand.mail.attempts, self._settings.retry, self._random)
+        due_at = self._clock.now() + wait if len(delivered) < len(errand.tried) else None
+        verdict = Verdict(delivered, (), frozenset(), due_at, counted=True)
+        return Written(verdict, self._settle(errand, verdict, "settling failed by a bug of ours", warned=False))
 
     def _settle(self, errand: Errand, verdict: Verdict, note: str | None, *, warned: bool) -> Future[None]:
         return self._spool.settle(
@@ -154,6 +169,6 @@ def _report_on(
 
 
 def _sending_domain(errand: Errand) -> str:
-    """A domain that the mail's own way lets us send from: an upstream may refuse every other From."""
+    """A domain that the mail's own way lets us send from, in ASCII: an upstream may refuse every other From."""
     mailbox = errand.route.settings.sender
-    return domain_of(mailbox.address if mailbox else errand.mail.sender)
+    return names.normal(domain_of(mailbox.address if mailbox else errand.mail.sender))

@@ -185,6 +185,21 @@ def test_a_report_keeps_its_null_sender_on_a_route_that_rewrites(tmp_path):
     asyncio.run(scenario())
 
 
+def test_a_report_of_a_mailbox_beyond_ascii_comes_from_its_a_labels(tmp_path, caplog):
+    async def scenario():
+        one = Scripted("one", refuse_some)
+        ours = route("acme.nl", via="one", sender=Sender(address="info@b\u00fccher.example"))
+        async with room(tmp_path, (ours,), one) as r:
+            await r.put("info@acme.nl", "a@example.org", "good@example.org")
+            await until(lambda: len(one.mails) == 2, "the report")
+            assert b"<MAILER-DAEMON@xn--bcher-kva.example>" in one.mails[1].content
+            await r.clock.advance(3600)
+            assert len(one.mails) == 2, "and who has the mail gets it once"
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())
+
+
 def test_a_report_that_fails_is_an_error_line_and_nothing_more(tmp_path, caplog):
     async def scenario():
         caplog.set_level(logging.INFO)
@@ -246,6 +261,32 @@ def test_an_expired_mail_is_reported(tmp_path, caplog):
             await r.clock.advance(1.5)
             assert len(events(caplog, "expired")) == 1
             assert b"Status: 4.3.2" in one.mails[-1].content
+            assert await r.waiting() == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_bug_in_settling_sends_nothing_twice_to_whoever_has_the_mail(tmp_path, caplog):
+    async def scenario():
+        one = Scripted("one", refuse_some)
+        async with room(tmp_path, (route("acme.nl", via="one"),), one, start=False) as r:
+            await r.put("info@acme.nl", "a@example.org", "good@example.org")
+            number = r.spool.next_id
+
+            def fail() -> int:
+                raise ZeroDivisionError
+
+            r.spool.next_id = fail  # the report needs one
+            await r.scheduler.start()
+            await r.clock.advance(100)
+            assert [mail.recipients for mail in one.mails] == [
+                ("a@example.org", "good@example.org"),
+                ("a@example.org",),
+            ]
+            assert "bug of ours" in caplog.text
+            r.spool.next_id = number
+            await r.clock.advance(7200)
+            assert one.mails[-1].recipients == ("info@acme.nl",), "the report, late but not lost"
             assert await r.waiting() == {}
 
     asyncio.run(scenario())
