@@ -368,7 +368,11 @@ class Scheduler:
 
     async def _foresee(self) -> None:
         """Tell of the limits that what waits will reach, while there is time to do something about it."""
-        for quota in (await self.forecast()).quotas:
+        try:
+            quotas = (await self.forecast()).quotas
+        except SpoolUnavailable:
+            return  # mail that goes on waiting asks again
+        for quota in quotas:
             meter = self._meters.by_name.get(quota.account)
             if meter is not None and quota.full_at is not None and meter.news(self._clock.now(), foreseen=True):
                 tell_near(meter, self._clock.now(), max(0.0, quota.full_at - self._clock.now()))

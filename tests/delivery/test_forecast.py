@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 from config.rules import Pace, Rate
 from delivery.accounts import Meters
 from delivery.forecast import forecast
+from spool.contract import SpoolUnavailable
 from spool.view import Load, Spent
 from tests.delivery.room import START, Scripted, events, room, route, rules
 
@@ -87,5 +89,30 @@ def test_what_was_foreseen_is_what_happens_and_people_hear_of_it_before(tmp_path
             assert abs(one.sent_at[-1] - (found.queues[0].empty_at - START)) < 1200
             assert abs(one.sent_at[59] - told["full_in"]) <= 120
             assert len(events(caplog, "quota_near")) <= 2
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_is_away_is_asked_again_later(tmp_path, caplog):
+    async def scenario():
+        broken = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: broken.append(context))
+        paces = {"one": Rate(per_minute=1, per_day=60)}
+        async with room(tmp_path, (route("acme.nl", via="one"),), Scripted("one"), paces=paces, start=False) as r:
+
+            async def away() -> None:
+                raise SpoolUnavailable("disk I/O error")
+
+            for _ in range(100):
+                await r.put()
+            await r.scheduler.start()
+            backlog, r.spool.backlog = r.spool.backlog, away
+            await r.clock.advance(60)
+            gc.collect()
+            assert broken == []
+            assert events(caplog, "quota_near") == []
+            r.spool.backlog = backlog
+            await r.clock.advance(1000)
+            assert len(events(caplog, "quota_near")) == 1
 
     asyncio.run(scenario())
