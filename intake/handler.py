@@ -16,7 +16,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from config.relay_settings import Limits
 from config.rules import Route
 from intake.counters import Numbers
-from intake.repairs import LARGEST_HEADER, repair, trace_header
+from intake.repairs import LARGEST_HEADER, our_hop, repair, trace_header
 from routing.events import emit
 from routing.headers import header_end
 from routing.mail import NULL_SENDER, domain_of
@@ -78,6 +78,7 @@ class Handler:
         self._spool = spool
         self._match = match
         self._hostname = hostname
+        self._our_hop = our_hop(hostname)
         self._clock = clock
         self._numbers = numbers
         self.hooks: Final = {"MAIL": self.handle_MAIL, "RCPT": self.handle_RCPT, "DATA": self.handle_DATA}
@@ -127,7 +128,7 @@ class Handler:
         if repaired is None:
             return f"552 5.3.4 The header of this mail is larger than {LARGEST_HEADER} octets"
         header = repaired.content[: header_end(repaired.content)]
-        if _goes_round(header, self._hostname):
+        if _goes_round(header, self._our_hop):
             return "554 5.4.6 This mail goes round: too many servers passed it on (Received fields)"
         arrival = Arrival(
             id=number,
@@ -204,10 +205,9 @@ def _sender(mail_from: str | None) -> str:
     return NULL_SENDER if mail_from is None or mail_from == "<>" else mail_from
 
 
-def _goes_round(header: bytes, hostname: str) -> bool:
-    if len(_RECEIVED.findall(header)) > MOST_RECEIVED:
-        return True
-    return header.lower().count(f"by {hostname} with ".lower().encode("ascii", "replace")) > MOST_PASSES
+def _goes_round(header: bytes, ours: re.Pattern[bytes]) -> bool:
+    hops = len(_RECEIVED.findall(header))
+    return hops > MOST_RECEIVED or (hops > MOST_PASSES and len(ours.findall(header)) > MOST_PASSES)
 
 
 def _no_route(sender: str) -> str:

@@ -221,6 +221,11 @@ def trace_header(*, peer: str, helo: str, hostname: str, queue_id: str, protocol
     )
 
 
+def our_hop(hostname: str) -> re.Pattern[bytes]:
+    """What is found once in each Received field of the relay with that name, however it was folded."""
+    return re.compile(rb"\bby\s+%b\s+with\s" % re.escape(_domain_text(hostname).encode("ascii")), re.IGNORECASE)
+
+
 @lru_cache(maxsize=256)
 def _trace_start(peer: str, helo: str, hostname: str, protocol: str, id_octets: int) -> bytes:
     """Up to the id, which is the same for all mails of a client. It ends where the longest line begins its id."""

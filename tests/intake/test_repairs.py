@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.long_lines import has_long_line
-from intake.repairs import LARGEST_HEADER, only_crlf, repair, trace_header
+from intake.repairs import LARGEST_HEADER, only_crlf, our_hop, repair, trace_header
 from routing.encoded_words import decode
 from routing.headers import fields, mailboxes, split, value, values
 
@@ -294,3 +294,14 @@ def test_nothing_said_by_the_client_gets_out_of_the_trace_header(helo: str, peer
     line = traced(helo=helo, peer=peer)
     assert [field.name for field in fields(line)] == ["Received"]
     assert line.count(b"(") == line.count(b")") == line.count(b";") == 1
+
+
+@pytest.mark.parametrize("hostname", ["relay.acme.nl", "call_pro.acme.nl", f"{'r' * 60}.acme.nl"])
+def test_our_own_received_field_is_known_again_however_it_was_folded(hostname):
+    ours, other = our_hop(hostname), our_hop("elay.acme.nl")
+    for length in range(1, 100):
+        trace = trace_header(
+            peer="203.0.113.10", helo="x" * length, hostname=hostname, queue_id="A1", protocol="ESMTPS", now=0.0
+        )
+        assert len(ours.findall(trace.replace(b"Received", b"RECEIVED"))) == 1
+        assert not other.search(trace)
