@@ -78,6 +78,14 @@ def network(text: str) -> Network:
     return found
 
 
+def client(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of a client, from a socket. IPv4 that came through a socket of IPv6 (`::ffff:192.0.2.7`, as systemd
+    makes them) counts as what ops know it by.
+    """
+    found = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(found, "ipv4_mapped", None) or found
+
+
 def listens_on_loopback(text: str) -> bool:
     """True when nobody outside this machine can reach the address. Raises Mistake as `host_port` does."""
     return is_loopback(host_port(text)[0])

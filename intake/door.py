@@ -6,7 +6,6 @@ Must never let in a client that no `allow` network names, nor tell a right name 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from config.network import Network, network
+from config.network import Network, client, network
 from config.relay_settings import Listen, ListenTls, PerPeer
 from intake.peers import Peers
 
@@ -41,7 +40,7 @@ class Door:
             return False
         allowed = self._verdicts.get(peer[0])
         if allowed is None:
-            address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+            address = client(str(peer[0]))
             allowed = any(address in found for found in self.allow)
             if len(self._verdicts) < _PEERS:
                 self._verdicts[peer[0]] = allowed

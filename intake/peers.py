@@ -9,6 +9,7 @@ import ipaddress
 from collections import Counter
 from typing import Final
 
+from config.network import client
 from config.relay_settings import PerPeer
 
 _MINUTE: Final = 60.0
@@ -98,5 +99,5 @@ class Peers:
 def _key(address: str) -> str:
     if ":" not in address:
         return address
-    found = ipaddress.IPv6Address(address.partition("%")[0])
-    return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+    found = client(address)
+    return str(found if found.version == 4 else ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))

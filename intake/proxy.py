@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
-from config.network import Network
+from config.network import Network, client
 from intake.dialogue import Dialogue
 from routing.events import emit
 
@@ -71,7 +71,7 @@ class Entrance(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
-        address = ipaddress.ip_address(transport.get_extra_info("peername")[0])
+        address = client(transport.get_extra_info("peername")[0])
         if not any(address in network for network in self._balancers):
             self._refuse("not one of the load balancers in `proxy_protocol`")
             return

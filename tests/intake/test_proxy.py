@@ -96,6 +96,8 @@ def test_allow_judges_the_client_that_the_balancer_names(pieces):
     said = talk(header("192.0.2.9") + b"EHLO x\r\nQUIT\r\n", pieces=pieces)
     assert said.startswith(b"220 relay.test")
     assert b"\r\n221 " in said
+    assert talk(header("::ffff:192.0.2.9") + b"QUIT\r\n", pieces=pieces).startswith(b"220 ")
+    assert talk(header("::ffff:198.51.100.1"), pieces=pieces).startswith((b"554 ", b"550 ", b"421 "))
     assert talk(header("198.51.100.1"), pieces=pieces).startswith((b"554 ", b"550 ", b"421 "))
 
 
