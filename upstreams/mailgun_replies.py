@@ -135,7 +135,7 @@ def _date(text: str) -> float | None:
     text = text.strip(" .")
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         try:
             when = datetime.fromisoformat(_OFFSET.sub("", text.removesuffix("UTC").strip()))
         except ValueError:

@@ -116,6 +116,7 @@ SOON = NOW + timedelta(seconds=90)
         ("limit exceeded, try again after 2026-11-22 09:00:00", 1),
         ("limit exceeded, try again after 2027-11-22 09:00:00", 86400),
         ("limit exceeded, try again after a good while", None),
+        ("limit exceeded, try again after 22 Nov 99999999999999999999 10:01", None),
         ("limit exceeded", None),
     ],
 )
