@@ -186,12 +186,11 @@ class Attempts:
         errand.attempts.append(Attempt(way.name, started, max(0.0, now - started), results))
         for address, outcome in results.items():
             errand.tried[address][way.name] = outcome
-        rested_until = way.gate.rests_until
-        if way.learn(errand.mail.id, results, now, errand.holds):
+        news = way.learn(errand.mail.id, results, now, errand.holds)
+        if news is not None and news.word is Word.WAIT:
+            emit(_log, "asked_to_wait", logging.INFO, upstream=way.name, reply=news.reply, seconds=news.wait)
+        elif news is not None:
             self._on_hold(way, errand.mail)
-        if way.gate.rests_until > now >= rested_until:
-            asked = next(one for one in results.values() if one.word is Word.WAIT)
-            emit(_log, "asked_to_wait", logging.INFO, upstream=way.name, reply=asked.reply, seconds=asked.wait)
         if way.endpoint.broken:
             self._on_broken(way)
 

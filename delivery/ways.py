@@ -257,14 +257,15 @@ class Way:
             return ()
         return tuple([meter for meter in (self.meter, self.gate.meter) if meter is not None])
 
-    def learn(self, mail: int, results: Results, now: float, holds: bool) -> bool:
-        """Take in what a send showed. True when it put the way on hold.
+    def learn(self, mail: int, results: Results, now: float, holds: bool) -> Outcome | None:
+        """Take in what a send showed. Returns what is news: the `config` that put the way on hold, or the `wait` that a
+        rest of the upstream begins with.
 
         With `holds` False (a report of ours that this customer's upstream does not like) `config` closes nothing.
         A mail that put the way on hold before, while others have been delivered since, has a fault of its own: it
         backs off alone.
         """
-        trouble = None
+        trouble = rest = None
         away = next((outcome for outcome in results.values() if unreached(outcome)), None)
         if away is not None:
             self.endpoint.unanswered(away, now)
@@ -273,23 +274,25 @@ class Way:
             if outcome.word is Word.CONFIG:
                 trouble = outcome
             elif outcome.word is Word.WAIT:
-                self._rest(outcome.wait or 0.0, now)
+                rest = outcome if self._rest(outcome.wait or 0.0, now) else rest
         if trouble is None or not holds:
-            return False
+            return rest
         own_fault = mail in self._suspects and self._delivered
         self._suspects.add(mail)
         if own_fault or self.held is not None:
-            return False
+            return rest
         self.held, self.proven, self._delivered = Hold(trouble, now), False, False
         self._closing = self.proof is not None
         self.failures += 1
-        return True
+        return trouble
 
-    def _rest(self, seconds: float, now: float) -> None:
+    def _rest(self, seconds: float, now: float) -> bool:
         """Keep all mail from an upstream that asked us to wait: what is said to it before that time counts against us
-        (RFC 9110 10.2.3).
+        (RFC 9110 10.2.3). True when its rest begins now, and does not only grow longer.
         """
-        self.gate.rests_until = max(self.gate.rests_until, now + min(seconds, LONGEST_REST))
+        before, until = self.gate.rests_until, now + min(seconds, LONGEST_REST)
+        self.gate.rests_until = max(before, until)
+        return before <= now < until
 
     def release(self, now: float) -> None:
         """Open again, for one mail at a time. No mail has waited for one on trial: its expiry ran."""

@@ -12,12 +12,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from ops.queue_view import plain
 from routing.mail import domain_of
 from spool.contract import Settled, id_text
 from spool.view import FailureLine
+
+Shape = Literal["text", "csv", "json"]
 
 _HOWS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -31,6 +33,17 @@ _HOWS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The columns, in their order, and what people read. Those of a provider are named like its events in the log."""
 _EACH: Final = ("at", "customer", "route", "sender", "recipient", "mail", "how", "code", "status", "reply")
+
+
+def write_failures(lines: Iterable[FailureLine], shape: Shape, *, each: bool) -> str:
+    """As one of the functions below, with local times: a line for each recipient, or for each day and customer."""
+    match shape:
+        case "csv":
+            return each_csv(lines) if each else failures_csv(lines)
+        case "json":
+            return each_json(lines) if each else failures_json(lines)
+        case "text":
+            return each_text(lines) if each else failures_text(lines)
 
 
 def failures_text(lines: Iterable[FailureLine], zone: tzinfo | None = None) -> str:

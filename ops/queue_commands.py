@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from delivery.holds import HeldWay
+    from ops.failures_view import Shape
     from ops.queue_options import Add, Commands
 
 _IN_BUFFER: Final = "It waits in the buffer of this machine until the database takes mail again.\n"
@@ -135,12 +136,12 @@ def show_mail(asked: argparse.Namespace) -> int:
 
 def show_failures(asked: argparse.Namespace) -> int:
     """`queue failures`: recipients that did not get their mail."""
-    from ops import failures_view
+    from ops.failures_view import write_failures
 
     with closing(open_view(asked.config)) as view:
         lines = list(view.failures(time.time() - asked.since))
-    shape = "csv" if asked.csv else "json" if asked.json else "text"
-    print(getattr(failures_view, f"{'each' if asked.each else 'failures'}_{shape}")(lines), end="")
+    shape: Shape = "csv" if asked.csv else "json" if asked.json else "text"
+    print(write_failures(lines, shape, each=asked.each), end="")
     return 0
 
 

@@ -33,15 +33,6 @@ MAILBOX_TRAITS: Final = replace(
 )
 """Of a way that sends as a mailbox: Exchange takes the mail into its store and writes it anew."""
 
-_SUBMISSION: Final = ("office365.com", "outlook.com")
-"""The domains over the hosts that take a login."""
-
-
-def is_microsoft(host: str) -> bool:
-    """True for a host of Microsoft 365 or outlook.com."""
-    name = host.lower().rstrip(".")
-    return any(name == domain or name.endswith(f".{domain}") for domain in _SUBMISSION)
-
 
 def mailbox_traits(tenant: str, mailbox: str | None) -> Traits:
     """Of a kind that sends as a mailbox of `tenant`: `mailbox`, an address or object id, or the envelope sender's own.

@@ -17,7 +17,6 @@ from routing.headers import without
 from routing.mail import Outgoing
 from routing.outcome import Outcome, Results, Stage, Word
 from upstreams.base import Host, Kind, Rehearsal, Upstream
-from upstreams.microsoft import is_microsoft
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import DATA_SECONDS, Shelf, SmtpLimits, SmtpPool
 from upstreams.smtp_providers import Provider, provider_of
@@ -185,7 +184,7 @@ class SmtpSettings(SmtpCommon):
         if kind := provider_of(self.host).kind:
             mend = f"write `type: {kind}`"
             yield Fault("host", f"{self.host} is what `type: {kind}` knows better", mend, warning=True)
-        if self.password is not None and is_microsoft(self.host):
+        if self.password is not None and provider_of(self.host).ends_passwords:
             yield Fault(
                 "password",
                 "logs in to Microsoft with a password, which is off by default from the end of December 2026 "

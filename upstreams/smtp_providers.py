@@ -24,7 +24,7 @@ from upstreams.traits import CAMPAIGN_MONITOR, Traits
 class Provider:
     """`orders` are header fields that it obeys. `connections` at one time and `recipients` of a mail are its limits,
     whatever ops allow; `kind` is the type that knows it better, "" where this is the way to it. `token` says that the
-    password is the user name as well.
+    password is the user name as well, `ends_passwords` that it gives up logins with a password.
     """
 
     replies: ReplyTable = SMTP_REPLIES
@@ -33,11 +33,12 @@ class Provider:
     recipients: float = inf
     kind: str = ""
     token: bool = False
+    ends_passwords: bool = False
     traits: Traits | None = None
 
 
-_MAILBOX: Final = Provider(PASSWORD_REPLIES, connections=3, traits=MAILBOX_TRAITS)
-_INBOUND: Final = Provider(CONNECTOR_REPLIES, kind="connector", traits=TENANT_TRAITS)
+_MAILBOX: Final = Provider(PASSWORD_REPLIES, connections=3, traits=MAILBOX_TRAITS, ends_passwords=True)
+_INBOUND: Final = Provider(CONNECTOR_REPLIES, kind="connector", traits=TENANT_TRAITS, ends_passwords=True)
 _PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({
     "mail.protection.outlook.com": _INBOUND,
     "mx.microsoft": _INBOUND,
