@@ -26,6 +26,8 @@ from config.values import is_yes_no
 ROUTES_FILE: Final = "routes.yaml"
 ROUTES_FOLDER: Final = "routes.d"
 _NAME_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_GUESSED: Final = 20
+"""Unknown upstreams for which the nearest name is looked for: with thousands of each that would take minutes."""
 
 Kinds = Mapping[str, type[Settings]]
 """What may stand behind `type:` -> the class of its settings."""
@@ -136,26 +138,38 @@ class _RulesReader:
             node = _read_file(file, self._problems)
             if node is not None:
                 self._file(node)
-        for via, path in self._vias:
-            if via.text not in self._named:
-                wrong = f"there is no upstream {via.text[:100]!a}"
-                self._problems.add(via.place, path, wrong, mend_word(via.text, self._named))
+        unknown = [(via, path) for via, path in self._vias if via.text not in self._named]
+        for number, (via, path) in enumerate(unknown):
+            mend = mend_word(via.text, self._named) if number < _GUESSED else "see the upstreams named before"
+            self._problems.add(via.place, path, f"there is no upstream {via.text[:100]!a}", mend)
         return Rules(self._upstreams, tuple(self._routes), tuple(self._tests))
 
     def _files(self, folder: Path) -> list[Path]:
         beside = folder / ROUTES_FOLDER
         for each in (folder, beside):
-            if each.is_dir() and (loose := loose_rules(each, each.stat())):
+            if os.path.isdir(each) and (loose := loose_rules(each, each.stat())):
                 self._problems.add(Place(str(each), 1), "", *loose)
-        found = sorted(path for path in beside.glob("*") if not path.name.startswith((".", "#")))
+        found = self._listed(beside)
         for path in found:
             if path.suffix in (".yml", ".YAML", ".YML"):
                 mend = f"rename it to {path.stem}.yaml"
                 self._problems.add(Place(str(path), 1), "", "is not read, for its name", mend)
         files = [path for path in found if path.suffix == ".yaml"]
-        if (folder / ROUTES_FILE).exists() or not files:
+        if os.path.lexists(folder / ROUTES_FILE) or not files:
             files.insert(0, folder / ROUTES_FILE)
         return files
+
+    def _listed(self, beside: Path) -> list[Path]:
+        """One that is there and cannot be looked into never passes for an empty one: all customers in it would be
+        refused.
+        """
+        try:
+            return sorted(path for path in beside.iterdir() if not path.name.startswith((".", "#")))
+        except OSError as error:
+            if os.path.lexists(beside):
+                wrong = f"cannot be read: {error.strerror}"
+                self._problems.add(Place(str(beside), 1), "", wrong, "check the folder and its permissions")
+            return []
 
     def _file(self, node: Node) -> None:
         block = self._reader.keys(node, "")

@@ -19,6 +19,8 @@ from config.values import SCALARS
 
 S = TypeVar("S", bound=Settings)
 _UNREAD: Final = object()
+_NAMED: Final = 30
+"""Names that a message lists."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
@@ -36,7 +38,8 @@ def mend_word(word: str, known: Iterable[str]) -> str:
     near = did_you_mean(word, names)
     if near is not None:
         return f"did you mean {near}?"
-    return f"write one of: {', '.join(names)}" if names else "there is none to name"
+    more = f" (and {len(names) - _NAMED} more)" if len(names) > _NAMED else ""
+    return f"write one of: {', '.join(names[:_NAMED])}{more}" if names else "there is none to name"
 
 
 class Reader:
@@ -143,9 +146,9 @@ class Reader:
             return scalar.text
         value = SCALARS[shape.item](scalar)
         if shape.minimum is not None and value < shape.minimum:
-            raise Mistake("is too small", f"write at least {shape.minimum:g}")
+            raise Mistake("is too small", f"write at least {shape.minimum:.10g}")
         if shape.maximum is not None and value > shape.maximum:
-            raise Mistake("is too large", f"write at most {shape.maximum:g}")
+            raise Mistake("is too large", f"write at most {shape.maximum:.10g}")
         if shape.check is not None:
             shape.check(value)
         return value

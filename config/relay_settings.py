@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from config import names, network
 from config.credentials import Secret
@@ -24,10 +24,13 @@ def spool_url(url: str) -> str:
     if url.partition("://")[0] not in ("postgresql", "postgres"):
         sqlite_path(url)
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Mistake("is not understood", "write postgresql://relay@db.example/relay") from None
     if not parts.path.strip("/"):
         raise Mistake("names no database", "write postgresql://relay@db.example/relay")
-    if ":" in parts.netloc.rpartition("@")[0]:
+    if ":" in parts.netloc.rpartition("@")[0] or "password" in dict(parse_qsl(parts.query)):
         raise Mistake("has a password in it", 'leave it out, and write `password: "systemd:spool-db"` beside it')
     return url
 

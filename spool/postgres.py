@@ -177,7 +177,7 @@ class PostgresSpool(SharedSpool):
             self._to_return.discard(route)
         question = partial(statements.take, node=node, route=route, limit=limit, now=now, at_hand=self._at_hand.find)
         try:
-            taken = await self._leases.ask(question, partial(self._took, node), single=True)
+            taken = await self._leases.ask(question, partial(self._took, node, route), single=True)
         except SpoolUnavailable:
             self._to_return.add(route)
             raise
@@ -189,11 +189,15 @@ class PostgresSpool(SharedSpool):
             self.settle(Settlement(mail, note="finished by two nodes together", counted=False))
         return [mail for mail in mails if mail.recipients]
 
-    def _took(self, node: int, mails: list[Leased | Unreadable]) -> list[Leased | Unreadable]:
+    def _took(self, node: int, route: str, mails: list[Leased | Unreadable]) -> list[Leased | Unreadable]:
         if node != self._identity.node:
             return []  # this node was declared dead meanwhile
         self._at_hand.forget(mail.id for mail in mails)
-        fresh = [mail for mail in mails if mail.id not in self._lost]  # those are being sent: that counts, and once
+        # Those that are here are being sent: that counts, and once. Their lease was void, or a crash of the database
+        # forgot it, which syncs none.
+        fresh = [mail for mail in mails if mail.id not in self._lost and mail.id not in self._leased]
+        if len(fresh) < len(mails):
+            self._to_return.add(route)  # one may have ended this very moment
         self._leased.update(mail.id for mail in fresh)
         return fresh
 

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -211,7 +211,7 @@ class Pulse:
             except (psycopg.Error, SpoolUnusable):
                 self._close()
                 wait = self._interval / 4
-                select.select([self._bell], [], [], wait)
+                _ready((self._bell,), wait)
 
     @property
     def _interval(self) -> float:
@@ -222,8 +222,7 @@ class Pulse:
         self._hear(self._connected())  # what came with the answers to the last sign of life
         while not self._stopping and (left := until - time.monotonic()) > 0:
             connection = self._connected()
-            ready, _, _ = select.select([connection.fileno(), self._bell], [], [], left)
-            if connection.fileno() in ready:
+            if connection.fileno() in _ready((connection.fileno(), self._bell), left):
                 self._hear(connection)
 
     def _hear(self, connection: Connection) -> None:
@@ -266,6 +265,16 @@ class Pulse:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _ready(descriptors: Iterable[int], seconds: float) -> set[int]:
+    """Those that have something to read, within so many seconds. Not select(2), which knows no descriptor above 1023,
+    and the clients of a busy relay have as many.
+    """
+    look = select.poll()
+    for descriptor in descriptors:
+        look.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in look.poll(seconds * 1000)}
 
 
 def _born(process: int) -> str:

@@ -135,8 +135,9 @@ def options_of(url: str, password: str | None = None) -> dict[str, str]:
         raise SpoolUnusable("spool.url names no database; write postgresql://relay@db.example/relay")
     if password is not None:
         given["password"] = password
-    trusted = all(not host or host.startswith("/") or _is_here(host) for host in given.get("host", "").split(","))
-    if not trusted:
+    places = f"{given.get('host', '')},{given.get('hostaddr', '')}".split(",")
+    trusted = all(not place or place.startswith("/") or _is_here(place) for place in places)
+    if not trusted or "service" in given:
         given.setdefault("sslmode", "verify-full")
         if given["sslmode"] != "verify-full":
             raise SpoolUnusable("spool.url asks for no verified TLS; leave `sslmode` out, or write verify-full")

@@ -99,6 +99,18 @@ def test_a_listener_for_others_must_say_who(folder):
             'spool.url: has a password in it; leave it out, and write `password: "systemd:spool-db"` beside it',
         ),
         (
+            "spool: {url: 'postgresql://relay@db/relay?password=geheim'}",
+            'spool.url: has a password in it; leave it out, and write `password: "systemd:spool-db"` beside it',
+        ),
+        (
+            "spool: {url: 'postgresql://relay@[::1/relay'}",
+            "spool.url: is not understood; write postgresql://relay@db.example/relay",
+        ),
+        (
+            "limits: {content_memory: 64KB}",
+            "limits.content_memory: is too small; write at least 1048576",
+        ),
+        (
             "spool: {buffer: sqlite}",
             "spool.buffer: stands in front of a database only, and `url` is a file of this machine already; "
             "leave it out",
@@ -192,6 +204,37 @@ def test_files_with_other_names_are_told_and_editors_litter_is_not(folder):
     for name in ("acme.yml", ".#acme.yaml", "#acme.yaml#", "acme.yaml~", "README.md", ".hidden.yaml"):
         (folder / "routes.d" / name).write_text("nonsense: [")
     assert problems(lambda: rules(folder)) == ["routes.d/acme.yml:1  is not read, for its name; rename it to acme.yaml"]
+
+
+def test_rules_that_cannot_be_reached_do_not_pass_for_none(folder):
+    """Without an error every customer in them would be refused for good."""
+    write(folder, routes=OUT + "routes: {from: a.nl, via: out}")
+    (folder / "routes.d").rmdir()
+    (folder / "routes.d").symlink_to("of-last-week")
+    mend = "check the folder and its permissions"
+    assert problems(lambda: rules(folder)) == [f"routes.d:1  cannot be read: No such file or directory; {mend}"]
+    (folder / "routes.d").unlink()
+    (folder / "routes.d").write_text("routes: []")
+    assert problems(lambda: rules(folder)) == [f"routes.d:1  cannot be read: Not a directory; {mend}"]
+    (folder / "routes.d").unlink()
+    assert [route.name for route in rules(folder).routes] == ["a.nl"]
+
+    (folder / "routes.yaml").rename(folder / "elsewhere.yaml")
+    (folder / "routes.yaml").symlink_to("of-last-week.yaml")
+    (folder / "routes.d").mkdir()
+    write(folder, d_b=OUT + "routes: {from: b.nl, via: out}")
+    (said,) = problems(lambda: rules(folder))
+    assert said.startswith("routes.yaml:1  cannot be read: No such file or directory; ")
+
+
+def test_thousands_of_unknown_upstreams_are_told_without_a_guess_for_each(folder, monkeypatch):
+    guesses = []
+    monkeypatch.setattr("config.loading.mend_word", lambda text, _names: guesses.append(text) or "guess")
+    upstreams = "".join(f"  login-{number}: {{type: smtp, host: x.nl}}\n" for number in range(300))
+    routes = "".join(f"  - {{from: c{number}.nl, via: logon-{number}}}\n" for number in range(300))
+    write(folder, routes=f"upstreams:\n{upstreams}routes:\n{routes}")
+    assert len(problems(lambda: rules(folder))) == 300
+    assert len(guesses) <= 20
 
 
 def test_patterns_are_kept_in_their_normal_form(folder):

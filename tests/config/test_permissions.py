@@ -133,3 +133,23 @@ def test_what_is_no_file_holds_up_no_reload(folder):
     os.mkfifo(folder / "routes.d" / "acme.yaml")
     (said,) = problems(folder)
     assert "acme.yaml:1  is not a regular file" in said
+
+
+@as_root
+@pytest.mark.parametrize("closed", ["routes.d", "."])
+def test_a_folder_that_the_relay_may_not_look_into_is_no_empty_one(open_folder, closed):
+    """It would refuse every customer in there for good."""
+    (open_folder / "routes.d").mkdir()
+    (open_folder / "routes.yaml").write_text(ROUTES_YAML)
+    program = (
+        "import os, sys; from pathlib import Path; from config.loading import load_rules\n"
+        "from config.problems import ConfigInvalid; from tests.config.kinds import KINDS\n"
+        f"os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})\n"
+        "try: print(len(load_rules(Path(sys.argv[1]), KINDS).routes))\n"
+        "except ConfigInvalid as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(open_folder)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "1\n"
+    (open_folder / closed).chmod(0o700)
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "cannot be read: Permission denied; check the " in made.stdout, made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -107,6 +108,31 @@ def test_mail_wakes_the_other_nodes_before_they_would_look(database, monkeypatch
     asyncio.run(test())
 
 
+def test_a_node_lives_on_however_many_descriptors_are_open(database, monkeypatch):
+    """A thousand clients are connected when the database comes back: select(2) knows no descriptor above 1023."""
+    monkeypatch.setattr(postgres_node, "_LONGEST_BEAT", 600.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("this machine lets nobody have so many")
+
+    async def test():
+        async with nodes(database, 2, lease=3000.0) as (one, other):
+            assert other._pulse._connected().fileno() > 1023
+            heard = asyncio.Event()
+            other.on_arrival(lambda route: heard.set())
+            await one.put(arrival(one, CLOCK))
+            await asyncio.wait_for(heard.wait(), 30)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    clients = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        asyncio.run(test())
+    finally:
+        for client in clients:
+            os.close(client)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_what_a_silent_node_had_taken_goes_to_the_others(database):
     async def test():
         async with nodes(database, 2, lease=4.0) as (one, other):
@@ -182,6 +208,25 @@ def test_a_mail_that_is_being_sent_is_not_leased_by_the_same_process_again(datab
     asyncio.run(test())
     assert not [event for event in capture_events() if event["event"] == "spool.lease_lost"]
     assert sql(database, "SELECT count(*) FROM waiting") == [(0,)]
+
+
+def test_a_lease_that_the_database_forgot_sends_no_mail_twice(database):
+    """Leases are not worth a sync: after a crash of the database the newest are gone, and their mails look free."""
+
+    async def test():
+        async with nodes(database, 1) as (one,):
+            await put_all(one, [arrival(one, CLOCK) for _ in range(3)])
+            first, second = await one.lease("acme.nl", 1, CLOCK.now), await one.lease("acme.nl", 1, CLOCK.now)
+            sql(database, "UPDATE waiting SET node = NULL")
+            again = await one.lease("acme.nl", 9, CLOCK.now)
+            assert len(again) == 1
+            assert again[0].id not in {first[0].id, second[0].id}
+            await one.settle(settlement(first[0]))
+            assert not one.ours(second[0]) or await one.settle(settlement(second[0], RETRY, CLOCK.now)) is None
+            await one.settle(settlement(again[0]))
+            assert [mail.id for mail in await one.lease("acme.nl", 9, CLOCK.now)] == [second[0].id]
+
+    asyncio.run(test())
 
 
 def test_a_table_that_somebody_locks_is_told_and_a_client_waits_for_it(database, monkeypatch):
@@ -446,6 +491,8 @@ def test_a_database_that_is_not_there_says_so_without_the_password(postgres_serv
     [
         ("postgresql://relay@db.example/relay?sslmode=require", "verified TLS"),
         ("postgresql://relay@127.0.0.1,db.example/relay?sslmode=prefer", "verified TLS"),
+        ("postgresql://relay@localhost/relay?hostaddr=192.0.2.7&sslmode=prefer", "verified TLS"),
+        ("postgresql:///relay?service=elsewhere&sslmode=prefer", "verified TLS"),
         ("postgresql://relay@db.example/relay?nonsense=1", "not understood"),
     ],
 )
