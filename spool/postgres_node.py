@@ -211,7 +211,7 @@ class Pulse:
             except (psycopg.Error, SpoolUnusable):
                 self._close()
                 wait = self._interval / 4
-                _ready((self._bell,), wait)
+                ready((self._bell,), wait)
 
     @property
     def _interval(self) -> float:
@@ -222,7 +222,7 @@ class Pulse:
         self._hear(self._connected())  # what came with the answers to the last sign of life
         while not self._stopping and (left := until - time.monotonic()) > 0:
             connection = self._connected()
-            if connection.fileno() in _ready((connection.fileno(), self._bell), left):
+            if connection.fileno() in ready((connection.fileno(), self._bell), left):
                 self._hear(connection)
 
     def _hear(self, connection: Connection) -> None:
@@ -267,7 +267,7 @@ class Pulse:
             connection.close()
 
 
-def _ready(descriptors: Iterable[int], seconds: float) -> set[int]:
+def ready(descriptors: Iterable[int], seconds: float) -> set[int]:
     """Those that have something to read, within so many seconds. Not select(2), which knows no descriptor above 1023,
     and the clients of a busy relay have as many.
     """

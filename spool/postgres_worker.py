@@ -23,7 +23,7 @@ from spool import postgres_schema as schema
 from spool import postgres_statements as statements
 from spool.contract import Settlement, SpoolFull, SpoolUnavailable
 from spool.inbox import BATCH_MAILS, BATCH_OCTETS, Put, fail
-from spool.postgres_node import Identity
+from spool.postgres_node import Identity, ready
 
 _LOG = logging.getLogger("relay.spool")
 _REPEAT: Final = 5
@@ -102,7 +102,8 @@ class Session:
 
     def _once(self, question: Callable[[Connection], Answer], single: bool) -> Answer:
         connection = self._connection
-        if connection is None or connection.closed:
+        if connection is None or _ended(connection):
+            self.close()
             connection = self._connection = schema.connect(self._options, patient=self._patient)
             if not self._durable:
                 connection.execute("SET synchronous_commit = off")
@@ -124,6 +125,15 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _ended(connection: Connection) -> bool:
+    """Whether the database hung up while nobody asked for anything: a restart, `idle_session_timeout`, a firewall.
+
+    Seen before a statement is sent, it costs nobody anything; after that nobody would know whether it was carried out.
+    What there is to read is not looked at: a session that nobody asked for anything has nothing else to say.
+    """
+    return connection.closed or bool(ready((connection.fileno(),), 0.0))
 
 
 _Asked = tuple[Callable[[Connection], Any], Callable[[Any], Any], Future[Any], bool]
