@@ -316,7 +316,8 @@ class CallCentre(Settings):
 
     name: str = setting(doc="Our name, as customers know it.", example="Callcenter B.V.")
     contact: str = setting(
-        doc="Where customers write to, and the recipient that probes name; nothing is sent to it.",
+        doc="Where customers write to, who gets what is sent to `<Postmaster>` without a domain, and the recipient "
+        "that probes name; they send nothing.",
         example="mail@callcenter.nl",
         check=names.address,
     )

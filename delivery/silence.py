@@ -122,13 +122,18 @@ class Silence:
         return next((way for way in ways if way.gate not in doubtful), None)
 
     async def _probe(self, way: Way) -> None:
-        endpoint = way.endpoint
+        endpoint, outcome = way.endpoint, None
         try:
             outcome = await self._holds.ask(way)
-            if not way.gone and not self._holds.watches(endpoint):  # else mail that was under way was faster
-                self._saw(way, outcome)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # else new rules took away the upstream that was asked
         finally:
             endpoint.asking = False
+        if outcome is None or way.gone:
+            self._looked_at = {seen for seen in self._looked_at if seen[0] != endpoint.name}
+        elif not self._holds.watches(endpoint):  # else mail that was under way was faster
+            self._saw(way, outcome)
         for one in tuple(self._ways()):
             if one.endpoint is endpoint:
                 self._look(one)

@@ -69,10 +69,20 @@ class Transaction(Envelope):
 
 
 class Handler:
-    """aiosmtpd's hooks. One for all connections: everything of a connection is in its session and envelope."""
+    """aiosmtpd's hooks. One for all connections: everything of a connection is in its session and envelope.
+
+    `postmaster` is who gets mail to `<Postmaster>`, which alone needs no domain (RFC 5321 4.5.1).
+    """
 
     def __init__(
-        self, limits: Limits, spool: Spool, match: Match, hostname: str, clock: Callable[[], float], numbers: Numbers
+        self,
+        limits: Limits,
+        spool: Spool,
+        match: Match,
+        hostname: str,
+        clock: Callable[[], float],
+        numbers: Numbers,
+        postmaster: str | None = None,
     ) -> None:
         self._limits = limits
         self._spool = spool
@@ -81,6 +91,7 @@ class Handler:
         self._our_hop = our_hop(hostname)
         self._clock = clock
         self._numbers = numbers
+        self._postmaster = postmaster
         self.hooks: Final = {"MAIL": self.handle_MAIL, "RCPT": self.handle_RCPT, "DATA": self.handle_DATA}
         """By command, as aiosmtpd finds them itself at every connection."""
 
@@ -113,7 +124,9 @@ class Handler:
         if not address.isascii():
             return "553 5.6.7 A recipient address beyond ASCII cannot be carried; write its domain in xn-- form"
         if not domain_of(address):
-            return f"553 5.1.3 <{_shown(address.strip('<>'))}>: a recipient address needs a domain"
+            if self._postmaster is None or address.strip("<>").lower() != "postmaster":
+                return f"553 5.1.3 <{_shown(address.strip('<>'))}>: a recipient address needs a domain"
+            address = self._postmaster
         if address not in envelope.rcpt_tos:
             if len(envelope.rcpt_tos) >= self._limits.recipients:
                 return f"452 4.5.3 At most {self._limits.recipients} recipients a mail; send the rest in another mail"

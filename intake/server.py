@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
+from config import names
 from config.network import listens_on_loopback, network
 from config.relay_settings import Listen, Relay
 from config.rules import Route
@@ -43,7 +44,8 @@ class Intake:
         listeners: Listeners | None = None,
     ) -> None:
         self.numbers = Numbers()
-        handler = Handler(relay.limits, spool, match, hostname, clock, self.numbers)
+        postmaster = names.address(relay.call_centre.contact) if relay.call_centre else None
+        handler = Handler(relay.limits, spool, match, hostname, clock, self.numbers, postmaster)
         self._common = Common(hostname, relay.limits, self.numbers, handler, idle)
         self._relay = relay
         self._listeners = listeners

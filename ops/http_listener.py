@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit
 
 import h11
 
@@ -174,6 +175,10 @@ class HttpListener:
 
         peer = writer.get_extra_info("peername") or ("",)
         method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
+        try:
+            urlsplit(target)
+        except ValueError:
+            return self._refusal(400, "not a URL")
         response = await self._answer(Request(method, target, headers, body, str(peer[0])))
         return replace(response, bodiless=method == "HEAD")
 

@@ -9,7 +9,6 @@ import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
@@ -39,4 +38,4 @@ def own_form(headers: Mapping[str, str]) -> bool:
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
+    return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower() != ""

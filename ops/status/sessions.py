@@ -11,7 +11,6 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
 from config.credentials import Secret
@@ -83,12 +82,11 @@ class Sessions:
 
 
 def cookie(header: str, name: str) -> str:
-    """One cookie's value; "" when there is none."""
-    try:
-        found = SimpleCookie(header).get(name)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    """One cookie's value; "" when there is none. Cookies of other programs on this host come along, whatever is in
+    them: a browser does not tell ports apart.
+    """
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return next((value for key, _, value in pairs if key == name), "")
 
 
 def set_cookie(key: str) -> str:

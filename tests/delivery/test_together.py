@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -416,6 +417,42 @@ def test_a_relay_that_failed_once_and_gets_an_answer_says_so(database):
             other.cluster.silent(one.connects_to, r.clock.at, DOWN.reply, r.clock.at)
             await until(lambda: not r.all[0].scheduler.unreachable(), "its answer")
             assert sql(database, "SELECT count(*) FROM silent_host") == [(1,)]
+            await other.close()
+
+    asyncio.run(scenario())
+
+
+def test_new_rules_in_the_middle_of_that_look_leave_no_mail_waiting_for_it(database):
+    """The upstream that was asked is closed behind its last mail: nobody hears its answer."""
+
+    async def scenario():
+        (one,), (corrected,) = hosts(1, DOWN), hosts(1, SENT)
+        async with relays(database, one, passwords=["one"]) as r:
+            relay, scheduler = r.all[0], r.all[0].scheduler
+            await relay.put()
+            await until(lambda: scheduler.unreachable(), "its one failure")
+            one.opened.clear()
+            await relay.put()
+            await until(lambda: one.under_way, "a mail under way")
+            asked = asyncio.Event()
+
+            async def no_answer():
+                asked.set()
+                await asyncio.Event().wait()
+
+            one.probe = no_answer
+            other = await PostgresSpool.open(database, size_limit=1 << 30)
+            other.cluster.silent(one.connects_to, r.clock.at, DOWN.reply, r.clock.at)
+            await asyncio.wait_for(asked.wait(), 30)
+            pulse = relay.spool._pulse  # the next sign of life would bring the mail too, seconds later
+            pulse._stopping = True
+            os.eventfd_write(pulse._bell, 1)
+            await asyncio.to_thread(pulse._thread.join)
+            rules_now = with_password("another")
+            await scheduler.replace(build_plan(rules_now, kinds(corrected), HOST, scheduler.plan))
+            await relay.put()
+            one.opened.set()
+            await until(lambda: corrected.mails, "the mail that waited for the answer")
             await other.close()
 
     asyncio.run(scenario())

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from config.fields import Size
-from config.relay_settings import Limits, Listen, Relay
+from config.relay_settings import CallCentre, Limits, Listen, Relay
 from config.rules import Place, Route, RouteSettings
 from intake.server import Intake
 from tests.intake.watched_spool import WatchedSpool
@@ -130,11 +130,13 @@ async def running(
     address: str = "127.0.0.1:0",
     idle: float = 300.0,
     guard: Mapping[str, Any] | None = None,
+    call_centre: CallCentre | None = None,
     **limits: Any,
 ) -> AsyncIterator[House]:
     """`guard` is what else the listener asks (`tls`, `users`, `per_peer`)."""
     sizes = {key: Size(value) if key in ("message_size", "content_memory") else value for key, value in limits.items()}
-    relay = Relay(listen=(Listen(address=address, allow=allow, **(guard or {})),), limits=Limits(**sizes))
+    listen = Listen(address=address, allow=allow, **(guard or {}))
+    relay = Relay(listen=(listen,), limits=Limits(**sizes), call_centre=call_centre)
     with TemporaryDirectory() as folder:
         spool = await WatchedSpool.open(f"{folder}/spool.db", size_limit=1 << 30)
         assert isinstance(spool, WatchedSpool)

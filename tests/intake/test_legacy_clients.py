@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from config.relay_settings import CallCentre
 from tests.intake.house import MAIL, Client, House, text_of, with_house
 
 TAKEN = {
@@ -84,6 +85,7 @@ def test_a_malformed_sender_is_refused_and_the_next_one_taken(argument: str, rep
         ("<klant@[192.0.2.1]>", "250 2.1.5"),
         ("<>", "553 5.1.3"),
         ("<klant>", "553 5.1.3"),
+        ("<Postmaster>", "553 5.1.3"),
         ("<kl ant@example.org>", "553 5.1.3"),
         ("<klant@>", "553 5.1.3"),
         ("<kl\rant@example.org>", "553 5.1.3"),
@@ -98,6 +100,23 @@ def test_recipients(argument: str, reply: str) -> None:
             assert (await client.say(f"RCPT TO:{argument}")).startswith(reply)
 
     with_house(test)
+
+
+def test_the_postmaster_needs_no_domain_where_it_is_known_who_that_is() -> None:
+    """RFC 5321 4.5.1: in any case, and without a domain."""
+
+    async def test(house: House) -> None:
+        async with house.client() as client:
+            await client.say("MAIL FROM:<info@acme.nl>")
+            for argument in ("<Postmaster>", "postmaster", "<POSTMASTER> NOTIFY=NEVER"):
+                assert (await client.say(f"RCPT TO:{argument}")).startswith("250 2.1.5")
+            assert (await client.say("RCPT TO:<webmaster>")).startswith("553 5.1.3")
+            await client.say("DATA")
+            assert (await client.say(MAIL, end=b".\r\n")).startswith("250 2.0.0")
+        [arrival] = house.spool.arrivals
+        assert arrival.recipients == ("mail@xn--mnchen-3ya.de",)
+
+    with_house(test, call_centre=CallCentre(name="Callcenter B.V.", contact="Mail@München.de"))
 
 
 @pytest.mark.parametrize("end", [b"\n.\n", b"\r\n.\n", b"\n.\r\n", b"\r\n.\r\n"])

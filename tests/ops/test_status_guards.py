@@ -45,6 +45,7 @@ def test_any_other_name_is_refused(host):
         ({"host": "127.0.0.1:8025", "origin": "http://127.0.0.1:9999"}, False),
         ({"host": "127.0.0.1:8025", "origin": "http://evil.example"}, False),
         ({"host": "127.0.0.1:8025", "origin": "null"}, False),
+        ({"host": "127.0.0.1:8025", "origin": "http://[::1"}, False),
         ({"host": "127.0.0.1:8025", "sec-fetch-site": "same-site"}, False),
         ({"host": "127.0.0.1:8025", "sec-fetch-site": "cross-site"}, False),
         ({"host": "", "origin": "null"}, False),

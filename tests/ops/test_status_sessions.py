@@ -49,6 +49,14 @@ def test_the_token_opens_a_session_and_nothing_else_does(sessions):
         assert sessions.of(header) is None
 
 
+@pytest.mark.parametrize("other", ['prefs={"dark":true,"rows":[1]}', 'a b="c d', "\x00", "é=ü", "=", "x"])
+def test_cookies_of_other_programs_on_this_host_end_no_session(sessions, other):
+    """A browser sends them to every port."""
+    session = sessions.enter(TOKEN, "jan")
+    for header in (f"{other}; {COOKIE}={session.key}", f"{COOKIE}={session.key};{other}"):
+        assert sessions.of(header) is session
+
+
 def test_a_session_ends_when_left_and_after_half_a_day(sessions, clock):
     one, other = sessions.enter(TOKEN, ""), sessions.enter(TOKEN, "")
     sessions.leave(one)

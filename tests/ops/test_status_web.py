@@ -86,3 +86,19 @@ def test_a_spool_that_does_not_answer_is_told_and_nothing_is_lost_of_the_counts(
         assert [(one.mails, one.recipients) for one in asked._volumes._left] == [(1, 2)]
 
     asyncio.run(test())
+
+
+def test_a_target_that_is_no_url_is_the_clients_fault(caplog):
+    async def test() -> None:
+        page = site(Rooms())
+        await page.start()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", page._listener.port)
+            writer.write(b"GET //[ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
+        finally:
+            await page.stop()
+
+    asyncio.run(test())
+    assert "bug" not in caplog.text
