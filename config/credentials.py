@@ -6,12 +6,22 @@ Must never print a value: not in a repr, an error, a log or a pickle.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final, NoReturn
 
 from config.permissions import loose_secret
 
-SCHEMES: Final = ("systemd", "file", "env")
+_NAMES: Final = {
+    "systemd": re.compile(r"(?! |\.{1,2}\Z)[ -.0-9;-~]+(?<! )"),
+    "file": re.compile(r"/.*", re.DOTALL),
+    "env": re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
+}
+_WRONG: Final = {
+    "systemd": "is not a credential name",
+    "file": "does not name the file from the root",
+    "env": "is not the name of a variable",
+}
 LARGEST: Final = 64 << 10
 """The largest secret file, in octets; a key with its chain needs a tenth of it."""
 
@@ -78,8 +88,10 @@ def resolve(text: str) -> Secret:
     dropped from files. Text without a known scheme is the secret itself (`literal`).
     """
     scheme, colon, name = text.partition(":")
-    if not colon or scheme not in SCHEMES:
+    if not colon or scheme not in _NAMES:
         return Secret("literal", text)
+    if not _NAMES[scheme].fullmatch(name):  # to be known wherever we look from, and whatever is there
+        raise SecretMissing(f"{text!a} {_WRONG[scheme]}")
     if scheme == "env":
         if name not in os.environ:
             raise OutsideUnit(f"the environment has no variable {name}")
@@ -99,8 +111,6 @@ def _credential_path(name: str) -> Path:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         raise OutsideUnit(f"systemd:{name} needs $CREDENTIALS_DIRECTORY (LoadCredential={name}:... in the unit)")
-    if not name or "/" in name or name in (".", ".."):
-        raise SecretMissing(f"systemd:{name} is not a credential name")
     if not os.access(folder, os.X_OK):  # systemd 252 shuts it for ExecReload=
         raise OutsideUnit(f"systemd:{name} cannot be read, for {folder} is not there or closed")
     alone, of_folder, of_unit = Path(folder) / name, Path(folder) / f"{FOLDER_CREDENTIAL}_{name}", OF_UNIT / name

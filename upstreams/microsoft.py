@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from config import names
 from config.rules import Rate
-from routing.mail import domain_of
 from upstreams.traits import MAIL_FROM_DOMAIN, Traits
 
 SPF_INCLUDE: Final = "spf.protection.outlook.com"
@@ -40,8 +40,10 @@ def mailbox_traits(tenant: str, mailbox: str | None) -> Traits:
     It counts for each mailbox, whether mail came by Graph or by SMTP; without `mailbox` all senders of the tenant are
     counted as one, which is never too little.
     """
+    local, at, domain = (mailbox or "").lower().rpartition("@")
     return replace(
         MAILBOX_TRAITS,
-        return_path=domain_of(mailbox or "") or MAIL_FROM_DOMAIN,
+        return_path=domain if at else MAIL_FROM_DOMAIN,
+        mailbox=f"{local}@{names.normal(domain)}" if at else "",
         account=f"exchange {tenant} {mailbox or '*'}".lower(),
     )

@@ -34,7 +34,8 @@ class Traits:
     `signs_as`: the mail is signed when `all` of them, or `any` of them, exist. `spf_include` is what the SPF record of
     the return path must include for the provider's servers. `hidden_path` is True when the return path is a name that
     the provider makes up. `rate` is what the provider is known to allow an account,
-    and `account` names it where several upstreams may send as the same one.
+    and `account` names it where several upstreams may send as the same one. `mailbox` is the address, in normal form,
+    that all mail is sent as, and that From has to be; "" where any will do, or it is not known.
     """
 
     signing: Signing = "ours"
@@ -49,6 +50,7 @@ class Traits:
     hidden_path: bool = False
     rate: Rate = Rate()
     account: str = ""
+    mailbox: str = ""
 
     def takes_signature(self, *, always: bool) -> bool:
         """Whether a `dkim:` block of the route is applied here; `always` is that block's own word."""

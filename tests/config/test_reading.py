@@ -180,8 +180,7 @@ def test_secrets_by_reference(tmp_path, monkeypatch):
         ("systemd:smtp", "systemd:smtp needs $CREDENTIALS_DIRECTORY"),
         ('""', "is empty"),
         ("", "is empty"),
-        ('"file:\\0"', "not UTF-8 text, or not a path"),
-        ('"env:\\0"', "the environment has no variable"),
+        ('"file:/\\0"', "not UTF-8 text, or not a path"),
     ],
 )
 def test_a_secret_that_cannot_be_read_is_a_problem(reference, why, monkeypatch):
@@ -192,10 +191,32 @@ def test_a_secret_that_cannot_be_read_is_a_problem(reference, why, monkeypatch):
     assert why in problems[0]
 
 
-@pytest.mark.parametrize("name", ["..", "../x", ""])
-def test_a_credential_name_stays_in_its_folder(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert "not a credential name" in told(Keyed, f'api_key: "systemd:{name}"')[0]
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("systemd:", "is not a credential name"),
+        ("systemd:..", "is not a credential name"),
+        ("systemd:../x", "is not a credential name"),
+        ("systemd: smtp", "is not a credential name"),
+        ("file:smtp", "does not name the file from the root"),
+        ("file:~/smtp", "does not name the file from the root"),
+        ("env:", "is not the name of a variable"),
+        ("env:A B", "is not the name of a variable"),
+        ("env:\\0", "is not the name of a variable"),
+    ],
+)
+@pytest.mark.parametrize("outside_unit", [False, True])
+def test_a_name_that_no_secret_can_have_is_an_error_wherever_one_looks(
+    reference, why, outside_unit, tmp_path, monkeypatch
+):
+    (tmp_path / "smtp").write_text("x")
+    (tmp_path / "smtp").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    _, problems = read(Keyed, f'api_key: "{reference}"', outside_unit=outside_unit)
+    assert len(problems) == 1
+    assert why in problems[0]
+    assert "warning" not in problems[0]
 
 
 def test_a_large_file_is_no_secret(tmp_path):

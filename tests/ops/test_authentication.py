@@ -22,7 +22,11 @@ upstreams:
   connector: {type: connector, host: acme-nl.mail.protection.outlook.com}
   office: {type: smtp, host: SMTP.Office365.com., username: me, password: "env:KEY"}
   sendgrid: {type: sendgrid, api_key: "env:KEY"}
+  mailbox: {type: graph, tenant: acme.nl, client_id: 00001111-aaaa-2222-bbbb-3333cccc4444, client_secret: "env:KEY",
+    mailbox: Info@Acme.nl}
+  mailgun: {type: mailgun, domain: mg.acme.nl, api_key: "env:KEY"}
   api: {type: sendgrid, method: api, api_key: "env:KEY"}
+  campaign: {type: campaign_monitor, client_id: x, api_key: "env:KEY"}
   login: {type: smtp, host: smtp.notoffice365.com, username: me, password: "env:KEY"}
   ours: {type: smtp, host: mail.callcenter.nl}
   local: {type: smtp, host: localhost, tls: none}
@@ -117,3 +121,51 @@ def test_a_signature_that_nobody_gets(via: str, dkim: str, warning: bool | None,
 def test_a_signature_that_aligns_with_nobody(senders: str, more: str, warned: bool, told: Told) -> None:
     problems = told(f"from: {senders}, via: login, {DKIM}{more}")
     assert [problem.path.partition(", ")[2] for problem in problems] == (["dkim.domain"] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("route", "failing"),
+    [
+        ("from: acme.nl, via: mailgun", None),
+        ("from: shop.acme.nl, via: mailgun", None),
+        ("from: '*', via: mailgun", None),
+        ("from: <>, via: mailgun", None),
+        ("from: globex.nl, via: mailgun", "globex.nl"),
+        ("from: [acme.nl, info@globex.nl, '*.hooli.nl'], via: [sendgrid, mailgun]", "globex.nl or hooli.nl"),
+        ("from: globex.nl, via: mailgun, sender: {address: info@mg.acme.nl}", None),
+        ("from: acme.nl, via: mailgun, sender: {address: info@globex.nl}", "globex.nl"),
+        (f"from: globex.nl, via: mailgun, {ALWAYS.replace('acme', 'globex')}", None),
+        ("from: globex.nl, via: campaign", None),
+    ],
+)
+def test_mail_that_no_receiver_can_authenticate(route: str, failing: str | None, told: Told) -> None:
+    problems = told(route)
+    assert all(problem.warning for problem in problems)
+    assert [problem.wrong for problem in problems] == (
+        []
+        if failing is None
+        else [
+            f"leaves by mailgun, where neither the return path nor a signature is in {failing}: "
+            "no such mail passes DMARC"
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("route", "refused"),
+    [
+        ("from: acme.nl, via: mailbox", None),
+        ("from: INFO@acme.nl, via: mailbox", None),
+        ("from: '*', via: mailbox", None),
+        ("from: '*.nl', via: mailbox", None),
+        ("from: globex.nl, via: mailbox, sender: {address: info@ACME.nl}", None),
+        ("from: globex.nl, via: graph", None),
+        ("from: sales@acme.nl, via: mailbox", "sales@acme.nl"),
+        ("from: '*.acme.nl', via: mailbox", "*.acme.nl"),
+        ("from: [acme.nl, globex.nl], via: mailbox", "globex.nl"),
+        ("from: acme.nl, via: mailbox, sender: {address: sales@acme.nl}", "sales@acme.nl"),
+    ],
+)
+def test_a_mailbox_that_is_not_the_senders(route: str, refused: str | None, told: Told) -> None:
+    said = [problem.wrong for problem in told(route) if "a day" not in problem.wrong]
+    assert said == ([f"leaves by mailbox as info@acme.nl, where mail From {refused} is refused"] if refused else [])

@@ -33,5 +33,7 @@ def test_a_password_at_microsoft_is_warned_of(host: str) -> None:
 
 def test_a_mailbox_gives_the_return_path() -> None:
     assert mailbox_traits("t", "info@Acme.nl").return_path == "acme.nl"
+    assert mailbox_traits("t", "Info@Münster.nl").mailbox == "info@xn--mnster-3ya.nl"
     by_id = mailbox_traits("t", "00001111-aaaa-2222-bbbb-3333cccc4444")
     assert mailbox_traits("t", None).return_path == by_id.return_path
+    assert by_id.mailbox == ""
