@@ -12,7 +12,7 @@ from ops.dkim_record import KeyRecord, key_at, record_of
 from ops.dmarc import DmarcUnknown, policy_of
 from ops.doctor import Grade, Patient, Verdict
 from ops.expectation import Departure, Result, Sure, departure, expect, provider_keys, sender_passes
-from ops.resolver import Known, reverse_name
+from ops.resolver import Known, reverse_name, zone_text
 from ops.spf import LOOKUP_LIMIT, Spf, check_host, cost_of
 from routing.mail import domain_of
 from upstreams.traits import FROM_DOMAIN, MAIL_FROM_DOMAIN, Traits, traits_of
@@ -118,7 +118,7 @@ async def _own_key(patient: Patient, block: Dkim) -> Verdict:
 
 
 def _key_mend(name: str, pem: str) -> str:
-    return f'publish at {name}: TXT "{record_of(pem)}"'
+    return f"publish at {name}: TXT {zone_text(record_of(pem))}"
 
 
 async def _provider_key(patient: Patient, leaving: Departure, domain: str) -> Verdict:

@@ -23,6 +23,7 @@ from config.relay_settings import CallCentre, Dns, Relay
 from config.rules import Rules
 from ops.check import check
 from ops.onboarding import LANGUAGES, VIAS, Customer, DnsRecord, Known
+from ops.resolver import zone_text
 from upstreams import SHAPES
 
 if TYPE_CHECKING:
@@ -96,13 +97,13 @@ def onboard(asked: argparse.Namespace) -> int:
 
 def _make(asked: argparse.Namespace, us: CallCentre, relay: Relay, rules: Rules | None) -> Made:
     from ops.onboard_page import page
-    from ops.onboarding import our_dkim, our_records, route, sheet
+    from ops.onboarding import our_dkim, our_records, route, sheet, spf_terms
 
     customer = _customer(asked, us, rules)
     folder: Path = asked.out or Path(customer.domain)
     folder.mkdir(parents=True, exist_ok=True)
     customer, key_file = _with_key(customer, folder, asked.config.parent)
-    known = Known() if asked.no_dns else asyncio.run(_known(customer.domain, relay.dns))
+    known = Known() if asked.no_dns else asyncio.run(_known(customer, relay.dns))
     files = []
     for language in LANGUAGES:
         text = sheet(customer, language, known, date.today())
@@ -114,12 +115,15 @@ def _make(asked: argparse.Namespace, us: CallCentre, relay: Relay, rules: Rules 
     )
     files += [key_file] if key_file else []
     steps = tuple(_next_steps(customer, folder, asked.config.parent))
+    wrong = next((one.error for one in (known.spf_then, known.spf) if one and one.error and one.record), "")
+    if wrong and spf_terms(customer):
+        steps = (f"mind, as the sheet says too: {customer.domain} with our SPF: {wrong}", *steps)
     return Made(str(folder), tuple(files), our_records(customer), steps)
 
 
 def _made_text(made: Made) -> str:
     lines = [f"{made.folder}/", *(f"  {name}: {told}" for name, told in made.files), "", "What next:"]
-    lines += [f'  publish in our own DNS: {one.name} {one.kind} "{one.value}"' for one in made.publish]
+    lines += [f"  publish in our own DNS: {one.name}. {one.kind} {zone_text(one.value)}" for one in made.publish]
     return "\n".join([*lines, *(f"  {step}" for step in made.next)]) + "\n"
 
 
@@ -146,19 +150,22 @@ def _customer(asked: argparse.Namespace, us: CallCentre, rules: Rules | None) ->
     return Customer(domain, asked.via, us, sender, display, asked.selector, "", upstream)
 
 
-async def _known(domain: str, settings: Dns) -> Known:
+async def _known(customer: Customer, settings: Dns) -> Known:
     """What the domain's records are now; what is not known is left to the customer."""
     from ops.dmarc import DmarcUnknown, policy_of
-    from ops.resolver import LiveDns
+    from ops.onboarding import spf_terms, spf_with
+    from ops.resolver import LiveDns, WithTxt
     from ops.spf import cost_of
 
     dns = LiveDns(settings)
-    spf = await cost_of(dns, domain)
+    spf = await cost_of(dns, customer.domain)
+    record = spf_with(spf.record, spf_terms(customer))
+    then = await cost_of(WithTxt(dns, customer.domain, record), customer.domain)
     try:
-        policy = await policy_of(dns, domain)
+        policy = await policy_of(dns, customer.domain)
     except DmarcUnknown:
         policy = None
-    return Known(None if spf.unknown else spf, policy)
+    return Known(None if spf.unknown else spf, policy, None if then.unknown else then)
 
 
 # ---- files --------------------------------------------------------------------------------------------------------
@@ -225,7 +232,7 @@ def _show_our_spf(us: CallCentre, settings: Dns, asked: argparse.Namespace) -> i
         said = [{"grade": grade, "what": what} for grade, what in findings]
         print(json.dumps({"name": us.spf, "record": wanted, "findings": said}, ensure_ascii=False))
     else:
-        print("\n".join([f'{us.spf}. TXT "{wanted}"', *(f"  {grade:8} {what}" for grade, what in findings)]))
+        print("\n".join([f"{us.spf}. TXT {zone_text(wanted)}", *(f"  {grade:8} {what}" for grade, what in findings)]))
     return 1 if any(grade == "problem" for grade, _ in findings) else 0
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from config.relay_settings import CallCentre
 from config.rules import Rules
 from ops.dmarc import Policy
-from ops.spf import SpfCost
+from ops.spf import LOOKUP_LIMIT, SpfCost
 from routing.mail import domain_of
 from upstreams.microsoft import SPF_INCLUDE
 from upstreams.traits import traits_of
@@ -30,10 +30,13 @@ _SPF_INCLUDE: Final = f"include:{SPF_INCLUDE}"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the DNS says of the customer's domain now; None where it was not asked or did not answer."""
+    """What the DNS says of the customer's domain now; None where it was not asked or did not answer. `spf_then` is what
+    receivers would say of the SPF record with ours in it.
+    """
 
     spf: SpfCost | None = None
     dmarc: Policy | None = None
+    spf_then: SpfCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ def _facts(customer: Customer, known: Known, today: date, language: str) -> Mapp
     terms = spf_terms(customer)
     now = known.spf.record if known.spf else ""
     wanted = spf_with(now, terms)
+    then = known.spf_then
     dmarc = known.dmarc.record if known.dmarc else None
     return {
         "us": customer.us,
@@ -141,7 +145,10 @@ def _facts(customer: Customer, known: Known, today: date, language: str) -> Mapp
         "spf_terms": " ".join(terms),
         "spf_now": now,
         "spf_new": wanted,
-        "spf_done": bool(now) and wanted == now,
+        "spf_complete": bool(now) and wanted == now,
+        "spf_several": bool(known.spf and known.spf.several),
+        "spf_lookups": then.lookups if then and then.lookups > LOOKUP_LIMIT else 0,
+        "spf_error": then.error if then else "",
         "dmarc_now": dmarc.text if dmarc else "",
         "dkim_records": dkim_records(customer),
         "dkim_alias": customer.dkim_alias,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
 
 IpAddress = IPv4Address | IPv6Address
+_STRING: Final = 255
 _TOGETHER: Final = 20
 """Questions on their way at one time."""
 
@@ -52,11 +53,32 @@ class Answer:
         return self.known in (Known.EMPTY, Known.NO_NAME)
 
 
+def zone_text(text: str) -> str:
+    """A TXT value as a zone file takes it: one string, or several of at most 255 octets (RFC 1035 3.3.14)."""
+    parts = [text[start : start + _STRING] for start in range(0, len(text), _STRING)]
+    return " ".join(f'"{part}"' for part in parts)
+
+
 class Lookup(Protocol):
     """Somebody who knows records."""
 
     async def ask(self, name: str, kind: str) -> Answer:
         """The records of type `kind` (TXT, A, AAAA, MX, PTR, CNAME) of `name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithTxt:
+    """The DNS as it would be with `record` as the only TXT record of `name`."""
+
+    dns: Lookup
+    name: str
+    record: str
+
+    async def ask(self, name: str, kind: str) -> Answer:
+        """See `Lookup.ask`."""
+        if kind == "TXT" and name.lower().rstrip(".") == self.name:
+            return Answer(Known.FOUND, (self.record,))
+        return await self.dns.ask(name, kind)
 
 
 class LiveDns:

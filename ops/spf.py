@@ -49,8 +49,9 @@ class SpfVerdict:
 
 @dataclass(frozen=True, slots=True)
 class SpfCost:
-    """A record with everything behind its names. `record` is "" without one, `error` a sentence on what makes it
-    useless for every sender. `includes` are the names included or redirected to, at any depth.
+    """A record with everything behind its names. `record` is "" without one (the first where `several` stand there),
+    `error` a sentence on what makes it useless for every sender. `includes` are the names included or redirected to,
+    at any depth.
     """
 
     record: str
@@ -59,6 +60,7 @@ class SpfCost:
     includes: frozenset[str] = frozenset()
     error: str = ""
     unknown: str = ""
+    several: bool = False
 
 
 class _Ended(Exception):
@@ -89,9 +91,10 @@ async def cost_of(dns: Lookup, domain: str) -> SpfCost:
     except _Ended as ended:
         unknown = ended.why if ended.result is Spf.TEMPERROR else ""
         found = await dns.ask(domain, "TXT")
-        own = next((text for text in found.records if is_spf(text)), "")
+        own = [text for text in found.records if is_spf(text)]
         error = "" if unknown else ended.why
-        return SpfCost(own, survey.lookups, survey.voids, frozenset(survey.includes), error, unknown)
+        includes = frozenset(survey.includes)
+        return SpfCost("".join(own[:1]), survey.lookups, survey.voids, includes, error, unknown, len(own) > 1)
     error = ""
     if survey.lookups > LOOKUP_LIMIT:
         error = f"needs {survey.lookups} DNS lookups, and receivers make at most {LOOKUP_LIMIT}"

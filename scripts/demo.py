@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import mailbox
 import secrets
+import signal
 import smtplib
 import sys
 import tempfile
@@ -253,6 +254,16 @@ async def demo(once: bool) -> int:
     return 0
 
 
+async def until_told(once: bool) -> int:
+    """The demo, ended as by Ctrl-C when its terminal is closed or somebody kills it."""
+    running = asyncio.ensure_future(demo(once))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        return await running
+    return 0
+
+
 async def send_all(port: int, ways: tuple[Way, ...]) -> bool:
     """One mail by every way; prints where each arrived. True when all did."""
     print("One mail by every route, sent with an ordinary SMTP client:", flush=True)
@@ -302,9 +313,7 @@ async def refuses(port: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description="The relay beside look-alike upstreams of every kind.")
     parser.add_argument("--once", action="store_true", help="end by itself; exit 0 only when every mail arrived")
-    with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(demo(parser.parse_args().once))
-    return 0
+    return asyncio.run(until_told(parser.parse_args().once))
 
 
 if __name__ == "__main__":

@@ -65,9 +65,10 @@ def test_own_server_red_first_then_green_by_the_sheet_alone(tmp_path: Path, lang
             asked = records_in(sheet)
             assert [kind for _, kind, _ in asked] == ["TXT", "CNAME", "TXT"]
             assert asked[0][2] == "v=spf1 ip4:192.0.2.1 include:spf.callcenter.nl -all"
-            ours = re.search(r"publish in our own DNS: (\S+) TXT \"(.+)\"", told)
+            ours = re.search(r"publish in our own DNS: (\S+)\. TXT \"(.+)\"", told)
             assert ours
-            dns.put(ours[1], "TXT", ours[2])
+            assert all(len(part) <= 255 for part in ours[2].split('" "')), "a zone file takes no longer string"
+            dns.put(ours[1], "TXT", ours[2].replace('" "', ""))
             for number, (check, record) in enumerate(zip(("SPF", "DKIM", "DMARC"), asked, strict=True)):
                 dns.put(*record)
                 seen = await clinic.doctor("acme.nl", "--no-probes")
@@ -155,6 +156,41 @@ def test_every_way_has_sheets_and_a_route(tmp_path: Path, via: str) -> None:
             made = json.loads(told)
             assert made["next"][-1] == "callpro-relay check && callpro-relay doctor hooli.nl"
             assert ["hooli.nl-nl.html", "the sheet"] in made["files"]
+
+    asyncio.run(journey())
+
+
+@pytest.mark.parametrize(
+    ("records", "in_dutch", "in_english"),
+    [
+        (["v=spf1 include:spf.callcenter.nl -all", "v=spf1 mx -all"], "**meer dan één**", "**more than one**"),
+        (
+            [f"v=spf1 {' '.join(f'a:h{n}.nl' for n in range(10))} -all"],
+            "elkaar 11 keer naar",
+            "records 11 times in all",
+        ),
+        (
+            ["v=spf1 include:spf.callcenter.nl ip4:1.2.3 -all"],
+            "ontvangers kunnen dit record niet gebruiken",
+            "ip4:1.2.3",
+        ),
+    ],
+)
+def test_an_spf_record_that_fails_is_never_called_right(
+    tmp_path: Path, records: list[str], in_dutch: str, in_english: str
+) -> None:
+    async def journey() -> None:
+        async with FakeDns({SPF_NAME: SPF_RECORD}) as dns:
+            dns.put("acme.nl", "TXT", *records)
+            for number in range(10):
+                dns.put(f"h{number}.nl", "A", "192.0.2.1")
+            clinic = Clinic(tmp_path / "etc", dns.settings, OURS)
+            code, told = await clinic.run("onboard", "acme.nl", "--via", "own-server", "--out", str(tmp_path / "out"))
+            assert (code, "acme.nl with our SPF: " in told) == (0, True), told
+            for language, words in (("nl", in_dutch), ("en", in_english)):
+                sheet = (tmp_path / "out" / f"acme.nl-{language}.md").read_text()
+                assert words in sheet, sheet
+                assert "☑" not in sheet
 
     asyncio.run(journey())
 

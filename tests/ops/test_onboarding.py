@@ -83,6 +83,15 @@ def test_a_sheet_is_complete(name: str) -> None:
         assert {word for word in JARGON if re.search(rf"\b{word}\b", told)} <= explained
 
 
+@pytest.mark.parametrize("via", ["smtp", "sendgrid"])
+def test_addresses_that_nobody_gave_are_not_asked_to_be_let_in(via: str) -> None:
+    nameless = CallCentre(name=US.name, contact=US.contact)
+    for language, words in (("nl", "adressen"), ("en", "addresses")):
+        told = sheet(customer(via, nameless), language, Known(), TODAY).partition("\n## ")[2]
+        assert words in sheet(customer(via), language, Known(), TODAY).partition("\n## ")[2]
+        assert words not in told
+
+
 def test_both_languages_say_the_same_records() -> None:
     def code(text: str) -> set[str]:
         return {one for one in re.findall(r"`([^`\n]+)`", text) if "." in one and " " not in one}
