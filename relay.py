@@ -17,7 +17,7 @@ from config.problems import ConfigInvalid
 from config.relay_settings import Delivery
 from ops.check import check, secrets_beside
 from ops.command_parser import AT_NIGHT, CommandParser
-from ops.queue_options import Command, length_of_time, open_view
+from ops.queue_options import Command, address, length_of_time, open_view
 from spool.contract import SpoolUnusable
 from upstreams import KINDS, SHAPES
 from upstreams.tls import TrustUnusable, require_trust
@@ -214,8 +214,9 @@ def _add_asking(commands: Commands) -> None:
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     made = _add(commands, "send", send_mail, "send a test mail through the running relay and follow it")
-    made.add_argument("--from", dest="sender", required=True, metavar="ADDRESS", help="the sender")
-    made.add_argument("--to", action="append", required=True, metavar="ADDRESS", help="a recipient; may be repeated")
+    made.add_argument("--from", dest="sender", type=address, required=True, metavar="ADDRESS", help="the sender")
+    recipient = "a recipient; may be repeated"
+    made.add_argument("--to", type=address, action="append", required=True, metavar="ADDRESS", help=recipient)
     made.add_argument(
         "--wait", type=length_of_time, default=30.0, metavar="TIME", help="how long to follow it; default: 30s"
     )

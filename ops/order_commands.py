@@ -25,7 +25,7 @@ from ops.control import NotRunning, ask, control_path
 from ops.holds_view import hold_reason, holds_text, release_command
 from ops.orders import Action, Answer, Hands, Order, OrderRefused, answer_text, subjects
 from ops.progress import Progress
-from ops.queue_options import add_filters, add_ids, filter_of, open_view, spool_password
+from ops.queue_options import add_filters, add_ids, filter_of, open_view, somebody, spool_password
 from spool.contract import SpoolFull, SpoolInUse, SpoolUnavailable, SpoolUnusable, Steps, id_text, unheard
 from spool.opening import is_shared, open_for_orders
 from spool.schema import path_of
@@ -220,7 +220,9 @@ def _which(asked: argparse.Namespace) -> Filter:
 def _add_subjects(made: argparse.ArgumentParser) -> None:
     add_ids(made)
     made.add_argument("--route", metavar="ROUTE", help="the route's name: its first `from`")
-    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN", help="a customer's domain, or one of its senders")
+    made.add_argument(
+        "--sender", type=somebody, metavar="ADDRESS|@DOMAIN", help="a customer's domain, or one of its senders"
+    )
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from config.loading import load_relay
 from ops.buffer_view import in_buffer, story_in_buffer
 from ops.order_commands import add_orders, holds_now
-from ops.queue_options import add_filters, filter_of, length_of_time, mail_id, open_view
+from ops.queue_options import add_filters, count, filter_of, length_of_time, mail_id, open_view, somebody
 from spool.contract import SpoolUnusable, id_text
 from spool.view import Filter, MailLine
 
@@ -37,15 +37,16 @@ def add_queue(commands: Commands, add: Add) -> None:
     made = add(queue, "list", list_mails, "list mail that waits, oldest first")
     add_filters(made)
     made.add_argument("--settled", action="store_true", help="mail that is done with, as far as history goes")
-    made.add_argument("--limit", type=int, default=50, metavar="COUNT", help="most lines; default: 50")
+    made.add_argument("--limit", type=count, default=50, metavar="COUNT", help="most lines; default: 50")
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "show", show_mail, "tell the story of one mail")
     made.add_argument("id", metavar="ID", type=mail_id, help="as `queue list` shows it; small letters will do")
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "find", find_mails, "find mail by its recipient, newest first: waiting or done with")
-    made.add_argument("--to", required=True, metavar="ADDRESS|@DOMAIN", help="one recipient, or all of a domain")
-    made.add_argument("--from", dest="sender", metavar="ADDRESS|@DOMAIN", help="only mail of this sender")
-    made.add_argument("--limit", type=int, default=20, metavar="COUNT", help="most lines; default: 20")
+    who = "ADDRESS|@DOMAIN"
+    made.add_argument("--to", type=somebody, required=True, metavar=who, help="one recipient, or all of a domain")
+    made.add_argument("--from", dest="sender", type=somebody, metavar=who, help="only mail of this sender")
+    made.add_argument("--limit", type=count, default=20, metavar="COUNT", help="most lines; default: 20")
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")
     made = add(queue, "failures", show_failures, "recipients that did not get their mail, per day and customer")
     made.add_argument("--since", type=length_of_time, default=86400.0, metavar="AGE", help="how far back; default: 1d")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from config import names
 from config.loading import load_relay
 from config.relay_settings import SpoolSettings
 from config.values import parse_duration
@@ -71,14 +72,41 @@ def mail_id(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def address(text: str) -> str:
+    """An address for the wire: a domain beyond ASCII in its xn-- form."""
+    local, at, domain = text.rpartition("@")
+    said = f"{local}{at}{names.normal(domain)}" if at else text
+    if not said.isascii() or not said.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!a} cannot be said in SMTP: write it without accents, on one line")
+    return said
+
+
+def somebody(text: str) -> str:
+    """An address, or all of a domain, whose @ may be left out; `<>` is the null sender, that of reports."""
+    if text == "<>":
+        return ""
+    wanted = text if "@" in text else f"@{text}"
+    if not wanted.rpartition("@")[2].strip(".") or ("@" not in text and "." not in text):
+        raise argparse.ArgumentTypeError(f"{text!a} is nobody: write info@acme.nl, or @acme.nl for all of a domain")
+    return address(wanted)
+
+
+def count(text: str) -> int:
+    """A number of lines."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!a} is no number of lines; write one from 1 on")
+    return int(text)
+
+
 def add_ids(made: argparse.ArgumentParser) -> None:
     made.add_argument("ids", metavar="ID", nargs="*", type=mail_id, help="as `queue list` shows it")
 
 
 def add_filters(made: argparse.ArgumentParser) -> None:
     made.add_argument("--route", metavar="ROUTE", help="the route's name: its first `from`")
-    made.add_argument("--sender", metavar="ADDRESS|@DOMAIN", help="one envelope sender, or all of a domain")
-    made.add_argument("--recipient", metavar="ADDRESS|@DOMAIN", help="one recipient, or all of a domain")
+    who = "ADDRESS|@DOMAIN"
+    made.add_argument("--sender", type=somebody, metavar=who, help="one envelope sender, or all of a domain")
+    made.add_argument("--recipient", type=somebody, metavar=who, help="one recipient, or all of a domain")
     made.add_argument(
         "--older-than", type=length_of_time, metavar="AGE", help="received longer ago than this, such as 2h"
     )

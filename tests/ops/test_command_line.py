@@ -107,13 +107,36 @@ def beside_a_spool(tmp_path: Path) -> Path:
         ("queue relaese --route acme.nl", "there is no 'relaese'; did you mean release?"),
         ("schema routes.yml", "did you mean routes.yaml?"),
         ("xyzzy", "invalid choice: 'xyzzy'"),
+        ("queue list --limit 0", "'0' is no number of lines; write one from 1 on"),
+        ("queue find --to jan@example.nl --limit -3", "'-3' is no number of lines"),
+        ("queue find --to jan", "'jan' is nobody: write info@acme.nl, or @acme.nl for all of a domain"),
+        ("queue drop --sender @", "'@' is nobody"),
+        ("send --from j\u00f6@acme.nl --to jan@example.nl", "cannot be said in SMTP: write it without accents"),
+        ("send --from info@acme.nl --to jan@example.nl\x0bBcc:jan", "on one line"),
     ],
 )
 def test_a_slip_of_the_pen_is_told_what_was_meant(line: str, words: str, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
-        relay.main(line.split())
+        relay.main(line.split(" "))
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("acme.nl", "@acme.nl"),
+        ("@Acme.NL", "@acme.nl"),
+        ("Info@Acme.nl", "Info@acme.nl"),
+        ("m\u00fcnchen.de", "@xn--mnchen-3ya.de"),
+        ("info@m\u00fcnchen.de", "info@xn--mnchen-3ya.de"),
+        ("<>", ""),
+    ],
+)
+def test_whose_mail_is_asked_for_may_be_written_as_people_do(text: str, meant: str) -> None:
+    for line in (["list", "--sender", text], ["drop", "--recipient", text], ["hold", "--sender", text]):
+        asked = relay._parser().parse_args(["queue", *line])
+        assert getattr(asked, line[1].removeprefix("--")) == meant
 
 
 def test_the_help_begins_where_people_are_at_night(capsys) -> None:
