@@ -125,14 +125,16 @@ class DoctorWatch:
                 await asyncio.sleep(min(60.0, max(0.05, wait)))
 
     def _plan(self, now: float) -> None:
-        """A time for each route that has none; those of routes that are gone are forgotten."""
-        wanted = set(self._routes())
-        self._due = {name: at for name, at in self._due.items() if name in wanted}
+        """A time for each route that has none; those of routes that are gone are forgotten, and those of a clock that
+        was ahead.
+        """
+        wanted, last = set(self._routes()), now + 1.1 * self._every + FIRST_LOOK
+        self._due = {name: at for name, at in self._due.items() if name in wanted and at <= last}
         soon = min(FIRST_LOOK, self._every / 10)
         for name in wanted - self._due.keys():
             first = now + soon * self._random.uniform(0.5, 1.0)
             seen = self._memory.routes.get(name)
-            self._due[name] = max(first, seen.at + self._every) if seen else first
+            self._due[name] = max(first, seen.at + self._every) if seen and seen.at <= now else first
 
     async def _look_safely(self, route: str) -> None:
         self._due[route] = time.time() + self._every * self._random.uniform(0.9, 1.1)

@@ -12,6 +12,10 @@ _LOW_BITS: Final = 21
 """What is left of 63 bits after 42 bits of milliseconds since 1970 (until the year 2109)."""
 
 
+GREATEST: Final = (1 << 63) - 1
+"""No mail has a greater number."""
+
+
 class Numbers:
     """Gives numbers, each greater than the last and than `last` at the start.
 

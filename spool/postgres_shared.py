@@ -20,7 +20,7 @@ from spool import postgres_pace
 from spool.cluster import Cluster
 from spool.contract import Noted, Notice, Spool, SpoolUnavailable, Steps, Tally, Toll, id_text, unheard
 from spool.holding import Held, Hold, Key, Scope
-from spool.ids import first_number
+from spool.ids import GREATEST
 from spool.inbox import disregard, same
 from spool.postgres_cluster import PostgresCluster
 from spool.postgres_node import Identity, due_routes, holds_of, tell
@@ -30,6 +30,7 @@ from spool.view import Filter, GivenOrder, Spent, Volume
 Answer = TypeVar("Answer")
 
 _TELL_WITHIN: Final = 0.05
+_FIRST_KEPT: Final = "SELECT id FROM mail WHERE received_at >= %s AND received_at <= %s ORDER BY id LIMIT 1"
 _FORGET: Final = """
 WITH old AS (
  SELECT id FROM mail WHERE id < %s AND settled_at < %s ORDER BY id LIMIT 5000 FOR UPDATE SKIP LOCKED), events AS (
@@ -179,7 +180,7 @@ class SharedSpool(Spool):
     async def prune(self, before: float) -> int:
         await self._order(partial(books.forget_orders, before=before))
         total = 0
-        values = first_number(before), before
+        values = await self._order(partial(_first_kept, since=before, now=self._clock())), before
         while forgotten := await self._order(lambda connection: connection.execute(_FORGET, values).rowcount):
             total += forgotten
         return total
@@ -250,3 +251,9 @@ class SharedSpool(Spool):
         if not self._alone:
             told = self._leases.ask(partial(tell, node=self._identity.node, words=words), same, single=True)
             told.add_done_callback(disregard)  # who did not hear it looks within seconds
+
+
+def _first_kept(connection: Connection, since: float, now: float) -> int:
+    """See `spool.statements.first_kept`."""
+    row = connection.execute(_FIRST_KEPT, (since, now)).fetchone()
+    return GREATEST if row is None else int(row[0])

@@ -39,7 +39,7 @@ from spool.contract import (
     unheard,
 )
 from spool.holding import Held, Hold, Key
-from spool.ids import Numbers, first_number
+from spool.ids import Numbers
 from spool.inbox import SETTLE_WITHIN, SMALL_MAIL, Call, FlushTimer, Put, Settle, fail, same
 from spool.log_records import settlement_record
 from spool.marks import LeaseMarks
@@ -267,7 +267,8 @@ class SqliteSpool(Spool):
 
     async def prune(self, before: float) -> int:
         await self._ask(partial(ledger.forget_orders, before=before), same)
-        question = partial(statements.forget, first_kept=first_number(before), before=before, limit=_CHUNK)
+        first_kept = await self._ask(partial(statements.first_kept, since=before, now=self._clock()), same)
+        question = partial(statements.forget, first_kept=first_kept, before=before, limit=_CHUNK)
         total = 0
         while forgotten := await self._ask(question, same):
             total += forgotten

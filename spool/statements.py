@@ -12,6 +12,7 @@ from typing import Final
 
 from routing.mail import domain_of
 from spool.contract import SPENT_SLOT, Arrival, Leased, Pending
+from spool.ids import GREATEST
 from spool.log_records import MailRecord, SettlementRecord, mail_record
 from spool.rows import Rows
 from spool.view import Spent
@@ -58,6 +59,7 @@ LOADS: Final = """
 SELECT route, count(*), sum((SELECT count(*) FROM recipient WHERE mail = waiting.id AND state = 'waiting'))
 FROM waiting GROUP BY route"""
 _SPENT_KEPT: Final = 2 * 86400.0
+FIRST_KEPT: Final = "SELECT id FROM mail WHERE received_at >= ? AND received_at <= ? ORDER BY id LIMIT 1"
 FORGOTTEN: Final = "SELECT id FROM mail WHERE id < ? AND settled_at < ? ORDER BY id LIMIT ?"
 
 
@@ -229,10 +231,17 @@ def move(connection: sqlite3.Connection, old: str, moves: Mapping[int, str]) -> 
     return moved
 
 
-def forget(connection: sqlite3.Connection, first_kept: int, before: float, limit: int) -> int:
-    """Delete up to `limit` mails settled before that time, with their story. Returns how many.
+def first_kept(connection: sqlite3.Connection, since: float, now: float) -> int:
+    """The number of the first mail that came since then: behind it no mail was settled before. By its own time, for
+    numbers go on from the greatest when a clock was set back, and may be ahead of it by years.
+    """
+    row = connection.execute(FIRST_KEPT, (since, now)).fetchone()
+    return GREATEST if row is None else int(row[0])
 
-    `first_kept` is the first number of that time: no mail was settled before it came, so later ones need no look.
+
+def forget(connection: sqlite3.Connection, first_kept: int, before: float, limit: int) -> int:
+    """Delete up to `limit` mails settled before that time, with their story, and with numbers below `first_kept`.
+    Returns how many.
     """
     rows = connection.execute(FORGOTTEN, (first_kept, before, limit)).fetchall()
     for table, column in (("event", "mail"), ("recipient", "mail"), ("mail", "id")):

@@ -55,6 +55,15 @@ def test_looks_are_spread_and_a_restart_does_not_bring_them_forward(tmp_path: Pa
     assert all(1_000_700.0 <= due[name] <= 1_001_300.0 for name in ("new.nl", "newer.nl"))
 
 
+def test_a_clock_that_was_ahead_puts_off_no_look(tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "doctor")
+    memory.compare("a.nl", [], 9_000_000.0)
+    watch = DoctorWatch(tmp_path, memory, 86400.0, lambda: ["a.nl", "b.nl"], print, Random(1))
+    watch._plan(9_000_100.0)
+    watch._plan(1_000_000.0)
+    assert all(at <= 1_001_200.0 for at in watch._due.values())
+
+
 def test_inside_the_relay(authority: Authority, tmp_path: Path) -> None:
     async def journey() -> None:
         async with (

@@ -387,6 +387,28 @@ def test_history_is_forgotten_by_when_a_mail_was_settled(engine):
     engine.run(test)
 
 
+def test_a_clock_that_was_ahead_once_keeps_no_history_for_ever(engine):
+    """Numbers go on from the greatest, which is years ahead from then on."""
+    year = 366 * 86400.0
+
+    async def test(spool):
+        start = engine.clock.now
+        engine.clock.now = start + 10 * year
+        await spool.put(arrival(spool, engine.clock))
+        engine.clock.now = start
+        mail = arrival(spool, engine.clock)
+        await spool.put(mail)
+        for leased in await spool.lease("acme.nl", 2, start + 11 * year):
+            await spool.settle(settlement(leased))
+        engine.clock.now = start + year
+        await spool.put(arrival(spool, engine.clock))
+        await spool.prune(start + year - 3600)
+        with engine.view() as view:
+            assert view.show(mail.id) is None
+
+    engine.run(test)
+
+
 def test_one_mail_that_cannot_be_kept_does_not_take_the_others_with_it(engine):
     async def test(spool):
         good = [arrival(spool, engine.clock) for _ in range(3)]
