@@ -21,6 +21,8 @@ import aiohappyeyeballs
 import httpcore
 from aiohappyeyeballs import AddrInfoType
 
+from upstreams.resolving import addresses
+
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 _READ_AHEAD: Final = 128 * 1024
 """Octets that may lie unread; the other side waits with more."""
@@ -150,7 +152,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 async def connect(host: str, port: int) -> Stream:
     """A connection to a host by name or address. Raises ConnectError."""
     try:
-        places = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        places = await addresses(host, port)
     except (OSError, UnicodeError) as error:  # the latter from a name that no DNS can hold
         raise httpcore.ConnectError(_said(error)) from error
     return await connect_to_one(places)

@@ -19,6 +19,7 @@ import aiosmtplib
 
 from routing.outcome import Hint, Outcome, Stage, Who, Word
 from upstreams.base import Host
+from upstreams.resolving import SLOW, addresses
 from upstreams.smtp_replies import Reply, ReplyTable
 from upstreams.smtp_tls import ResumingContext, resuming_context
 from upstreams.smtp_wire import Wire, one_line
@@ -236,11 +237,12 @@ def _drop(client: aiosmtplib.SMTP) -> None:
 
 async def _dial(way: SmtpWay, seconds: float) -> socket.socket:
     """A connected socket, each address of the host tried in turn for its share of `seconds`. Raises OSError."""
-    loop = asyncio.get_running_loop()
     _check_name(way.host)
-    family = socket.AF_INET if way.ipv4_only else socket.AF_UNSPEC
-    async with asyncio.timeout(seconds):
-        found = await loop.getaddrinfo(way.host, way.port, family=family, type=socket.SOCK_STREAM)
+    try:
+        async with asyncio.timeout(seconds):
+            found = await addresses(way.host, way.port, socket.AF_INET if way.ipv4_only else socket.AF_UNSPEC)
+    except TimeoutError:
+        raise socket.gaierror(socket.EAI_AGAIN, SLOW) from None
     if way.source_address is not None:
         found = [entry for entry in found if (entry[0] == socket.AF_INET6) == (":" in way.source_address)]
     failure: OSError = OSError(errno.EADDRNOTAVAIL, f"no address of {way.host} can be reached from the source address")

@@ -31,8 +31,8 @@ _UDP_LIMIT = 1232
 class FakeDns:
     """`records` are TXT records by name; long texts become several strings of at most 255 octets (RFC 6376 3.6.2.2)."""
 
-    def __init__(self, records: Mapping[str, str] | None = None, host: str = "127.0.0.1") -> None:
-        self.host, self.port = host, 0
+    def __init__(self, records: Mapping[str, str] | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host, self.port = host, port
         self.asked: list[str] = []
         self.silent: set[str] = set()
         self.failing: set[str] = set()
@@ -49,7 +49,7 @@ class FakeDns:
             self._records.pop(key, None)
 
     async def __aenter__(self) -> FakeDns:
-        self._server = await asyncio.start_server(self._serve, self.host, 0, family=socket.AF_INET)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, family=socket.AF_INET)
         self.port = self._server.sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(
