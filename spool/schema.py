@@ -175,12 +175,22 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
         if _format(connection)[1] < VERSION:
             raise SpoolUnusable(f"the spool {path} was written by an older relay: restart the relay, then ask again")
     except sqlite3.OperationalError as error:
+        if _missing(path):
+            raise SpoolUnusable(f"there is no spool at {path} yet: `serve` makes it; is `spool.url` right?") from None
         raise SpoolUnusable(
             f"the spool {path} cannot be read ({error}); is the path right? Only root (sudo) and the relay may read it"
         ) from error
     except sqlite3.DatabaseError as error:
         raise SpoolUnusable(damaged(path, error)) from error
     return connection
+
+
+def _missing(path: Path) -> bool:
+    """Whether nothing is there; False where we may not look."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False
 
 
 def write_nothing(connection: sqlite3.Connection) -> None:
