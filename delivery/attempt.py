@@ -21,14 +21,12 @@ from delivery.ways import Way
 from routing.events import emit
 from routing.headers import without_bcc
 from routing.mail import NULL_SENDER, Outgoing
-from routing.outcome import Outcome, Results, Stage, Word
+from routing.outcome import BEFORE_MAIL, Outcome, Results, Stage, Word
 from routing.redirect import tell_recipients
 from routing.rewrite import rewrite
 from spool.contract import Attempt, Leased, SpoolFull, SpoolUnavailable, id_text
 
 _log = logging.getLogger("delivery.attempt")
-
-_BEFORE_MAIL: Constant = frozenset((Stage.CONNECT, Stage.TLS, Stage.LOGIN))
 
 _NOT_NOW: Constant = frozenset((Word.RETRY, Word.WAIT, Word.CONFIG))
 
@@ -53,7 +51,11 @@ class Errand:
         self.untried: Outcome | None = None
         """What is known to come of a send to an upstream that is not there, so that none was made."""
         self.holds = mail.sender != NULL_SENDER or set(route.settings.from_) == {"<>"}
-        """Whether `config` for this mail says something of the route: a report of ours on a customer's way does not."""
+        """Whether every `config` for this mail is the way's fault: a way for customers need not take a null sender."""
+
+    def blames_way(self, outcome: Outcome) -> bool:
+        """True for a `config` that puts the way on hold, and keeps the mail."""
+        return outcome.word is Word.CONFIG and (self.holds or outcome.whoever_sends)
 
     def finals(self) -> dict[str, Final]:
         """The last outcome of every recipient that has one."""
@@ -66,7 +68,7 @@ class Errand:
                 trial = way.trial and outcome.word is Word.CONFIG  # nor does mail wait for what is wrong with a canary
                 if trial or (outcome.only_here and self._another_way(outcomes)):
                     outcome = replace(outcome, word=Word.RETRY)
-                config = outcome.word is Word.CONFIG and self.holds
+                config = self.blames_way(outcome)
                 if not (config and way.gone):  # what was wrong with the old rules is tried by the new ones
                     ended[address] = Final(name, outcome, config and way.held is not None)
             elif self.fault is not None:
@@ -186,7 +188,7 @@ class Attempts:
         errand.attempts.append(Attempt(way.name, started, max(0.0, now - started), results))
         for address, outcome in results.items():
             errand.tried[address][way.name] = outcome
-        news = way.learn(errand.mail.id, results, now, errand.holds)
+        news = way.learn(errand.mail.id, results, now, any(map(errand.blames_way, results.values())))
         if news is not None and news.word is Word.WAIT:
             emit(_log, "asked_to_wait", logging.INFO, upstream=way.name, reply=news.reply, seconds=news.wait)
         elif news is not None:
@@ -270,7 +272,7 @@ def _may_count(outcome: Outcome) -> bool:
     """False when nothing of a mail was said to the provider. A bug of ours may have come at any moment."""
     if outcome.word in (Word.SENT, Word.UNKNOWN):
         return True
-    return outcome.stage not in _BEFORE_MAIL and not (outcome.stage is Stage.PREPARE and outcome.word is not Word.RETRY)
+    return outcome.stage not in BEFORE_MAIL and not (outcome.stage is Stage.PREPARE and outcome.word is not Word.RETRY)
 
 
 def our_fault(error: Exception) -> Outcome:

@@ -117,6 +117,6 @@ def _end(pending: Pending, outcome: Outcome, sender: str, route: RouteSettings, 
             return Settled.FAILED
         case Word.UNKNOWN if route.unknown == "stop" or (route.unknown == "retry_once" and pending.doubts):
             return Settled.FAILED
-        case Word.CONFIG if sender == NULL_SENDER:
+        case Word.CONFIG if sender == NULL_SENDER and not outcome.whoever_sends:
             return Settled.FAILED  # this way takes no report; waiting for another is of no use to anybody
     return Settled.EXPIRED if expired else None

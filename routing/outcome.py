@@ -45,6 +45,10 @@ class Stage(StrEnum):
     REQUEST = "request"
 
 
+BEFORE_MAIL: Final = (Stage.CONNECT, Stage.TLS, Stage.LOGIN)
+"""Stages at which nothing was said about a mail yet: what is refused there can only be the route's."""
+
+
 class Who(StrEnum):
     """Who can mend it."""
 
@@ -102,6 +106,13 @@ class Outcome:
         upstream may still take it.
         """
         return self.word is Word.REJECT and self.enhanced in (TOO_LARGE, NO_FORM)
+
+    @property
+    def whoever_sends(self) -> bool:
+        """Any mail would have met it, whatever its sender: the upstream had not heard of the mail, or it refused our
+        key (RFC 9110 15.5.2).
+        """
+        return self.stage in BEFORE_MAIL or (self.stage is Stage.REQUEST and self.code == 401)
 
     @property
     def next_transaction(self) -> bool:

@@ -11,10 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from routing.outcome import Hint, Outcome, Stage, Who, Word
-
-BEFORE_MAIL: Final = (Stage.CONNECT, Stage.TLS, Stage.LOGIN)
-"""Stages at which nothing was said about a mail yet: what is refused there can only be the route's."""
+from routing.outcome import BEFORE_MAIL, Hint, Outcome, Stage, Who, Word
 
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
 

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from email import message_from_bytes, policy
 
+import pytest
+
 from config.fields import Duration
 from config.rules import Sender
 from delivery.bounce import Reporter, report
@@ -30,6 +32,9 @@ from tests.delivery.room import (
     route,
 )
 from tests.waiting import until
+
+BAD_CERTIFICATE = Outcome(Word.CONFIG, "certificate has expired", Stage.TLS)
+BAD_KEY = Outcome(Word.CONFIG, "401 Forbidden", Stage.REQUEST, 401)
 
 
 def one_report(*failures: Failure, content: bytes = CONTENT) -> bytes:
@@ -228,6 +233,22 @@ def test_a_customers_upstream_that_takes_no_null_sender_does_not_hold_the_custom
             await r.quiet()
             assert events(caplog, "held") == []
             assert await r.waiting() == {}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("trouble", [BAD_LOGIN, BAD_CERTIFICATE, BAD_KEY])
+def test_mail_of_the_null_sender_waits_for_a_way_that_works_for_nobody(tmp_path, caplog, trouble):
+    async def scenario():
+        caplog.set_level(logging.INFO)
+        one = Scripted("one", trouble, SENT)
+        async with room(tmp_path, (route("acme.nl", "<>", via="one"),), one) as r:
+            await r.put("")
+            await until(lambda: events(caplog, "held") != [], "the hold")
+            assert await r.waiting() == {"acme.nl": 1}
+            await r.clock.advance(61)
+            assert await r.waiting() == {}
+            assert events(caplog, "failed") == []
 
     asyncio.run(scenario())
 

@@ -15,7 +15,7 @@ from delivery.backoff import JITTER, PROBE_WAITS, next_try, probe_wait, retry_wa
 from delivery.verdict import Final, judge
 from routing.outcome import Outcome, Stage, Word
 from spool.contract import Leased, Pending, Settled
-from tests.delivery.room import BAD_LOGIN, BUSY, DOUBT, NO_USER, SENT, START
+from tests.delivery.room import BAD_LOGIN, BUSY, DOUBT, NO_USER, NOT_YOURS, SENT, START
 
 HOUR = 3600.0
 waits = st.lists(st.floats(1, 1e5), min_size=1, max_size=8).map(sorted)
@@ -126,7 +126,11 @@ def test_recipients_that_were_not_tried_come_back_at_once_uncounted():
 
 
 def test_a_report_that_a_way_does_not_take_is_not_kept():
-    assert verdict_on(BAD_LOGIN, sender="").done == {"r0@x.nl": Settled.FAILED}
+    assert verdict_on(NOT_YOURS, sender="").done == {"r0@x.nl": Settled.FAILED}
+
+
+def test_what_is_wrong_with_a_way_for_everybody_ends_no_report():
+    assert verdict_on(BAD_LOGIN, sender="").done == {}
 
 
 some_outcome = st.builds(Outcome, st.sampled_from(Word), st.just("x"), st.sampled_from(Stage))
