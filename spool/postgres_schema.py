@@ -152,7 +152,7 @@ def options_of(url: str, password: str | None = None) -> dict[str, str]:
         "keepalives_count": "3",
         "tcp_user_timeout": "10000",
     }
-    return {**defaults, **given}
+    return {**defaults, **given, "client_encoding": "utf8"}
 
 
 def shown(url: str) -> str:
@@ -185,6 +185,7 @@ def prepare(options: dict[str, str]) -> None:
     """Make the tables, or bring them to this version; one relay does it while others wait. Raises SpoolUnusable."""
     try:
         with connect(options, patient=True) as connection, connection.transaction():
+            _refuse_encoding(connection.info.parameter_status("server_encoding") or "")
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             version, oldest = _format(connection)
             refuse_newer(version, oldest)
@@ -233,6 +234,15 @@ def _authorities() -> str:
     if found is None:
         raise SpoolUnusable("no file of trusted authorities is found: install ca-certificates, or set SSL_CERT_FILE")
     return found
+
+
+def _refuse_encoding(name: str) -> None:
+    """What a server answered may hold any letter. SQL_ASCII, which clusters made without a locale have, keeps UTF-8 as
+    it is.
+    """
+    if name not in ("UTF8", "SQL_ASCII"):
+        make = "CREATE DATABASE relay OWNER relay ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0"
+        raise SpoolUnusable(f"the database is in {name}, which cannot keep all letters; make it anew: {make}")
 
 
 def _format(connection: psycopg.Connection) -> tuple[int, int]:

@@ -98,10 +98,11 @@ class Server:
     def promote(self) -> None:
         self._run("pg_ctl", "promote", "-D", self.data, "-w")
 
-    def database(self, name: str) -> str:
+    def database(self, name: str, encoding: str | None = None) -> str:
         """A new database; its url."""
+        other = f" ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0" if encoding else ""
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}"{other}')
         return self.url(name)
 
     def drop(self, name: str) -> None:

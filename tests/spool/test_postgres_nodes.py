@@ -8,7 +8,8 @@ import resource
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from math import inf
 
 import psycopg
@@ -499,6 +500,36 @@ def test_a_database_that_is_not_there_says_so_without_the_password(postgres_serv
 def test_urls_that_are_refused(url, wrong):
     with pytest.raises(SpoolUnusable, match=wrong):
         postgres_schema.options_of(url)
+
+
+def test_a_database_made_without_a_locale_keeps_every_letter(postgres_server, monkeypatch):
+    """SQL_ASCII: a Debian without locales makes its cluster so, and then every database."""
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    url = postgres_server.database("no_locale", "SQL_ASCII")
+    said = replace(RETRY, reply="451 4.7.1 één ogenblik – “straks” €")
+
+    async def test():
+        async with nodes(url, 1) as (one,):
+            await one.put(arrival(one, CLOCK, recipients=("jan@example.org",)))
+            (mail,) = await one.lease("acme.nl", 1, CLOCK.now)
+            assert mail.recipients[0].address == "jan@example.org"
+            await one.settle(settlement(mail, said, inf))
+            with closing(PostgresView(url)) as view:
+                assert view.show(mail.id).mail.recipients[0].last.reply == said.reply
+
+    try:
+        asyncio.run(test())
+    finally:
+        postgres_server.drop("no_locale")
+
+
+def test_a_database_that_cannot_keep_every_letter_is_refused(postgres_server):
+    url = postgres_server.database("latin", "LATIN1")
+    try:
+        with pytest.raises(SpoolUnusable, match=r"in LATIN1, .* make it anew: CREATE DATABASE relay .* 'UTF8'"):
+            asyncio.run(PostgresSpool.open(url, size_limit=1))
+    finally:
+        postgres_server.drop("latin")
 
 
 def test_a_server_elsewhere_must_prove_itself():
