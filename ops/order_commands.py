@@ -25,7 +25,7 @@ from ops.control import NotRunning, ask, control_path
 from ops.holds_view import hold_reason, holds_text, release_command
 from ops.orders import Action, Answer, Hands, Order, OrderRefused, answer_text, subjects
 from ops.progress import Progress
-from ops.queue_options import add_filters, add_ids, filter_of, open_view, somebody, spool_password
+from ops.queue_options import add_filters, add_ids, filter_of, open_view, route_name, somebody, spool_password
 from spool.contract import SpoolFull, SpoolInUse, SpoolUnavailable, SpoolUnusable, Steps, id_text, unheard
 from spool.opening import is_shared, open_for_orders
 from spool.schema import path_of
@@ -205,21 +205,25 @@ def _told(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
             return command(asked)
         except (OrderRefused, SpoolFull, SpoolUnavailable) as error:
             print(f"callpro-relay: {error}", file=sys.stderr)
-            return 1
+            return 2 if isinstance(error, _SaysNothingError) else 1
 
     return run
+
+
+class _SaysNothingError(OrderRefused):
+    """An order without its mail."""
 
 
 def _which(asked: argparse.Namespace) -> Filter:
     which = filter_of(asked)
     if not which.says_something:
-        raise OrderRefused("say which mail: an ID, or one of the options that `--help` shows")
+        raise _SaysNothingError("say which mail: an ID, or one of the options that `--help` shows")
     return which
 
 
 def _add_subjects(made: argparse.ArgumentParser) -> None:
     add_ids(made)
-    made.add_argument("--route", metavar="ROUTE", help="the route's name: its first `from`")
+    made.add_argument("--route", type=route_name, metavar="ROUTE", help="the route's name: its first `from`")
     made.add_argument(
         "--sender", type=somebody, metavar="ADDRESS|@DOMAIN", help="a customer's domain, or one of its senders"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from config import names
+from config.fields import Mistake
 from config.loading import load_relay
 from config.relay_settings import SpoolSettings
 from config.values import parse_duration
@@ -91,6 +92,14 @@ def somebody(text: str) -> str:
     return address(wanted)
 
 
+def route_name(text: str) -> str:
+    """A route's name from a pattern as rules write it (`München.DE`); what is none stays as it is."""
+    try:
+        return names.pattern(text)
+    except Mistake:
+        return text
+
+
 def count(text: str) -> int:
     """A number of lines."""
     if not (text.isascii() and text.isdigit() and int(text)):
@@ -103,7 +112,7 @@ def add_ids(made: argparse.ArgumentParser) -> None:
 
 
 def add_filters(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--route", metavar="ROUTE", help="the route's name: its first `from`")
+    made.add_argument("--route", type=route_name, metavar="ROUTE", help="the route's name: its first `from`")
     who = "ADDRESS|@DOMAIN"
     made.add_argument("--sender", type=somebody, metavar=who, help="one envelope sender, or all of a domain")
     made.add_argument("--recipient", type=somebody, metavar=who, help="one recipient, or all of a domain")

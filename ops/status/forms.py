@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlencode
 
+from config import names
 from ops.orders import ASKING, Action, Order
 from spool.contract import id_number
 from spool.view import Filter
@@ -77,12 +78,15 @@ def mail_id(text: str) -> int | None:
 
 
 def search(fields: dict[str, str]) -> Filter | None:
-    """What a search or a list is about; None for a search that says nothing. A domain may come without its @."""
+    """What a search or a list is about; None for a search that says nothing. A domain may come without its @,
+    and with letters beyond ASCII; `<>` is the null sender.
+    """
     text = fields.get("q", "").strip()
     if "q" in fields:
         if not text:
             return None
-        pattern = text if "@" in text else f"@{text}"
+        local, _, domain = text.rpartition("@")
+        pattern = "" if text == names.NULL_PATTERN else f"{local}@{names.normal(domain)}"
         by_sender = fields.get("by") == "sender"
         return Filter(sender=pattern, settled=None) if by_sender else Filter(recipient=pattern, settled=None)
     return Filter(route=fields.get("route") or None)

@@ -139,6 +139,15 @@ def test_whose_mail_is_asked_for_may_be_written_as_people_do(text: str, meant: s
         assert getattr(asked, line[1].removeprefix("--")) == meant
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Acme.NL", "acme.nl"), ("*.m\u00fcnchen.de", "*.xn--mnchen-3ya.de"), ("<>", "<>"), ("a, b", "a, b")],
+)
+def test_a_route_is_named_as_rules_write_it(text: str, name: str) -> None:
+    for word in ("list", "drop", "hold", "release"):
+        assert relay._parser().parse_args(["queue", word, "--route", text]).route == name
+
+
 def test_the_help_begins_where_people_are_at_night(capsys) -> None:
     with pytest.raises(SystemExit):
         relay.main(["--help"])

@@ -1,10 +1,12 @@
-"""Whom the status page believes."""
+"""Whom the status page believes, and what it makes of a search."""
 
 from __future__ import annotations
 
 import pytest
 
+from ops.status.forms import search
 from ops.status.guards import allowed_host, own_form
+from spool.view import Filter
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,12 @@ def test_any_other_name_is_refused(host):
 )
 def test_a_form_of_another_page_is_refused(headers, ours):
     assert own_form(headers) is ours
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("jan@acme.nl", "jan@acme.nl"), ("acme.nl", "@acme.nl"), (" @m\u00fcnchen.de", "@xn--mnchen-3ya.de"), ("<>", "")],
+)
+def test_a_search_takes_a_domain_as_people_write_it(text, meant):
+    assert search({"q": text}) == Filter(recipient=meant, settled=None)
+    assert search({"q": text, "by": "sender"}) == Filter(sender=meant, settled=None)
