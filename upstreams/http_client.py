@@ -37,6 +37,8 @@ _HEADERS: Final = (
     (b"User-Agent", b"callpro-relay"),
 )
 _KNOWN_URLS: Final = 32
+_CHUNKS_A_TURN: Final = 64
+"""A body in chunks of an octet each costs seconds of work; everybody else has a turn meanwhile, and time its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +249,15 @@ async def _body(response: httpcore.Response, limit: int) -> tuple[bytes, bool]:
     """The reply's body as far as it came, and whether that was all that was wanted: once the status is known, a cut
     after it changes nothing.
     """
-    body, whole = bytearray(), True
+    body, whole, chunks = bytearray(), True, 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in response.aiter_stream():
                 body += chunk
                 if len(body) >= limit:
                     break
+                if (chunks := chunks + 1) % _CHUNKS_A_TURN == 0:
+                    await asyncio.sleep(0)
     except _transport_errors():
         whole = False
     return bytes(body[:limit]), whole
@@ -295,4 +299,6 @@ def _sentence(error: Exception, progress: _Progress) -> str:
     if progress.stage is not Stage.REQUEST:
         return "timed out while connecting" if late else f"cannot connect: {error}"
     where = "after the request was sent" if progress.body_begun else "before the request was sent"
+    if isinstance(error, httpcore.RemoteProtocolError) and error.__cause__ is not None:
+        return f"an answer that is no HTTP, {where}: {error}"
     return f"no reply in time, {where}" if late else f"connection lost {where}: {error or type(error).__name__}"

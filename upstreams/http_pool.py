@@ -1,7 +1,8 @@
 """The kept connections of one HTTP client: one request at a time on each, and no more of them than the limit.
 
 httpcore's pool asks each idle connection four times a request how it is; this one asks the one it hands out. Must never
-hand out a connection that the other side has ended, nor one on which a request did not come to its end.
+hand out a connection that the other side has ended, nor one on which a request did not come to its end (a reply may be
+earlier) or more than its reply came.
 It imports httpcore: import it at the first use.
 """
 
@@ -67,7 +68,7 @@ class Pool:
     async def give_back(self, connection: Connection) -> None:
         """After the request, however it ended: kept when it ended well."""
         self._leave()
-        if connection.http.is_idle() and connection in self._open:
+        if connection.http.is_idle() and connection in self._open and not _said_more(connection.http):
             connection.idle_since = self._clock()
             self._idle.append(connection)
         else:
@@ -85,7 +86,7 @@ class Pool:
 
     async def _kept(self, origin: httpcore.Origin) -> Connection | None:
         for place in range(len(self._idle) - 1, -1, -1):
-            if self._idle[place].origin == origin:
+            if self._idle[place].origin == origin and self._idle[place].stream.drained:
                 connection = self._idle.pop(place)
                 if not connection.stream.readable:
                     return connection
@@ -133,3 +134,10 @@ class Pool:
     def _leave(self) -> None:
         self._busy -= 1
         self._room.release()
+
+
+def _said_more(http: httpcore.AsyncHTTP11Connection) -> bool:
+    """Whether more came than the one reply: h11 keeps it, and the next request would have it for its answer.
+    httpcore has no other way to ask.
+    """
+    return bool(http._h11_state.trailing_data[0])

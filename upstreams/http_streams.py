@@ -26,7 +26,7 @@ from upstreams.resolving import addresses
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 _READ_AHEAD: Final = 128 * 1024
 """Octets that may lie unread; the other side waits with more."""
-
+_STATUS_AT: Final = len(b"HTTP/1.1 ")
 
 HUNG_UP: Final = "the other side hung up, or spoke before it was asked"
 
@@ -36,11 +36,13 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
+        self._below: asyncio.Transport | None = None
+        """Below TLS, which does not say what waits there."""
         self._unread = bytearray()
         self._over = False
         self._error: Exception | None = None
         self._waits_to_read: asyncio.Future[None] | None = None
-        self._waits_to_write: asyncio.Future[None] | None = None
+        self._waits_to_write: asyncio.Future[bool] | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What came, waiting for some of it; b"" at the end."""
@@ -56,14 +58,16 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Hand it to the transport; wait while that has too much."""
+        """Hand it to the transport; wait while that has too much. Raises WriteError, also when the other side
+        refuses it meanwhile: it may read no more (RFC 9112 9.5).
+        """
         if not buffer:
             return
         if self._transport is None or self.broken:
             raise httpcore.WriteError(str(self._error or "the connection is over"))
         self._transport.write(buffer)
-        if self._waits_to_write is not None:
-            await self._waits_to_write
+        if self._waits_to_write is not None and (self._refused or not await self._waits_to_write):
+            raise httpcore.WriteError("the other side refused it before it had all")
 
     async def aclose(self) -> None:
         """Close at once: what is not written yet is given up."""
@@ -87,12 +91,19 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if made is None:
             raise httpcore.ConnectError("connection lost")
         inside.connection_made(made)
+        inside._below = inner
         return inside
 
     @property
     def broken(self) -> bool:
         """True once nothing can be written any more, as far as is known here."""
         return self._over or self._transport is None or self._transport.is_closing()
+
+    @property
+    def drained(self) -> bool:
+        """True when all that was written has gone to the other side."""
+        below = self._below or self._transport
+        return below is None or below.get_write_buffer_size() == 0
 
     @property
     def readable(self) -> bool:
@@ -123,11 +134,14 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if len(self._unread) >= _READ_AHEAD and self._transport is not None:
             self._transport.pause_reading()
         self._wake_reader()
+        if self._refused:
+            self._wake_writer(False)
 
     def eof_received(self) -> None:
         """The transport closes itself then."""
         self._over = True
         self._wake_reader()
+        self._wake_writer(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._over = True
@@ -139,9 +153,17 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._waits_to_write = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
+        self._wake_writer(True)
+
+    @property
+    def _refused(self) -> bool:
+        """Whether what is unread begins a reply that is no success, and none of those that come before it (1xx)."""
+        return len(self._unread) > _STATUS_AT and self._unread[_STATUS_AT] not in b"12"
+
+    def _wake_writer(self, room: bool) -> None:
         waits, self._waits_to_write = self._waits_to_write, None
         if waits is not None and not waits.done():
-            waits.set_result(None)
+            waits.set_result(room)
 
     def _wake_reader(self) -> None:
         waits, self._waits_to_read = self._waits_to_read, None
