@@ -163,7 +163,9 @@ class Limits(Settings):
         doc="Mail that is still coming in, of all clients together; beyond it they wait, the slowest are sent away.",
         minimum=1 << 20,
     )
-    spool_size: Size = setting(default=Size(10 << 30), doc="When the spool holds this much, mail is refused with 452.")
+    spool_size: Size = setting(
+        default=Size(10 << 30), doc="When the spool holds this much, mail is refused with 452.", minimum=1024
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +340,9 @@ class CallCentre(Settings):
     )
 
     def faults(self) -> Iterator[Fault]:
+        if not self.contact.rpartition("@")[0].isascii():
+            wrong = "has letters before the @ that few servers take"
+            yield Fault("contact", wrong, "write those without accents")
         if self.spf is not None and not self.addresses:
             yield Fault("addresses", "is missing, and the SPF record must name them", "add our public IPv4 addresses")
 
@@ -379,10 +384,13 @@ class Relay(Settings):
         for number, address in enumerate(addresses):
             if address in addresses[:number] and network.host_port(address)[1]:  # port 0 is another one each time
                 yield Fault(f"listen[{number}].address", f"{address} stands here twice", "keep one of the two")
+        taken = dict.fromkeys(addresses, "mail is accepted")
         for name, other in (("status", self.status), ("webhooks", self.webhooks)):
-            if other is not None and other.address in addresses and network.host_port(other.address)[1]:
-                wrong = f"{other.address} is where mail is accepted"
-                yield Fault(f"{name}.address", wrong, "give it a port of its own")
+            if other is not None and network.host_port(other.address)[1]:
+                if other.address in taken:
+                    wrong = f"{other.address} is where {taken[other.address]}"
+                    yield Fault(f"{name}.address", wrong, "give it a port of its own")
+                taken[other.address] = "the status page is"
         if self.workers > 1 and not self.spool.url.startswith("postgres"):
             wrong = "above 1 needs a database, for one file has one writer"
             mend = "write 1 (one process takes some two thousand mails a second), or a PostgreSQL url under `spool:`"

@@ -183,7 +183,7 @@ def as_json(alert: Alert, hostname: str) -> bytes:
     """`text` is what chat services show; the rest is for programs."""
     text = f"{hostname}: {alert.text}{_left_out(alert)}"
     said = {"text": text, "event": alert.event, "relay": hostname, "at": alert.at, "fields": dict(alert.fields)}
-    return json.dumps(said, ensure_ascii=False, default=str).encode()
+    return json.dumps(said, ensure_ascii=False, default=str).encode("utf-8", "replace")
 
 
 def letter(alert: Alert, sender: str, to: tuple[str, ...], number: str, hostname: str) -> bytes:
@@ -211,10 +211,10 @@ def letter(alert: Alert, sender: str, to: tuple[str, ...], number: str, hostname
 
 
 def base64_lines(text: str) -> str:
-    """Whatever an upstream said, in lines that no server minds."""
+    """Whatever an upstream or a client said, in lines that no server minds."""
     from base64 import encodebytes
 
-    return encodebytes(text.encode()).decode("ascii").replace("\n", "\r\n")
+    return encodebytes(text.encode("utf-8", "replace")).decode("ascii").replace("\n", "\r\n")
 
 
 def _left_out(alert: Alert) -> str:

@@ -124,6 +124,15 @@ def test_a_listener_for_others_must_say_who(folder):
             "spool.url: names no database; write postgresql://relay@db.example/relay",
         ),
         (
+            "call_centre: {name: Us, contact: postmästare@callcenter.nl}",
+            "call_centre.contact: has letters before the @ that few servers take; write those without accents",
+        ),
+        ("limits: {spool_size: 0}", "limits.spool_size: is too small; write at least 1024"),
+        (
+            "{status: {address: '127.0.0.1:80'}, webhooks: {address: '127.0.0.1:80'}}",
+            "webhooks.address: 127.0.0.1:80 is where the status page is; give it a port of its own",
+        ),
+        (
             "listen: [{address: '127.0.0.1:25'}, {address: '127.0.0.1:25'}]",
             "listen[1].address: 127.0.0.1:25 stands here twice; keep one of the two",
         ),

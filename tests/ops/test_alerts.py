@@ -140,6 +140,15 @@ def test_what_others_said_cannot_break_the_letter():
     assert b"\n" not in raw.replace(b"\r\n", b"")
 
 
+def test_octets_that_are_no_text_keep_no_alert_back():
+    argument = b'"J\xe9" <x@b.nl>'.decode("utf-8", "surrogateescape")  # as intake reads what a client says
+    alert = Desk(settings()).hear("refused", {"reply": "550 5.7.1 no route", "code": 550, "argument": argument}, NOW)
+    assert alert is not None
+    assert json.loads(as_json(alert, "relay.test"))["fields"]["argument"] == '"J?" <x@b.nl>'
+    raw = letter(alert, "relay@callcenter.nl", ("beheer@callcenter.nl",), "0000000000001", "relay.test")
+    assert '"J?" <x@b.nl>' in message_from_bytes(raw, policy=policy.SMTP).get_content()
+
+
 def test_what_several_relays_find_out_is_the_same_trouble_and_what_is_their_own_is_not():
     def mark(event: str, **fields: object) -> str | None:
         found = shared_mark(Alert(event, "", fields, NOW))
