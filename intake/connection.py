@@ -22,6 +22,11 @@ COMMAND_OCTETS: Final = 2048
 _SHOWN: Final = 20
 """A longer word, or one with anything but letters and digits, is not said back: a reply must stay one line."""
 
+_WEB: Final = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PRI"])
+"""What HTTP begins with (RFC 9110 9, RFC 9113 3.4). A page in a browser, or a service that fetches what strangers name,
+can be made to send it here with commands of ours behind it.
+"""
+
 Method = Callable[[Any, str | None], Awaitable[None]]
 
 
@@ -81,7 +86,7 @@ class Connection(SMTP):
         self._unsaid = b""
         self._bogus = 0
         self._over = False
-        """The client took its leave: what it says behind that is not read."""
+        """Leave was taken: what the client says behind that is not read."""
         self._room: asyncio.Future[None] | None = None
 
     # ---- the transport
@@ -220,12 +225,16 @@ class Connection(SMTP):
 
     async def _turn_down(self, name: str) -> None:
         self._bogus += 1
-        if self._bogus < BOGUS_LIMIT:
+        if name in _WEB:
+            reply = "502 5.5.1 This is no web server, goodbye"
+        elif self._bogus >= BOGUS_LIMIT:
+            reply = "502 5.5.1 Too many unrecognized commands, goodbye."
+        else:
             shown = name if name.isalnum() and len(name) <= _SHOWN else "that"
             await self.push(f'500 Error: command "{shown}" not recognized')
             return
-        await self.push("502 5.5.1 Too many unrecognized commands, goodbye.")
-        self._close()
+        self._over = True
+        await self.push(reply)
 
 
 def methods_of(dialogue: type[Connection], commands: Iterable[str]) -> dict[str, Method]:

@@ -180,6 +180,36 @@ def test_a_helo_name_with_accents_is_made_harmless() -> None:
     with_house(test)
 
 
+MAIL_BEHIND = b"MAIL FROM:<info@acme.nl>\r\nRCPT TO:<jan@example.nl>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\n"
+
+
+@pytest.mark.parametrize("first", [b"POST / HTTP/1.1", b"get http://localhost/ HTTP/1.0", b"PRI * HTTP/2.0"])
+def test_commands_that_come_by_http_are_not_run(first: bytes) -> None:
+    """A page in a browser, or a service that fetches what strangers name, sends what it is told to."""
+
+    async def test(house: House) -> None:
+        async with house.client() as client:
+            client.send(first + b"\r\n" + MAIL_BEHIND)
+            assert await client.reply() == "502 5.5.1 This is no web server, goodbye"
+            assert await client.reply() == ""
+        assert house.spool.arrivals == []
+        assert house.intake.numbers.refused == {"5.5.1": 1}
+
+    with_house(test)
+
+
+def test_nothing_is_read_behind_the_goodbye() -> None:
+    async def test(house: House) -> None:
+        async with house.client() as client:
+            client.send(b"Host: x\r\n" * 9 + MAIL_BEHIND)
+            replies = [await client.reply() for _ in range(6)]
+        assert replies[4:] == ["502 5.5.1 Too many unrecognized commands, goodbye.", ""]
+        assert house.spool.arrivals == []
+        assert house.intake.numbers.refused == {"5.5.2": 4, "5.5.1": 1}
+
+    with_house(test)
+
+
 def test_garbage_ends_in_a_goodbye() -> None:
     async def test(house: House) -> None:
         async with house.client() as client:

@@ -139,7 +139,8 @@ def test_clients_that_lie_flood_and_vanish(tmp_path: Path) -> None:
         b"MAIL FROM:<info@acme.nl> SIZE=99999999999\r\n": b"552 5.3.4",
         b"MAIL FROM:<info@acme.nl> SIZE=-1\r\n": b"501 5.5.4",
         b"MAIL FROM:<a\0b@acme.nl>\r\n": b"553 5.1.3",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" * 10: b"502 5.5.1 Too many unrecognized commands",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" * 10: b"502 5.5.1 This is no web server",
+        b"Host: x\r\n" * 10: b"502 5.5.1 Too many unrecognized commands",
         BEGIN[:-6] + b"RCPT TO:<jan@example.nl>\r\n" * 200 + b"RCPT TO:<jan>\r\n": b"553 5.1.3",
         b"MAIL FROM:<info@acme.nl> SIZE=10\r\n" + BEGIN[25:] + HEAD: b"354 ",
     }
