@@ -5,7 +5,7 @@ Shapes only. Which kinds of upstream exist is handed in by whoever loads; this f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -253,3 +253,12 @@ class Rules:
     upstreams: Mapping[str, UpstreamRule]
     routes: tuple[Route, ...]
     tests: tuple[PlacedTest, ...]
+
+
+def users_of(routes: Iterable[Route]) -> dict[str, list[str]]:
+    """The names of the routes that may leave by each upstream, in one walk: there may be thousands of both."""
+    users: dict[str, list[str]] = {}
+    for route in routes:
+        for name in route.settings.upstreams:
+            users.setdefault(name, []).append(route.name)
+    return users

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from config.rules import Rate, Route, UpstreamRule
+from config.rules import Rate, Route, UpstreamRule, users_of
 from delivery.clock import Clock, Timer
 from delivery.pace import DAY, Meter, over, tightest
 from routing.events import emit
@@ -53,11 +53,12 @@ class Meters:
         for upstream in upstreams.values():
             accounts.setdefault(account_of(upstream), []).append(upstream)
         routes = tuple(routes)
+        users = users_of(routes)
         for name, members in accounts.items():
             rate, ours = tightest(rate_of(upstream) for upstream in members), {member.name for member in members}
-            sharers = sum(not ours.isdisjoint(route.settings.upstreams) for route in routes)
             if rate != Rate():
-                self.upstreams |= dict.fromkeys(ours, self._meter(name, rate, sharers, known))
+                sharers = len({user for member in ours for user in users.get(member, ())})
+                self.upstreams.update(dict.fromkeys(ours, self._meter(name, rate, sharers, known)))
         for route in routes:
             pace = route.settings.pace
             if pace is not None and (rate := over(pace, Rate())) != Rate():

@@ -14,7 +14,7 @@ from typing import Final
 
 from config.credentials import Secret
 from config.relay_settings import Relay
-from config.rules import Route, UpstreamRule
+from config.rules import Route, UpstreamRule, users_of
 from ops.queue_view import age_text, plain
 
 DAY: Final = 86400.0
@@ -55,9 +55,9 @@ def calendar(
     """
     routes = tuple(routes)
     found = [*_listeners(relay), *_dkim(routes)]
+    users = users_of(routes)
     for upstream in upstreams.values():
-        users = tuple(route.name for route in routes if upstream.name in route.settings.upstreams)
-        found += _upstream(upstream, users)
+        found += _upstream(upstream, tuple(users.get(upstream.name, ())))
     found += [Expiry("TLS certificate", host, (), end, "as it was shown last") for host, end in sorted(seen.items())]
     return tuple(sorted(found, key=lambda one: (one.ends_at is None, one.ends_at or 0.0, one.key)))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from config.rules import Rules
+from config.rules import Rules, users_of
 from routing.events import emit
 from routing.provider_events import EventReader, Post, ProviderEvent, Refusal, Told
 from spool.contract import Noted, Notice, Spool, SpoolFull, SpoolUnavailable
@@ -76,12 +76,12 @@ class WebhookDesk:
     def replace(self, rules: Rules) -> None:
         """Go by new rules from the next request on."""
         doors: dict[str, _Door] = {}
+        users = users_of(rules.routes)
         for name, upstream in rules.upstreams.items():
             events = self._kinds[upstream.kind].events
             read = events(upstream.settings) if events else None
             if read is not None:
-                routes = frozenset(route.name for route in rules.routes if name in route.settings.upstreams)
-                doors[name] = _Door(read, routes)
+                doors[name] = _Door(read, frozenset(users.get(name, ())))
         self._doors = doors
 
     def upstream_at(self, target: str) -> str | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from math import inf
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.rules import Rate
+from config.rules import Place, Rate, UpstreamRule
+from delivery.accounts import Meters
 from delivery.pace import Meter, Window, over, tightest
+from tests.delivery.room import ScriptedSettings
 
 LENGTHS = {"per_second": 1.0, "per_minute": 60.0, "per_hour": 3600.0, "per_day": 86400.0}
 rates = st.builds(
@@ -157,3 +160,27 @@ def test_what_ops_write_goes_over_what_is_known_and_a_shared_account_takes_the_l
     assert over(Rate(per_day=500), known) == Rate(per_minute=30, per_day=500)
     assert over(Rate(), known) == known
     assert tightest([known, Rate(per_second=3, per_day=20_000)]) == Rate(per_second=3, per_minute=30, per_day=10_000)
+
+
+def test_thousands_of_routes_are_walked_once():
+    """New rules wait for it on the loop: by each of 5,000 upstreams it took four seconds in which no mail was taken."""
+    walks = []
+
+    class Settings:
+        pace = None
+
+        def __init__(self, upstream: str) -> None:
+            self._upstream = upstream
+
+        @property
+        def upstreams(self) -> tuple[str, ...]:
+            walks.append(self._upstream)
+            return (self._upstream, "all")
+
+    place, settings = Place("routes.yaml", 1), ScriptedSettings()
+    paced = {name: UpstreamRule(name, "scripted", settings, place, Rate(per_day=9)) for name in ("u0", "u1", "all")}
+    paced |= {f"u{number}": UpstreamRule(f"u{number}", "scripted", settings, place) for number in range(2, 50)}
+    routes = [SimpleNamespace(name=f"r{number}", settings=Settings(f"u{number % 25}")) for number in range(50)]
+    meters = Meters(paced, routes)
+    assert {name: meter.sharers for name, meter in meters.upstreams.items()} == {"u0": 2, "u1": 2, "all": 50}
+    assert len(walks) == 50
