@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -110,11 +111,10 @@ def _make(asked: argparse.Namespace, us: CallCentre, relay: Relay, rules: Rules 
         for name, content in ((".html", page(text, language)), (".md", text)):
             (folder / f"{customer.domain}-{language}{name}").write_text(content, "utf-8")
             files.append((f"{customer.domain}-{language}{name}", "the sheet"))
-    files.append(
-        _route_file(folder / f"{customer.domain}.yaml", route(customer, our_dkim(rules, _own_domain(customer))))
-    )
+    rule = route(customer, our_dkim(rules, _own_domain(customer)))
+    files.append(_route_file(folder / f"{customer.domain}.yaml", rule))
     files += [key_file] if key_file else []
-    steps = tuple(_next_steps(customer, folder, asked.config.parent))
+    steps = tuple(_next_steps(customer, rule, folder, asked.config.parent))
     wrong = next((one.error for one in (known.spf_then, known.spf) if one and one.error and one.record), "")
     if wrong and spf_terms(customer):
         steps = (f"mind, as the sheet says too: {customer.domain} with our SPF: {wrong}", *steps)
@@ -209,13 +209,27 @@ def _route_file(path: Path, text: str) -> tuple[str, str]:
     return path.name, "the route"
 
 
-def _next_steps(customer: Customer, folder: Path, config: Path) -> Iterator[str]:
+def _seen(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # not root, who alone looks into the folder
+        return False
+
+
+def _next_steps(customer: Customer, rule: str, folder: Path, config: Path) -> Iterator[str]:
     yield f"send {customer.domain}-nl.html or -en.html to the customer (a browser prints it as PDF)"
-    if customer.via == "own-server":
-        yield f"install -m 600 {folder / customer.key_file} {config / 'secrets' / customer.key_file}"
+    named = (config / "secrets" / name for name in re.findall(rf'"systemd:({re.escape(customer.domain)}-\w+)"', rule))
+    secrets = [path for path in named if not _seen(path)]
+    for path in secrets:
+        made = folder / path.name
+        yield (
+            f"install -m 600 {made} {path}" if made.exists() else f"(umask 077; cat > {path})    # paste, Enter, Ctrl-D"
+        )
     yield f"fill in what the customer answered in {folder / customer.domain}.yaml"
     yield f"install -m 644 {folder / customer.domain}.yaml {config / 'routes.d' / customer.domain}.yaml"
     yield f"callpro-relay check && callpro-relay doctor {customer.domain}"
+    told = "restart callpro-relay    # for the new secret; the queue stays" if secrets else "reload callpro-relay"
+    yield f"systemctl {told}"
 
 
 # ---- our own record -----------------------------------------------------------------------------------------------

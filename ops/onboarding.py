@@ -5,6 +5,7 @@ Pure: what the DNS says now, keys and the date are handed in. Must never hold th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -26,6 +27,8 @@ VIAS: Final = (
 
 _MICROSOFT: Final = ("graph", "smtp_oauth", "connector")
 _SPF_INCLUDE: Final = f"include:{SPF_INCLUDE}"
+_PLAIN: Final = re.compile(r"[\\`*_|\[\]<]")
+"""What Markdown would take for more than a letter of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ def _facts(customer: Customer, known: Known, today: date, language: str) -> Mapp
         "date": today.strftime("%d-%m-%Y") if language == "nl" else f"{today.day} {today:%B %Y}",
         "addresses": [str(address) for address in customer.us.addresses],
         "sender": customer.sender,
-        "display": customer.display,
+        "display": _PLAIN.sub(r"\\\g<0>", customer.display),
         "spf_terms": " ".join(terms),
         "spf_now": now,
         "spf_new": wanted,

@@ -154,7 +154,15 @@ def test_every_way_has_sheets_and_a_route(tmp_path: Path, via: str) -> None:
             assert "kept as it was" in told
             code, told = await clinic.run("onboard", "hooli.nl", "--via", via, "--out", str(out), "--json")
             made = json.loads(told)
-            assert made["next"][-1] == "callpro-relay check && callpro-relay doctor hooli.nl"
+            told = "\n".join(made["next"])
+            assert "callpro-relay check && callpro-relay doctor hooli.nl\nsystemctl re" in told
+            named = re.findall(r'"systemd:(hooli\.nl-\w+)"', before)
+            assert re.findall(r"cat > \S+/secrets/(\S+)\)", told) == named
+            assert ("restart" in made["next"][-1]) == bool(named)
+            for name in named:  # what is there is never written over, and wants no restart
+                (clinic.folder / "secrets" / name).write_text("x")
+            code, told = await clinic.run("onboard", "hooli.nl", "--via", via, "--out", str(out))
+            assert (code, "cat >" in told, told.endswith("systemctl reload callpro-relay\n")) == (0, False, True)
             assert ["hooli.nl-nl.html", "the sheet"] in made["files"]
 
     asyncio.run(journey())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from datetime import date
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -130,6 +131,13 @@ def test_the_page_holds_all_of_it_and_fetches_nothing() -> None:
     assert "<td><code>x</code></td>" in told
     assert "<script" not in told
     assert not re.search(r"(src|href)=|url\(|@import", told)
+
+
+def test_a_name_of_odd_letters_is_shown_as_it_is() -> None:
+    odd = replace(customer("mailbox"), display=r"Acme | *Service* [NL] <x> a\_b")
+    for language in LANGUAGES:
+        told = page(sheet(odd, language, Known(), TODAY), language)
+        assert r"<td>Acme | *Service* [NL] &lt;x&gt; a\_b</td>" in told
 
 
 def test_a_name_with_quotes_stays_a_name() -> None:
