@@ -1,6 +1,7 @@
 """How a line of the log looks: one line per event, `event key=value ...` for people, or JSON.
 
-Under systemd a line carries its priority and leaves the time to the journal. A value must never break a line in two.
+Under systemd a line carries its priority and leaves the time to the journal. A value must never break a line in two,
+nor a reader that stands still stop the relay.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import re
 import select
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -19,11 +21,21 @@ from functools import lru_cache
 from threading import get_ident
 from typing import Final, TextIO
 
+from routing.events import EventRecord
+
 _PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _QUOTING: Final = json.JSONEncoder(ensure_ascii=False)
 _AS_JSON: Final = json.JSONEncoder(default=str)
 _GATHER_SECONDS: Final = 0.02
 """How long a line of the event loop may wait for others: one write for all. Spool and peers wait longer for a disk."""
+_AGAIN_SECONDS: Final = 0.25
+"""How often a stream that takes nothing is asked again."""
+_MOST_WAITING: Final = 1 << 20
+"""Characters that may wait for such a stream. What comes beyond is counted, and lost."""
+_LAST_SECONDS: Final = 1.0
+"""How long the end of the process waits for it."""
+_WIDEST: Final = 6
+"""Octets of a character: of UTF-8, or a lone surrogate that standard error writes as `\\udcff`."""
 _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 
@@ -50,18 +62,30 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
     """Writes the lines of a moment at once. A warning or worse, and a line from outside the event loop, waits for
     nothing and takes along what waited. `logging.shutdown` at the end of the process writes the rest. A `shared` stream
     is one that other processes write to as well.
+
+    A pipe, a socket or a terminal is written to only while it takes something: who reads it may hang, or be suspended.
     """
 
     def __init__(self, stream: TextIO, *, shared: bool = False) -> None:
         super().__init__(stream)
-        self._shared = shared
+        self._room = _room_of(stream)
+        self._in_parts = shared or self._room is not None
         self._lines: list[str] = []
+        self._waiting = 0
+        self._lost = 0
         self._due_on: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.append(self.format(record) + "\n")
+            if self._waiting > _MOST_WAITING:
+                self.flush()
+            if self._waiting > _MOST_WAITING:
+                self._lost += 1
+            else:
+                line = self.format(record) + "\n"
+                self._lines.append(line)
+                self._waiting += len(line)
             if record.levelno >= logging.WARNING or not self._comes_back():
                 self.flush()
         except Exception:  # as for any line: the relay carries mail, whatever becomes of its log
@@ -76,37 +100,91 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
         except RuntimeError:
             return False
         if self._due_on is not loop:
-            loop.call_later(_GATHER_SECONDS, self._flush_when_due)
-            self._due_on, self._thread = loop, get_ident()
+            self._write_on(loop, _GATHER_SECONDS)
         return True
 
-    def _flush_when_due(self) -> None:
+    def _write_on(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        loop.call_later(seconds, self._flush_when_due, loop)
+        self._due_on, self._thread = loop, get_ident()
+
+    def _flush_when_due(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due_on = None
         try:
             self.flush()
         except (OSError, ValueError):
             self.handleError(logging.makeLogRecord({"msg": "log lines could not be written"}))
+        if self._lines:
+            self._write_on(loop, _AGAIN_SECONDS)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits, as far as the stream takes it."""
         with self.lock or nullcontext():
-            lines, self._lines = self._lines, []
-            for part in _parts(lines) if self._shared else ["".join(lines)] if lines else ():
-                self.stream.write(part)
-                super().flush()
+            if not self._takes():
+                return
+            lines, self._lines, self._waiting = self._lines, [], 0
+            parts = list(_parts(lines)) if self._in_parts else ["".join(lines)] if lines else []
+            for number, part in enumerate(parts):
+                if not self._takes():
+                    self._lines = parts[number:]
+                    self._waiting = sum(map(len, self._lines))
+                    return
+                self._write(part)
+            if self._lost and self._takes():
+                lost, self._lost = {"lines": self._lost, "why": "nobody read them"}, 0
+                self._write(self.format(EventRecord("relay.log", logging.ERROR, "log_lines_lost", lost)) + "\n")
+
+    def close(self) -> None:
+        """Write what waits, if the stream takes it within a second."""
+        until = time.monotonic() + _LAST_SECONDS
+        while self._lines and (left := until - time.monotonic()) > 0:
+            self._takes(left)
+            self.flush()
+        super().close()
+
+    def _takes(self, seconds: float = 0.0) -> bool:
+        """Whether a part can be written without waiting, or within so many seconds; also when it will fail."""
+        return self._room is None or bool(self._room.poll(seconds * 1000))
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        super().flush()
+
+
+def _room_of(stream: TextIO) -> select.poll | None:
+    """Asks whether there is room for PIPE_BUF octets; None for a stream whose writes nobody can hold up."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return None
+    room = select.poll()
+    room.register(number, select.POLLOUT)
+    return room
 
 
 def _parts(lines: list[str]) -> Iterator[str]:
-    """Whole lines together, as far as the system writes them in one piece (pipe(7), PIPE_BUF); a longer one alone."""
+    """Whole lines together, as far as the system writes them in one piece, and at once where it says that there is room
+    (pipe(7), PIPE_BUF). A longer one is cut.
+    """
     part, octets = "", 0
-    for line in lines:
-        size = len(line.encode("utf-8", "replace"))
+    for piece in (piece for line in lines for piece in _pieces(line)):
+        size = len(piece.encode("utf-8", "replace"))
         if part and octets + size > select.PIPE_BUF:
             yield part
             part, octets = "", 0
-        part, octets = part + line, octets + size
+        part, octets = part + piece, octets + size
     if part:
         yield part
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """It, or pieces of it that are short enough whatever their characters are."""
+    if len(line) * _WIDEST <= select.PIPE_BUF or len(line.encode("utf-8", "replace")) <= select.PIPE_BUF:
+        yield line
+        return
+    step = select.PIPE_BUF // _WIDEST
+    yield from (line[at : at + step] for at in range(0, len(line), step))
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -9,12 +9,14 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import IO
 
 import pytest
 
 from ops.logs import set_up
 from routing.events import emit
+from tests.waiting import LONG
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +123,51 @@ def test_lines_of_several_processes_are_written_whole() -> None:
     assert 1 < len(written) < 20
     assert all(text.endswith("\n") and len(text) <= 4096 for text in written)
     assert "".join(written).count("\n") == 200
+
+
+def test_a_reader_that_stands_still_stops_nothing_and_hears_the_rest_later() -> None:
+    """The pipe is full: lines wait, those beyond a megabyte are counted, and what was kept comes in its order."""
+    reading, writing = os.pipe()
+    log, text = logging.getLogger("relay.test"), "é" * 3000
+    with open(reading, encoding="utf-8") as reader, open(writing, "w", encoding="utf-8") as writer:
+        set_up("text", writer)
+
+        def speak() -> None:
+            for number in range(600):
+                emit(log, "delivered", logging.WARNING if number % 2 else logging.INFO, number=number, text=text)
+
+        speaking = Thread(target=speak, daemon=True)
+        speaking.start()
+        speaking.join(LONG)
+        assert not speaking.is_alive()
+        heard: list[str] = []
+        hearing = Thread(target=lambda: heard.extend(reader), daemon=True)
+        hearing.start()
+        while not any("log_lines_lost" in line for line in heard):
+            logging.getLogger().handlers[0].flush()
+        emit(log, "last")
+        writer.close()
+        hearing.join(LONG)
+    kept = [line for line in heard if " number=" in line]
+    assert [f"number={number} text={text}" in line for number, line in enumerate(kept)] == [True] * len(kept)
+    assert 300 < len(kept) < 400
+    assert f"ERROR log_lines_lost lines={600 - len(kept)} " in heard[-2]
+    assert heard[-1].endswith(" last\n")
+
+
+def test_the_end_of_the_process_waits_a_moment_for_the_reader() -> None:
+    reading, writing = os.pipe()
+    with open(reading) as reader, open(writing, "w") as writer:
+        set_up("json", writer)
+        for number in range(2000):
+            emit(logging.getLogger("relay.test"), "delivered", number=number, to="x" * 60)
+        heard: list[str] = []
+        hearing = Thread(target=lambda: heard.extend(reader), daemon=True)
+        hearing.start()
+        logging.getLogger().handlers[0].close()
+        writer.close()
+        hearing.join(LONG)
+    assert [json.loads(line)["number"] for line in heard] == list(range(2000))
 
 
 def test_an_exception_is_told_with_its_traceback() -> None:

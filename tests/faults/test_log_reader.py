@@ -1,0 +1,79 @@
+"""Whoever reads the log of a real relay stands still: mail goes on, a stop stops, and the lines come when they can."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import smtplib
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from tests.fakes.relay_process import ROOT
+from tests.waiting import LONG, until
+
+
+def write_config(folder: Path) -> int:
+    """relay.yaml and routes.yaml; the port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    (folder / "relay.yaml").write_text(
+        f"hostname: relay.test\nlisten: [{{address: '127.0.0.1:{port}'}}]\nspool: {{url: 'sqlite:///{folder}/s.db'}}\n"
+    )
+    (folder / "routes.yaml").write_text(
+        f"upstreams:\n  try: {{type: maildir, path: {folder}/mail}}\nroutes:\n  - {{from: acme.nl, via: try}}\n"
+    )
+    return port
+
+
+def fill(pipe: int) -> None:
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        while os.write(pipe, b"\n" * 4096):
+            pass
+    os.set_blocking(pipe, True)
+
+
+async def answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def send(port: int) -> None:
+    with smtplib.SMTP("127.0.0.1", port, timeout=LONG) as client:
+        client.sendmail("info@acme.nl", ["a@x.nl"], "Subject: hello\r\n\r\nhi\r\n")
+
+
+def test_a_log_that_nobody_reads_stops_neither_mail_nor_the_stop(tmp_path: Path) -> None:
+    port = write_config(tmp_path)
+    reading, writing = os.pipe()
+    fill(writing)
+
+    async def journey() -> str:
+        relay = await asyncio.create_subprocess_exec(
+            sys.executable, str(ROOT / "relay.py"), "serve", "--config", str(tmp_path / "relay.yaml"), stderr=writing
+        )
+        os.close(writing)
+        try:
+            await until(lambda: answers(port), "an answer")
+            await asyncio.to_thread(send, port)
+            await until(lambda: list(tmp_path.glob("mail/**/new/*")), "the mail")
+        finally:
+            relay.terminate()
+            reader = asyncio.StreamReader()
+            loop = asyncio.get_running_loop()
+            pipe = os.fdopen(reading, "rb")
+            await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+            log = (await asyncio.wait_for(reader.read(), LONG)).decode()
+            assert await asyncio.wait_for(relay.wait(), LONG) == 0
+        return log
+
+    said = [line.split()[1] for line in asyncio.run(journey()).splitlines() if line]
+    assert [event for event in said if event in ("started", "accepted", "delivered", "stopped")] == [
+        "started", "accepted", "delivered", "stopped",
+    ]  # fmt: skip
