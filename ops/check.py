@@ -175,13 +175,17 @@ def _bad_keys(rules: Rules) -> Iterator[Problem]:
     for route in (route for route in rules.routes if route.settings.dkim):
         from routing.signing import Signer, SigningKeyInvalid  # 9 MB, only where somebody signs
 
+        found: set[str] = set()
         for dkim in route.settings.dkim:
             try:
-                if dkim.key.reveal():  # empty: only the running unit can read it
-                    Signer((dkim,))
+                known = bool(dkim.key.reveal())  # empty: only the running unit can read it
+                found |= Signer((dkim,)).algorithms if known else {"not known"}
             except SigningKeyInvalid as invalid:
                 wrong, _, mend = str(invalid).rpartition("; ")
                 yield Problem(route.place, f"route {route.name}", wrong, mend)
+        if found == {"ed25519-sha256"}:
+            wrong, mend = "has an Ed25519 key only, which large receivers do not read", "add a block with an RSA key"
+            yield Problem(route.place, f"route {route.name}, dkim", wrong, mend, True)
 
 
 def _half_webhooks(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:

@@ -76,6 +76,11 @@ class Signer:
     def __init__(self, settings: tuple[Dkim, ...]) -> None:
         self._keys = tuple(_parse(one) for one in settings)
 
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """What it signs with, as `a=` says it (RFC 6376 3.5)."""
+        return frozenset(key.algorithm.decode() for key in self._keys)
+
     def sign(self, content: bytes, now: float) -> bytes:
         """`content`, its 8-bit parts encoded, with a DKIM-Signature for every key on top, the first key's first.
 

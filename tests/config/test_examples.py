@@ -6,11 +6,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from config.relay_settings import Relay
 from ops.check import check
+from tests.keys import rsa_key
 from upstreams import KINDS
 
 EXAMPLES = Path(str(resources.files("config.examples")))
@@ -20,9 +19,8 @@ SHAPES = {name: kind.settings for name, kind in KINDS.items()}
 @pytest.fixture
 def credentials(tmp_path, monkeypatch) -> None:
     """The secrets that the example refers to."""
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     for name in ("umbrella-dkim", "callcenter-dkim"):
-        (tmp_path / name).write_bytes(pem)
+        (tmp_path / name).write_text(rsa_key("example").pem)
     for name in ("acme-smtp", "initech-graph", "sendgrid", "mailgun", "campaign-monitor"):
         (tmp_path / name).write_text("not-a-real-one\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))

@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ops.check import check, render_text
 from tests.config.kinds import KINDS
+from tests.keys import rsa_key
 
 CASES = Path(__file__).parents[1] / "cases" / "config"
 
@@ -20,8 +19,7 @@ def secrets(tmp_path, monkeypatch) -> None:
     """The credentials that the cases refer to."""
     for name in ("acme-smtp", "initech-graph", "mailgun", "cm"):
         (tmp_path / name).write_text("t0p-s3cret\n")
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "umbrella-dkim").write_bytes(pem)
+    (tmp_path / "umbrella-dkim").write_text(rsa_key("umbrella").pem)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("GOLDEN_SECRET", "t0p-s3cret")
 

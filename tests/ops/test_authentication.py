@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from config.problems import Problem
 from ops.check import check
+from tests.keys import rsa_key
 from upstreams import KINDS
 
 Told = Callable[[str], tuple[Problem, ...]]
@@ -40,8 +41,7 @@ SENDER = "sender: {address: acme@callcenter.nl}"
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
     """Check one route; what is said of it and of upstreams in use."""
-    key = ed25519.Ed25519PrivateKey.generate()
-    monkeypatch.setenv("PEM", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+    monkeypatch.setenv("PEM", rsa_key("acme").pem)
     monkeypatch.setenv("KEY", "SG.key")
 
     def run(route: str) -> tuple[Problem, ...]:
@@ -102,6 +102,21 @@ def test_a_signature_that_nobody_gets(via: str, dkim: str, warning: bool | None,
     problems = told(f"from: acme.nl, via: {via}, {dkim}")
     assert [problem.warning for problem in problems] == ([] if warning is None else [warning])
     assert all(problem.path == "route acme.nl, dkim" for problem in problems)
+
+
+@pytest.mark.parametrize(("keys", "warned"), [(["ED"], True), (["RSA"], False), (["ED", "RSA"], False)])
+def test_a_key_that_large_receivers_do_not_read_stands_not_alone(
+    keys: list[str], warned: bool, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = ed25519.Ed25519PrivateKey.generate()
+    monkeypatch.setenv("ED", private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+    monkeypatch.setenv("RSA", rsa_key("acme").pem)
+    blocks = ", ".join(f'{{domain: acme.nl, selector: {name}, key: "env:{name}"}}' for name in keys)
+    problems = told(f"from: acme.nl, via: login, dkim: [{blocks}]")
+    assert [problem.wrong for problem in problems] == (
+        ["has an Ed25519 key only, which large receivers do not read"] if warned else []
+    )
+    assert all(problem.warning for problem in problems)
 
 
 @pytest.mark.parametrize(
