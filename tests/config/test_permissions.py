@@ -51,6 +51,14 @@ def test_a_secret_of_its_owner_and_our_own_group_is_taken(secret, mode):
     assert resolve(f"file:{secret}").reveal() == "hunter2"
 
 
+@pytest.mark.parametrize("octets", [b"hunter2", b"hunter2\n", b"hunter2\r\n", b"\xef\xbb\xbfhunter2\r\n"])
+def test_a_secret_is_the_same_from_every_editor(secret, octets):
+    """A mark at the beginning that nobody sees would be a wrong password, and a locked account."""
+    secret.write_bytes(octets)
+    secret.chmod(0o600)
+    assert resolve(f"file:{secret}").reveal() == "hunter2"
+
+
 def test_a_credential_of_systemd_is_taken_as_systemd_made_it(secret, monkeypatch):
     secret.chmod(0o444)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secret.parent))
