@@ -1,13 +1,14 @@
 """Looks at the files of the rules now and then, and asks for a reload when they changed and are quiet again.
 
-Looks at names, times and sizes only. Must never ask twice for the same files: rules that were refused stay so until
-somebody mends them.
+Looks at names, times, sizes and modes only. Must never ask twice for the same files: rules that were refused stay so
+until somebody mends them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from config.loading import ROUTES_FILE, ROUTES_FOLDER
@@ -16,15 +17,18 @@ Look = frozenset[tuple[str, int, int, int]]
 
 
 def look(folder: Path) -> Look:
-    """The rule files below `folder` as they are now: name, time, size and inode of each."""
-    files = [folder / ROUTES_FILE, *(folder / ROUTES_FOLDER).glob("*.yaml")]
+    """The rule files below `folder` as they are now: name, time, size and inode of each, and who may use the folders.
+    The time is that of the inode: what mends a refusal may be a chmod alone.
+    """
     seen = set()
-    for file in files:
-        try:
+    for file in (folder / ROUTES_FILE, *(folder / ROUTES_FOLDER).glob("*.yaml")):
+        with suppress(OSError):
             told = file.stat()
-        except OSError:
-            continue
-        seen.add((str(file), told.st_mtime_ns, told.st_size, told.st_ino))
+            seen.add((str(file), told.st_ctime_ns, told.st_size, told.st_ino))
+    for each in (folder, folder / ROUTES_FOLDER):
+        with suppress(OSError):
+            told = each.stat()
+            seen.add((str(each), told.st_mode, told.st_uid, told.st_gid))
     return frozenset(seen)
 
 

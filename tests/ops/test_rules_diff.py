@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from config.loading import load_rules
 from ops.rules_diff import Change, RuleSet, changes, changes_text
 from ops.rules_watch import Watcher, look
@@ -92,6 +94,17 @@ def test_files_are_reported_once_when_they_are_quiet(tmp_path):
     assert not watcher.changed(look(tmp_path))
     assert not watcher.changed(look(tmp_path))
     (tmp_path / "routes.yaml").unlink()
+    assert [watcher.changed(look(tmp_path)) for _ in range(3)] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["routes.d", "routes.d/acme.nl.yaml"])
+def test_a_mode_that_is_mended_is_a_change(tmp_path, name):
+    """`run: chmod o-w ...` is what a refusal says."""
+    (tmp_path / "routes.d").mkdir()
+    (tmp_path / "routes.d" / "acme.nl.yaml").write_text("a", "utf-8")
+    (tmp_path / name).chmod(0o777)
+    watcher = Watcher(look(tmp_path))
+    (tmp_path / name).chmod(0o755)
     assert [watcher.changed(look(tmp_path)) for _ in range(3)] == [False, True, False]
 
 
