@@ -27,6 +27,9 @@ _LONGEST: Final = 1 << 20
 _PATIENCE: Final = 10.0
 """Seconds that a client may take to say its order."""
 
+_LOOK_EVERY: Final = 5.0
+"""Seconds between two looks whether the socket is still there."""
+
 _WORK: Final = 600.0
 """Seconds that a command waits for the answer; a long queue is dropped in far less."""
 
@@ -45,17 +48,26 @@ def control_path(url: str, config: Path) -> Path:
 
 
 class Control:
-    """The listening end. `start` raises OSError when the socket cannot be made."""
+    """The listening end. `start` raises OSError when the socket cannot be made. Who deletes it, as cleaners of folders
+    do, would leave the relay without orders until a restart: every `look_every` seconds it is made anew then.
+    """
 
-    def __init__(self, path: Path, hands: Hands) -> None:
+    def __init__(self, path: Path, hands: Hands, look_every: float = _LOOK_EVERY) -> None:
         self._path = path
         self._hands = hands
+        self._look_every = look_every
         self._listener: socket.socket | None = None
+        self._file = (0, 0)
         self._accepting: Task[None] | None = None
+        self._keeping: Task[None] | None = None
         self._answering: set[Task[None]] = set()
 
     def start(self) -> None:
         """Listen, in the place of a socket that an earlier relay left, but never in that of one that runs."""
+        self._listen()
+        self._keeping = asyncio.create_task(self._keep())
+
+    def _listen(self) -> None:
         if _somebody_listens(self._path):
             raise OSError(errno.EADDRINUSE, "another relay with the same config listens there", str(self._path))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -63,24 +75,50 @@ class Control:
             self._path.unlink(missing_ok=True)
             listener.bind(str(self._path))
             self._path.chmod(0o600)  # nobody can connect before it listens
+            there = self._path.stat()
             listener.listen(8)
         except BaseException:
             listener.close()
             raise
-        self._listener = listener
+        self._listener, self._file = listener, (there.st_dev, there.st_ino)
         self._accepting = asyncio.create_task(self._accept(listener))
 
     async def stop(self) -> None:
         """Take no more orders; one that is being carried out breaks off between two mails."""
-        if self._listener is None or self._accepting is None:
+        await _end(self._keeping, self._accepting, *self._answering)
+        if self._listener is None:
             return
-        tasks = [self._accepting, *self._answering]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(OSError):
-            self._path.unlink()  # before it is closed: afterwards it may be another relay's
+            if self._is_there():
+                self._path.unlink()  # before it is closed: afterwards it may be another relay's
         self._listener.close()
+
+    def _is_there(self) -> bool:
+        """Whether the socket's file is there, and ours."""
+        try:
+            there = self._path.stat()
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == self._file
+
+    async def _keep(self) -> None:
+        told = False
+        while True:
+            await asyncio.sleep(self._look_every)
+            if self._is_there():
+                continue
+            await _end(self._accepting)
+            if self._listener is not None:
+                self._listener.close()
+            try:
+                self._listen()
+            except OSError as error:
+                if not told:
+                    emit(_log, "control_lost", logging.ERROR, socket=str(self._path), error=error.strerror or error)
+                told = True
+            else:
+                emit(_log, "control_again", logging.WARNING, socket=str(self._path), why="somebody deleted the socket")
+                told = False
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -146,6 +184,13 @@ def ask(path: Path, order: Order, patience: float = _WORK, told: Steps = unheard
     if "error" in found:
         raise OrderRefused(found["error"])
     return read_answer(found)
+
+
+async def _end(*tasks: Task[None] | None) -> None:
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 def _somebody_listens(path: Path) -> bool:

@@ -16,6 +16,7 @@ from ops.orders import Action, Hands, Order, OrderRefused, subjects
 from spool.holding import Scope
 from spool.sqlite import SqliteSpool
 from spool.view import Filter
+from tests.waiting import until
 
 
 def serving(folder: Path, test: Callable[[Path], Awaitable[None]]) -> None:
@@ -24,14 +25,14 @@ def serving(folder: Path, test: Callable[[Path], Awaitable[None]]) -> None:
     async def run() -> None:
         spool = await SqliteSpool.open(str(folder / "s.db"), size_limit=1 << 20)
         path = control_path(str(folder / "s.db"), folder / "relay.yaml")
-        control = Control(path, Hands(spool, None, lambda: ("acme.nl",), time.time))
+        control = Control(path, Hands(spool, None, lambda: ("acme.nl",), time.time), look_every=0.05)
         control.start()
         try:
             await test(path)
         finally:
             await control.stop()
             await spool.close()
-        assert not path.exists()
+        assert not path.exists(), "left"
 
     asyncio.run(run())
 
@@ -95,6 +96,35 @@ def test_a_socket_that_an_earlier_relay_left_is_replaced(tmp_path):
     serving(tmp_path, test)
     with pytest.raises(NotRunning):
         ask(path, Order(Action.HOLDS))
+
+
+def test_a_socket_that_somebody_deletes_is_made_anew(tmp_path, caplog):
+    async def test(path):
+        for _ in range(2):
+            path.unlink()
+            await until(path.exists, "the socket")
+            assert (await asyncio.to_thread(ask, path, Order(Action.HOLDS))).holds == ()
+            assert path.stat().st_mode & 0o777 == 0o600
+        assert [record.message for record in caplog.records] == ["control_again"] * 2
+
+    serving(tmp_path, test)
+
+
+def test_what_another_put_in_the_place_of_the_socket_is_left_alone(tmp_path, caplog):
+    """One that listens is another relay's: told once, not taken from it, and not deleted at the stop."""
+    listening = socket.socket(socket.AF_UNIX)
+
+    async def test(path):
+        listening.bind(str(tmp_path / "other"))
+        listening.listen()
+        (tmp_path / "other").replace(path)
+        await until(lambda: caplog.records, "a word about it")
+        await asyncio.sleep(0.2)
+        assert [record.message for record in caplog.records] == ["control_lost"]
+
+    with pytest.raises(AssertionError, match="left"):
+        serving(tmp_path, test)
+    listening.close()
 
 
 def test_the_socket_of_a_relay_that_runs_is_never_taken_from_it(tmp_path):
