@@ -26,12 +26,12 @@ _NO_MAILBOX: Final = Hint(
 )
 _ACCESS: Final = Hint(
     Who.CUSTOMER,
-    "The app may not send as this mailbox: the customer's admin must grant Mail.Send "
-    "(application) with admin consent, and include the mailbox in the app's scope; a change "
-    "may take two hours.",
-    "De app mag niet namens deze mailbox versturen: de beheerder van de klant moet Mail.Send "
-    "(toepassing) met beheerderstoestemming verlenen en de mailbox in het bereik van de app "
-    "opnemen; een wijziging kan twee uur duren.",
+    "The app may not send as this mailbox: the customer's admin must give it Application Mail.Send for the mailbox by "
+    "RBAC for Applications, or add the mailbox to the scope that is there (Mail.Send in Entra would be for all their "
+    "mailboxes); a change may take two hours.",
+    "De app mag niet namens deze mailbox versturen: de beheerder van de klant moet haar via RBAC for Applications het "
+    "recht Application Mail.Send voor deze mailbox geven, of de mailbox opnemen in het bereik dat er al is (Mail.Send "
+    "in Entra zou voor al hun mailboxen gelden); een wijziging kan twee uur duren.",
 )
 _ODATA: Final = Hint(
     Who.CUSTOMER,

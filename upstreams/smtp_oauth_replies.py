@@ -17,13 +17,12 @@ _SWITCHED_OFF: Final = "5.7.139"
 
 _APP_HINT: Final = Hint(
     Who.CUSTOMER,
-    "The customer's Microsoft 365 administrator must give the app SMTP.SendAsApp with "
-    "consent, register it in Exchange with the object id of the enterprise application, and "
-    "give it the mailbox; a change may take two hours.",
-    "De Microsoft 365-beheerder van de klant moet de app SMTP.SendAsApp met toestemming "
-    "geven, haar in Exchange registreren met de object-id van de bedrijfstoepassing "
-    "(enterprise application) en haar toegang tot de mailbox geven; een wijziging kan twee "
-    "uur duren.",
+    "The customer's Microsoft 365 administrator must register the app in Exchange with the object id of the enterprise "
+    "application, and give it SMTP.SendAsApp for the mailbox: by RBAC for Applications, or with consent in Entra and "
+    "access to the mailbox; a change may take two hours.",
+    "De Microsoft 365-beheerder van de klant moet de app in Exchange registreren met de object-id van de "
+    "bedrijfstoepassing (enterprise application) en haar SMTP.SendAsApp voor de mailbox geven: via RBAC for "
+    "Applications, of met toestemming in Entra en toegang tot de mailbox; een wijziging kan twee uur duren.",
 )
 _OFF_HINT: Final = Hint(
     Who.CUSTOMER,
