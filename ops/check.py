@@ -20,7 +20,9 @@ from config.rules import Place, PlacedTest, Route, Rules
 from config.shapes import shapes_of
 from ops.authentication import authentication_problems
 from ops.terminal import Paint, plain
+from routing.mail import NULL_SENDER
 from routing.table import Table
+from upstreams.traits import traits_of
 
 SECRETS_FOLDER: Final = "secrets"
 _CREDENTIAL_NAME: Final = re.compile("[ -9;-~]{1,240}")
@@ -143,6 +145,7 @@ def _look_closer(rules: Rules, file: str) -> Iterator[Problem]:
     yield from _failed_tests(rules)
     yield from _bad_keys(rules)
     yield from _unused(rules)
+    yield from _no_way_for_reports(rules)
     for route in rules.routes:
         yield from authentication_problems(rules, route)
 
@@ -186,6 +189,24 @@ def _bad_keys(rules: Rules) -> Iterator[Problem]:
         if found == {"ed25519-sha256"}:
             wrong, mend = "has an Ed25519 key only, which large receivers do not read", "add a block with an RSA key"
             yield Problem(route.place, f"route {route.name}, dkim", wrong, mend, True)
+
+
+def _no_way_for_reports(rules: Rules) -> Iterator[Problem]:
+    """Said once: the mend is one route, however many customers need it."""
+    null_route = Table(rules.routes).match(NULL_SENDER)
+    asked = (null_route,) if null_route else rules.routes
+    stuck = [route for route in asked if not any(_takes_null_sender(rules, name) for name in route.settings.via)]
+    if stuck:
+        others = f", as those of {_counted(len(stuck) - 1, 'other route')}" if stuck[1:] else ""
+        what = "its mail" if null_route else "reports on its undelivered mail"
+        mailboxes = " and ".join(stuck[0].settings.via)
+        wrong = f"{what} cannot leave{others}: a mailbox ({mailboxes}) sends nothing from the null sender"
+        mend = 'let `from: "<>"` go by an upstream of another kind'
+        yield Problem(stuck[0].place, f"route {stuck[0].name}", wrong, mend, True)
+
+
+def _takes_null_sender(rules: Rules, upstream: str) -> bool:
+    return traits_of(rules.upstreams[upstream].settings).null_sender
 
 
 def _half_webhooks(relay: Relay, rules: Rules, file: str) -> Iterator[Problem]:

@@ -30,6 +30,7 @@ MAILBOX_TRAITS: Final = replace(
     signing="rebuilt",
     volume="a mailbox may send 30 mails a minute and to 10,000 recipients a day",
     rate=Rate(per_minute=30, per_day=10_000),
+    null_sender=False,
 )
 """Of a way that sends as a mailbox: Exchange takes the mail into its store and writes it anew."""
 

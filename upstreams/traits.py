@@ -35,7 +35,8 @@ class Traits:
     the return path must include for the provider's servers. `hidden_path` is True when the return path is a name that
     the provider makes up. `rate` is what the provider is known to allow an account,
     and `account` names it where several upstreams may send as the same one. `mailbox` is the address, in normal form,
-    that all mail is sent as, and that From has to be; "" where any will do, or it is not known.
+    that all mail is sent as, and that From has to be; "" where any will do, or it is not known. `null_sender` is False
+    where mail with the null sender cannot leave.
     """
 
     signing: Signing = "ours"
@@ -51,6 +52,7 @@ class Traits:
     rate: Rate = Rate()
     account: str = ""
     mailbox: str = ""
+    null_sender: bool = True
 
     def takes_signature(self, *, always: bool) -> bool:
         """Whether a `dkim:` block of the route is applied here; `always` is that block's own word."""

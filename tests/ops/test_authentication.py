@@ -15,6 +15,7 @@ from tests.keys import rsa_key
 from upstreams import KINDS
 
 Told = Callable[[str], tuple[Problem, ...]]
+ToldOf = Callable[..., tuple[Problem, ...]]
 
 UPSTREAMS = """\
 upstreams:
@@ -39,18 +40,45 @@ SENDER = "sender: {address: acme@callcenter.nl}"
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
-    """Check one route; what is said of it and of upstreams in use."""
+def told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToldOf:
+    """Check these routes; what is said of them."""
     monkeypatch.setenv("PEM", rsa_key("acme").pem)
     monkeypatch.setenv("KEY", "SG.key")
 
-    def run(route: str) -> tuple[Problem, ...]:
+    def run(*routes: str) -> tuple[Problem, ...]:
         (tmp_path / "relay.yaml").write_text("")
-        (tmp_path / "routes.yaml").write_text(f"{UPSTREAMS}  - {{{route}}}\n")
+        (tmp_path / "routes.yaml").write_text(UPSTREAMS + "".join(f"  - {{{route}}}\n" for route in routes))
         checked = check(tmp_path / "relay.yaml", {name: kind.settings for name, kind in KINDS.items()})
         return tuple(problem for problem in checked.problems if problem.path.startswith("route "))
 
     return run
+
+
+@pytest.fixture
+def told(told_of: ToldOf) -> Told:
+    """Check one route beside another that takes its reports; what is said of it."""
+    reports = "from: <>, via: local"
+    return lambda route: told_of(*([route] if "<>" in route else [route, reports]))
+
+
+@pytest.mark.parametrize(
+    ("routes", "stuck", "says"),
+    [
+        (["acme.nl, via: [graph, oauth]"], "acme.nl", "reports on its undelivered mail cannot leave: a mailbox"),
+        (["acme.nl, via: office"], "acme.nl", "cannot leave: a mailbox (office)"),
+        (["acme.nl, via: graph", "globex.nl, via: oauth"], "acme.nl", "cannot leave, as those of 1 other route: "),
+        (["acme.nl, via: graph", "<>, via: oauth"], "<>", "its mail cannot leave: a mailbox (oauth) sends nothing"),
+        (["acme.nl, via: [graph, connector]", "globex.nl, via: login"], None, ""),
+        (["acme.nl, via: graph", "<>, via: [oauth, local]"], None, ""),
+    ],
+)
+def test_mail_of_the_null_sender_that_cannot_leave(
+    routes: list[str], stuck: str | None, says: str, told_of: ToldOf
+) -> None:
+    problems = told_of(*(f"from: {route}" for route in routes))
+    about = [problem for problem in problems if "null sender" in problem.wrong]
+    assert [(problem.path, problem.warning) for problem in about] == ([(f"route {stuck}", True)] if stuck else [])
+    assert all(says in problem.wrong for problem in about)
 
 
 @pytest.mark.parametrize(
