@@ -207,8 +207,9 @@ def _add_asking(commands: Commands) -> None:
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     made = _add(commands, "route", explain_route, "explain what happens to a mail of this sender")
-    made.add_argument("address", help="an envelope sender; <> is the null sender")
-    made.add_argument("--to", action="append", default=[], metavar="ADDRESS", help="a recipient; may be repeated")
+    made.add_argument("address", type=address, help="an envelope sender; <> is the null sender")
+    to = "a recipient; may be repeated"
+    made.add_argument("--to", type=address, action="append", default=[], metavar="ADDRESS", help=to)
     made.add_argument("--message", type=Path, metavar="FILE", help="the mail itself, for what would change in it")
     made.add_argument("--no-dns", action="store_true", help="say what DMARC hangs on by the rules alone")
     made.add_argument("--json", action="store_true", help="print JSON, for scripts")

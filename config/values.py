@@ -16,6 +16,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRUE: Final = frozenset(("true", "yes", "on"))
 _FALSE: Final = frozenset(("false", "no", "off"))
 _UNITS: Final = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800})
+_LONGEST_DAYS: Final = 36500
 _SIZES: Final = MappingProxyType({"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40})
 
 
@@ -69,7 +70,10 @@ def parse_duration(text: str) -> Duration:
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)", text)
     if found is None:
         raise Mistake("is not a length of time", "write one number and one unit: 90s, 5m, 2h or 3d")
-    return Duration(float(found[1]) * _UNITS[found[2]])
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _LONGEST_DAYS * 86400:  # what is beyond the calendar has no date that could be told
+        raise Mistake("is longer than a hundred years", f"write at most {_LONGEST_DAYS}d")
+    return Duration(seconds)
 
 
 def parse_size(text: str) -> Size:

@@ -18,10 +18,14 @@ Look = frozenset[tuple[str, int, int, int]]
 
 def look(folder: Path) -> Look:
     """The rule files below `folder` as they are now: name, time, size and inode of each, and who may use the folders.
-    The time is that of the inode: what mends a refusal may be a chmod alone.
+    The time is that of the inode: what mends a refusal may be a chmod alone. What cannot be looked at is left out, so
+    it never raises.
     """
+    files = [folder / ROUTES_FILE]
+    with suppress(OSError):
+        files += (file for file in (folder / ROUTES_FOLDER).iterdir() if file.suffix == ".yaml")
     seen = set()
-    for file in (folder / ROUTES_FILE, *(folder / ROUTES_FOLDER).glob("*.yaml")):
+    for file in files:
         with suppress(OSError):
             told = file.stat()
             seen.add((str(file), told.st_ctime_ns, told.st_size, told.st_ino))

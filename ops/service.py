@@ -156,6 +156,8 @@ class Service:
             more = (self._alerts(rooms), self._watchdog(rooms), self._doctor(rooms), self._watch_rules(rooms))
             chores += [task for task in more if task]
             chores += [asyncio.create_task(watch_expiry(hands.expiries, partial(first, rooms.spool)))]
+            for chore in chores:
+                chore.add_done_callback(tell_end)
             try:
                 await self._until_stopped(rooms, intake, reloader)
             finally:
@@ -341,6 +343,12 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 10, 20)
+
+
+def tell_end(chore: asyncio.Task[None]) -> None:
+    """What a chore that ends by itself died of: nobody waits for it, and it is not begun again."""
+    if not chore.cancelled() and (error := chore.exception()):
+        _log.error("a chore of the relay ended by a bug of ours, until a restart", exc_info=error)
 
 
 def _expiries(rooms: _Rooms) -> tuple[Expiry, ...]:

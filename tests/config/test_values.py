@@ -31,6 +31,13 @@ def test_not_a_duration(written):
         values.parse_duration(written)
 
 
+@pytest.mark.parametrize("written", ["36501d", "999999999w", "999999999999d"])
+def test_a_duration_ends_before_the_calendar_does(written):
+    assert values.parse_duration("36500d") == 36500 * 86400
+    with pytest.raises(Mistake):
+        values.parse_duration(written)
+
+
 @pytest.mark.parametrize(
     ("written", "octets"),
     [("35MB", 35 << 20), ("64KB", 64 << 10), ("10GB", 10 << 30), ("1 gb", 1 << 30), ("1.5KB", 1536), ("17", 17)],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from config.loading import load_rules
 from ops.rules_diff import Change, RuleSet, changes, changes_text
 from ops.rules_watch import Watcher, look
+from ops.service import tell_end
 from upstreams import KINDS
 
 OLD = """\
@@ -112,3 +117,42 @@ def test_a_file_that_is_put_back_meanwhile_is_no_change(tmp_path):
     first, other = frozenset({("a", 1, 1, 1)}), frozenset({("a", 2, 2, 2)})
     watcher = Watcher(first)
     assert [watcher.changed(seen) for seen in (other, first, first)] == [False, False, False]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_that_is_shut_for_a_while_ends_no_watching(open_folder):
+    (open_folder / "rules" / "routes.d").mkdir(parents=True)
+    (open_folder / "rules" / "routes.d" / "acme.yaml").write_text(OLD, "utf-8")
+    program = (
+        "import os, pathlib, sys; from ops.rules_watch import look\n"
+        "os.setgroups([]); os.setgid(12345); os.setuid(12345)\n"
+        "print([seen[0][-9:] for seen in look(pathlib.Path(sys.argv[1])) if seen[0].endswith('.yaml')])\n"
+    )
+
+    def seen(shut: Path | None) -> str:
+        if shut:
+            shut.chmod(0o700)
+        command = [sys.executable, "-c", program, str(open_folder / "rules")]
+        return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True).stdout.strip()
+
+    assert [seen(None), seen(open_folder / "rules" / "routes.d"), seen(open_folder / "rules")] == [
+        "['acme.yaml']",
+        "[]",
+        "[]",
+    ]
+
+
+def test_a_chore_that_dies_is_told_loudly(caplog):
+    async def chore() -> None:
+        raise KeyError("a bug")
+
+    async def begin() -> None:
+        dying, stopped = asyncio.create_task(chore()), asyncio.create_task(asyncio.sleep(60))
+        for each in (dying, stopped):
+            each.add_done_callback(tell_end)
+        stopped.cancel()
+        await asyncio.wait((dying, stopped))
+
+    asyncio.run(begin())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "KeyError" in caplog.text
