@@ -1,11 +1,15 @@
-"""File descriptors: every connection needs one. Must never lower what we were given."""
+"""File descriptors: every connection needs one. Must never lower what we were given, nor let clients take the last: the
+event loop hangs up without a word then, and mail cannot leave.
+"""
 
 from __future__ import annotations
 
 import logging
 import resource
+from dataclasses import replace
 from typing import Final
 
+from config.relay_settings import Relay
 from routing.events import emit
 
 _log = logging.getLogger("relay")
@@ -14,15 +18,24 @@ _OURS: Final = 200
 """What the relay needs besides its clients' connections: upstreams, files, sockets of its own."""
 
 
-def raise_limit(connections: int) -> None:
-    """Take as many as this process may have (systemd and login shells start us with 1024), and say when it is too few
-    for so many `connections`.
+def within_limit(relay: Relay) -> Relay:
+    """The settings, with no more `limits.connections` than there are descriptors for: the next client is told 421.
+
+    Takes as many as this process may have (systemd and login shells start us with 1024), and says when it is too few.
     """
+    asked, most = relay.limits.connections, _raised()
+    if asked + _OURS <= most:
+        return relay
+    fit = max(most - _OURS, most // 2)
+    why = f"limits.connections is {asked}, and {fit} are let in; give LimitNOFILE={asked + _OURS}, or allow fewer"
+    emit(_log, "few_descriptors", logging.WARNING, limit=most, why=why)
+    return replace(relay, limits=replace(relay.limits, connections=min(asked, fit)))
+
+
+def _raised() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         hard = max(soft, 1 << 20)
     if soft != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < connections + _OURS:
-        why = f"limits.connections is {connections}; give LimitNOFILE={connections + _OURS}, or allow fewer"
-        emit(_log, "few_descriptors", logging.WARNING, limit=hard, why=why)
+    return hard

@@ -74,7 +74,7 @@ async def _examined(asked: argparse.Namespace, checked: Checked, relay: Relay) -
 
     assert checked.rules is not None  # noqa: S101 - the caller looked
     dns, rules = LiveDns(relay.dns), checked.rules
-    own_name: str = await asyncio.to_thread(socket.getfqdn)
+    own_name: str = "" if relay.hostname else await asyncio.to_thread(socket.getfqdn)
     host = Host(hostname=relay.hostname or own_name)
     patients = []
     for route in chosen(rules, asked.which):

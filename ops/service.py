@@ -35,7 +35,7 @@ from ops.activation import inherited
 from ops.buffer_view import tell_left
 from ops.check import Checked, check
 from ops.control import Control, control_path
-from ops.descriptors import raise_limit
+from ops.descriptors import within_limit
 from ops.expiry import Expiry, calendar
 from ops.expiry_watch import watch_expiry
 from ops.nodes import rules_hash
@@ -104,10 +104,8 @@ class Service:
         checked = self._seat.checked if self._seat else self._check()
         if checked.relay is None or checked.rules is None:
             return 1
-        relay = checked.relay
-        if self._seat is None:
-            raise_limit(relay.limits.connections)
-        own_name = await asyncio.to_thread(socket.getfqdn)
+        relay = checked.relay if self._seat else within_limit(checked.relay)
+        own_name: str = "" if relay.hostname else await asyncio.to_thread(socket.getfqdn)
         host = Host(hostname=relay.hostname or own_name)
         plan = build_plan(checked.rules, self._kinds, host, None)
         password = relay.spool.password.reveal() if relay.spool.password else None

@@ -27,7 +27,7 @@ from intake.listeners import close_listeners, open_listeners, written
 from ops import notify
 from ops.activation import inherited
 from ops.check import Checked
-from ops.descriptors import raise_limit
+from ops.descriptors import within_limit
 from ops.reload import tell_problem
 from ops.rounds import Round
 from ops.rules_watch import Watcher, look
@@ -102,7 +102,8 @@ class Parent:
         relay = self._checked.relay
         if relay is None or self._checked.rules is None:
             return 1
-        raise_limit(relay.limits.connections)
+        relay = within_limit(relay)
+        self._checked = replace(self._checked, relay=relay)
         self._look_every = relay.watch or inf
         self._look_at = time.monotonic() + self._look_every
         self._listeners = open_listeners(relay.listen, inherited(os.environ))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.relay_process import RelayProcess
+from tests.fakes.smtp import FakeSmtp
 from tests.journeys import clients, mails
 
 MB = 1 << 20
@@ -180,3 +181,23 @@ def test_a_line_of_50_mb_is_a_mail_and_no_burden(tmp_path: Path) -> None:
             await many.heard(b"354 ")
 
     against(long_line, tmp_path)
+
+
+def test_too_few_descriptors_for_the_crowd_are_told_and_some_are_left_for_mail(tmp_path: Path) -> None:
+    """Without descriptors the event loop hangs up on a client without a word, and no mail can leave."""
+
+    async def journey() -> None:
+        async with FakeSmtp() as server:
+            upstream = f"{{type: smtp, host: 127.0.0.1, port: {server.port}, tls: none}}"
+            routes = f"upstreams:\n  out: {upstream}\nroutes:\n  - {{from: acme.nl, via: out}}\n"
+            async with RelayProcess(tmp_path, routes, within=("prlimit", "--nofile=300:300")) as relay:
+                warning = await relay.event("few_descriptors")
+                assert str(warning["why"]).startswith("limits.connections is 1000, and 150 are let in;")
+                async with crowd(relay.port, 400) as many:
+                    heard = [await asyncio.wait_for(reader.readline(), 60) for reader, _ in many.pairs]
+                    assert [line[:4] for line in heard] == [b"220 "] * 150 + [b"421 "] * 250
+                    many.pairs = many.pairs[:1]
+                    many.say(BEGIN + HEAD + b".\r\n")
+                    await relay.event("delivered")
+
+    asyncio.run(journey())
