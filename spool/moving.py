@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import socket
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from typing import Any, Final
 import psycopg
 from psycopg import Connection
 
+from routing.events import emit
 from spool import absorbing, postgres_pace, postgres_schema, schema
 from spool import postgres_books as books
-from spool.contract import SPENT_SLOT, SpoolUnusable, id_number
+from spool.contract import SPENT_SLOT, SpoolUnusable, id_number, id_text
 from spool.holding import Scope
 from spool.ownership import Ownership
 from spool.postgres_filtering import part_of
@@ -28,6 +30,9 @@ from spool.postgres_statements import columns, count
 from spool.rows import Rows
 from spool.view import GivenOrder, Spent, Volume
 
+_LOG = logging.getLogger("relay.spool")
+_TABLES: Final = (("content", "mail"), ("waiting", "id"), ("event", "mail"), ("recipient", "mail"), ("mail", "id"))
+"""Where a mail's number stands."""
 _CHUNK: Final = 200
 _OCTETS: Final = 16 << 20
 _VISITOR: Final = -1
@@ -79,13 +84,16 @@ def move(source: Path, options: dict[str, str], progress: Progress) -> int:
 
 def _move(here: sqlite3.Connection, there: Connection, progress: Progress, name: str) -> int:
     # First: a relay that runs there may send nothing that is held, nor more than a limit allows.
-    _holds(here, there)
+    _holds(here, there, "scope <> ?", Scope.MAIL)
     _once(here, there, name, "spent", "account, slot, mails, recipients", _spent)
     (of,) = here.execute("SELECT count(*) FROM mail").fetchone()
     done = 0
     progress(done, of)
     while mails := _next(here):
         ids = [mail[0] for mail in mails]
+        if taken := _strangers(there, mails):
+            _renumber(here, taken)
+            continue
         with there.transaction():
             _keep(here, there, mails)
         _delete(here, ids)
@@ -112,6 +120,31 @@ def _next(here: sqlite3.Connection) -> list[tuple[Any, ...]]:
     return rows
 
 
+def _strangers(there: Connection, mails: Sequence[tuple[Any, ...]]) -> list[int]:
+    """Numbers that are other mails' there: relays that ran apart may have made the same, once in a million mails of one
+    millisecond.
+    """
+    query = "SELECT id, sender, received_at, size, peer FROM mail WHERE id = ANY(%s)"
+    known = {row[0]: row[1:] for row in there.execute(query, ([mail[0] for mail in mails],))}
+    ours = {mail[0]: (mail[2], mail[3], mail[4], mail[5]) for mail in map(_clean, mails)}
+    return [number for number, traits in known.items() if ours[number] != traits]
+
+
+def _renumber(here: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    """Give these mails the next numbers that are free here."""
+    here.execute("BEGIN IMMEDIATE")
+    for number in numbers:
+        free = number + 1
+        while here.execute("SELECT 1 FROM mail WHERE id = ?", (free,)).fetchone():
+            free += 1
+        for table, column in _TABLES:
+            here.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (free, number))  # noqa: S608
+        moved = (id_text(free), Scope.MAIL, id_text(number))
+        here.execute("UPDATE hold SET subject = ? WHERE scope = ? AND subject = ?", moved)
+        emit(_LOG, "spool.renumbered", logging.WARNING, mail=id_text(number), now=id_text(free))
+    here.execute("COMMIT")
+
+
 def _keep(here: sqlite3.Connection, there: Connection, mails: Sequence[tuple[Any, ...]]) -> None:
     fresh = {row[0] for row in there.execute(_FRESH, columns([_clean(mail) for mail in mails]))}
     by_id = {mail[0]: mail for mail in mails if mail[0] in fresh}
@@ -123,6 +156,7 @@ def _keep(here: sqlite3.Connection, there: Connection, mails: Sequence[tuple[Any
         sender = by_id[number][2].lower().rstrip(".")
         domain = sender.rpartition("@")[2]
         rows.append((number, route, due_at, by_id[number][3], size, sender, domain, released_at, bool(warned)))
+        _holds(here, there, "scope = ? AND subject = ?", Scope.MAIL, id_text(number))
     if rows:
         there.execute(_WAITING, columns(rows))
         count(there, _VISITOR, sum(row[4] for row in rows))
@@ -144,21 +178,16 @@ def _of(here: sqlite3.Connection, query: str, ids: Sequence[int] | dict[int, Any
 
 def _delete(here: sqlite3.Connection, ids: Sequence[int]) -> None:
     here.execute("BEGIN IMMEDIATE")
-    for table, column in (
-        ("content", "mail"),
-        ("waiting", "id"),
-        ("event", "mail"),
-        ("recipient", "mail"),
-        ("mail", "id"),
-    ):
+    for table, column in _TABLES:
         Rows(f"DELETE FROM {table} WHERE {column} IN (VALUES {{rows}})", 1).write(here, [(number,) for number in ids])  # noqa: S608
     here.execute("COMMIT")
 
 
-def _holds(here: sqlite3.Connection, there: Connection) -> None:
+def _holds(here: sqlite3.Connection, there: Connection, which: str, *values: str) -> None:
     keep = """INSERT INTO hold (scope, subject, since, who, reason, mail) VALUES (%s, %s, %s, %s, %s, %s)
     ON CONFLICT DO NOTHING"""
-    for scope, subject, *rest in here.execute("SELECT scope, subject, since, who, reason FROM hold").fetchall():
+    found = here.execute(f"SELECT scope, subject, since, who, reason FROM hold WHERE {which}", values)  # noqa: S608
+    for scope, subject, *rest in found.fetchall():
         mail = id_number(subject) if scope == Scope.MAIL else None
         there.execute(keep, (scope, subject, *rest, mail))
 

@@ -192,6 +192,31 @@ def test_a_mail_that_is_there_already_is_left_alone(tmp_path, database, monkeypa
     assert seen(there)[0] == after
 
 
+def test_a_mail_whose_number_is_another_mails_there_gets_a_new_one(tmp_path, database):
+    """The relays ran apart from each other, and two of their numbers are the same: neither mail may be lost."""
+    here, there = Sqlite(tmp_path), Postgres(database)
+    mails = []
+
+    async def ours(spool):
+        mails.append(arrival(spool, here.clock, sender="info@acme.nl"))
+        mails.append(arrival(spool, here.clock, sender="info@acme.nl", id=mails[0].id + 1))
+        for mail in mails:
+            await spool.put(mail)
+        await spool.hold(Hold(Scope.MAIL, id_text(mails[0].id), 1.0, "jan", "x"))
+
+    async def theirs(spool):
+        await spool.put(replace(mails[0], sender="x@globex.nl", route="globex.nl"))
+
+    here.run(ours)
+    there.run(theirs)
+    assert move(here.file, postgres_schema.options_of(database), lambda *_: None) == 2
+    with there.view() as view:
+        found = {line.id: (line.sender, line.hold is not None) for line in view.list(Filter(), 9)}
+    number = mails[0].id
+    assert found.pop(number) == ("x@globex.nl", False)
+    assert found == {number + 1: ("info@acme.nl", False), number + 2: ("info@acme.nl", True)}
+
+
 def test_a_spool_that_a_relay_has_open_is_not_moved(tmp_path, database):
     here = Sqlite(tmp_path)
 
