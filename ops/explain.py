@@ -266,7 +266,8 @@ def _signatures(rules: Rules, route: Route) -> Iterator[str]:
         takers = [name for name in route.settings.upstreams if _signed_by_us(rules, name, dkim)]
         only = "" if len(takers) == len(route.settings.upstreams) else f", only by {', '.join(takers)}"
         if takers:
-            yield f"d={dkim.domain} s={dkim.selector} (record {dkim.selector}._domainkey.{dkim.domain}){only}"
+            domain = names.normal(dkim.domain)
+            yield f"d={domain} s={dkim.selector} (record {dkim.selector}._domainkey.{domain}){only}"
 
 
 def _signed_by_us(rules: Rules, name: str, dkim: Dkim) -> bool:

@@ -81,12 +81,13 @@ class MailgunSettings(Settings):
 
     def traits(self) -> Traits:
         """See `HasTraits.traits`: everything is said by the sending domain."""
-        signer = f"Mailgun signs, if the DKIM record of {self.domain} is in place"
+        domain = names.normal(self.domain)
+        signer = f"Mailgun signs, if the DKIM record of {domain} is in place"
         return Traits(
             signing="theirs",
             signer=signer,
-            signs_as=self.domain,
-            return_path=self.domain,
+            signs_as=domain,
+            return_path=domain,
             selectors=("mx", "pdk1", "pdk2", "k1"),
             selectors_needed="any",
         )

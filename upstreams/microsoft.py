@@ -41,10 +41,11 @@ def mailbox_traits(tenant: str, mailbox: str | None) -> Traits:
     It counts for each mailbox, whether mail came by Graph or by SMTP; without `mailbox` all senders of the tenant are
     counted as one, which is never too little.
     """
-    local, at, domain = (mailbox or "").lower().rpartition("@")
+    local, at, host = (mailbox or "").lower().rpartition("@")
+    domain = names.normal(host)
     return replace(
         MAILBOX_TRAITS,
         return_path=domain if at else MAIL_FROM_DOMAIN,
-        mailbox=f"{local}@{names.normal(domain)}" if at else "",
+        mailbox=f"{local}@{domain}" if at else "",
         account=f"exchange {tenant} {mailbox or '*'}".lower(),
     )

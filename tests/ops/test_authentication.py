@@ -26,7 +26,7 @@ upstreams:
   sendgrid: {type: sendgrid, api_key: "env:KEY"}
   mailbox: {type: graph, tenant: acme.nl, client_id: 00001111-aaaa-2222-bbbb-3333cccc4444, client_secret: "env:KEY",
     mailbox: Info@Acme.nl}
-  mailgun: {type: mailgun, domain: mg.acme.nl, api_key: "env:KEY"}
+  mailgun: {type: mailgun, domain: MG.Acme.nl, api_key: "env:KEY"}
   api: {type: sendgrid, method: api, api_key: "env:KEY"}
   campaign: {type: campaign_monitor, client_id: x, api_key: "env:KEY"}
   login: {type: smtp, host: smtp.notoffice365.com, username: me, password: "env:KEY"}

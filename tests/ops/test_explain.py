@@ -23,7 +23,7 @@ routes:
   - from: hooli.nl
     via: login
     sender: {address: hooli@callcenter.nl, name: Hooli}
-    dkim: {domain: callcenter.nl, selector: s1, key: "env:PASSWORD"}
+    dkim: {domain: CallCenter.NL, selector: s1, key: "env:PASSWORD"}
   - {from: münchen.de, via: login, sender: {address: m@callcenter.nl, reply_to: none}}
   - {from: "*.umbrella.nl", via: login}
 """
