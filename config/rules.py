@@ -17,10 +17,17 @@ from config.fields import Duration, Fault, Mistake, Settings, setting
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands, for messages: `file:line`."""
+    """Where a value stands, for messages: `file:line`. A file's name may be no text, or hold a line break: what nobody
+    can print in it is escaped.
+    """
 
     file: str
     line: int
+
+    def __post_init__(self) -> None:
+        if not self.file.isprintable():
+            shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in self.file)
+            object.__setattr__(self, "file", shown)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"

@@ -110,6 +110,7 @@ class Control:
             await _end(self._accepting)
             if self._listener is not None:
                 self._listener.close()
+            self._file = (0, 0)  # its number is free for another's
             try:
                 self._listen()
             except OSError as error:

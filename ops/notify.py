@@ -17,10 +17,10 @@ def notify(**state: str) -> None:
     if not address:
         return
     target = "\0" + address[1:] if address.startswith("@") else address
-    message = "\n".join(f"{key}={value}" for key, value in state.items())
+    message = "\n".join(f"{key}={value}" for key, value in state.items()).encode("utf-8", "backslashreplace")
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.settimeout(1)
-        sender.sendto(message.encode(), target)
+        sender.sendto(message, target)
 
 
 def ready(status: str) -> None:

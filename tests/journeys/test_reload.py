@@ -140,3 +140,28 @@ def test_files_that_changed_are_loaded_where_ops_want_it(authority: Authority, t
             assert sum(event["event"] == "reload_refused" for event in relay.events) == 1
 
     asyncio.run(journey())
+
+
+def test_a_file_whose_name_is_no_text_is_named_all_the_same(tmp_path: Path) -> None:
+    """As one is that came from an old Windows share. systemd is told of it too, and the relay lives."""
+    routes = f"upstreams:\n  try: {{type: maildir, path: {tmp_path}/mail}}\nroutes:\n  - {{from: acme.nl, via: try}}\n"
+
+    async def journey() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.bind(str(tmp_path / "notify"))
+            notices.setblocking(False)
+            environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+            async with RelayProcess(tmp_path / "r", routes, environment=environment) as relay:
+                (relay.folder / "routes.d").mkdir()
+                named = os.fsencode(relay.folder / "routes.d") + b"/caf\xe9\n.yaml"
+                with open(named, "wb") as file:
+                    file.write(b"routes:\n  - {from: x.nl, via: nobody}\n")
+                assert "caf\\udce9\\n.yaml:2" in str((await relay.reload())["why"])
+                while b"refused" not in (said := await asyncio.get_running_loop().sock_recv(notices, 65536)):
+                    pass
+                assert b"caf\\udce9\\n.yaml:2" in said
+                assert "caf\\udce9\\n.yaml:2" in (await relay.command("check"))[1]
+                os.unlink(named)
+                assert (await relay.reload())["event"] == "reloaded"
+
+    asyncio.run(journey())
