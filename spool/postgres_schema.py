@@ -255,7 +255,8 @@ def _format(connection: psycopg.Connection) -> tuple[int, int]:
 
 def _change(connection: psycopg.Connection, version: int) -> None:
     if version == 0:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        if connection.execute("SELECT to_regnamespace(%s)", (SCHEMA,)).fetchone() == (None,):
+            connection.execute(f"CREATE SCHEMA {SCHEMA}")  # IF NOT EXISTS asks for the right to make one all the same
         connection.execute("CREATE TABLE format (version integer NOT NULL, oldest integer NOT NULL)")
         connection.execute("INSERT INTO format VALUES (0, 0)")
     for step in _STEPS[version:]:

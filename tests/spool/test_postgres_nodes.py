@@ -532,6 +532,21 @@ def test_a_database_that_cannot_keep_every_letter_is_refused(postgres_server):
         postgres_server.drop("latin")
 
 
+def test_a_schema_that_an_administrator_made_is_enough(database):
+    """A role with the rights that it needs, and no more: it may make tables there, and no schema."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE frugal LOGIN")
+        connection.execute("CREATE SCHEMA callpro_relay AUTHORIZATION frugal")
+    try:
+        options = postgres_schema.options_of(database.replace("postgres@", "frugal@"))
+        postgres_schema.prepare(options)
+        assert sql(database, "SELECT version FROM format") == [(postgres_schema.VERSION,)]
+    finally:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY frugal")
+            connection.execute("DROP ROLE frugal")
+
+
 def test_a_server_elsewhere_must_prove_itself():
     options = postgres_schema.options_of("postgresql://relay@a.example,b.example/relay", "geheim")
     assert options["sslmode"] == "verify-full"
