@@ -15,6 +15,7 @@ from typing import Final
 from routing.outcome import TOO_LARGE, Hint, Outcome, Stage, Who, Word
 from upstreams.api_reply import bounded, member, told, verdict, words
 from upstreams.http_client import Reply, retry_after
+from upstreams.mailgun_request import NOT_ALLOWED
 
 LONGEST_WAIT: Final = 86400.0
 """Mailgun's limits are by the second, the hour or the day."""
@@ -34,11 +35,6 @@ _KEY: Final = Hint(
     "The key is wrong, revoked or of the other region: check `api_key` and `region` with the account's owner.",
     "De sleutel is fout, ingetrokken of van de andere regio: controleer `api_key` en `region` "
     "met de eigenaar van het account.",
-)
-_ACCOUNT: Final = Hint(
-    Who.US,
-    "Mailgun does not let this domain send: whoever manages the account must look there for the reason.",
-    "Mailgun laat dit domein niet versturen: de beheerder van het account moet daar de reden opzoeken.",
 )
 _URL: Final = Hint(
     Who.US,
@@ -63,7 +59,7 @@ _BY_STATUS: Final[Mapping[int, tuple[Word, Hint | None]]] = {
             "Het Mailgun-account is niet betaald, of het abonnement staat dit niet toe: de eigenaar moet dat oplossen.",
         ),
     ),
-    403: (Word.CONFIG, _ACCOUNT),
+    403: (Word.CONFIG, NOT_ALLOWED),
     404: (
         Word.CONFIG,
         Hint(
@@ -116,7 +112,7 @@ def _taken(reply: Reply, text: str) -> Outcome:
 
 def _verdict(status: int, message: str) -> tuple[Word, Hint | None]:
     if status == 400 and _ACCOUNT_TEXT.search(message):
-        return Word.CONFIG, _ACCOUNT
+        return Word.CONFIG, NOT_ALLOWED
     return verdict(status, _BY_STATUS, OUR_BUG, _URL)
 
 

@@ -11,12 +11,20 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from routing.headers import without, without_bcc
+from routing.outcome import Hint, Who
 
 RECIPIENTS_LIMIT: Final = 1000
 MESSAGE_LIMIT: Final = 25 << 20
 """Octets of a message."""
 
 ORDERS: Final = re.compile(rb"[ \t]*x-mailgun-", re.IGNORECASE)
+
+NOT_ALLOWED: Final = Hint(
+    Who.US,
+    "Mailgun does not let this domain send: whoever manages the account must look there for the reason.",
+    "Mailgun laat dit domein niet versturen: de beheerder van het account moet daar de reden opzoeken.",
+)
+"""For an account that may not send, by whichever way it is said."""
 
 
 def message_of(content: bytes) -> bytes:

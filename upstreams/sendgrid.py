@@ -20,7 +20,8 @@ from upstreams.http_client import is_base_url
 from upstreams.sendgrid_api import ApiAccess, SendGridApi
 from upstreams.sendgrid_body import RECIPIENTS_LIMIT
 from upstreams.sendgrid_events import reader, verification_key
-from upstreams.sendgrid_smtp import SENDGRID_REPLIES, SendGridSmtp
+from upstreams.sendgrid_replies import SENDGRID_REPLIES
+from upstreams.sendgrid_smtp import SendGridSmtp
 from upstreams.smtp import SmtpUpstream
 from upstreams.smtp_login import PasswordLogin
 from upstreams.smtp_pool import DATA_SECONDS, SmtpLimits

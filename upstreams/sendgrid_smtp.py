@@ -12,86 +12,15 @@ from typing import Any, Final
 
 from routing.headers import prepend, remove
 from routing.mail import Outgoing
-from routing.outcome import Hint, Outcome, Results, Stage, Who, Word
+from routing.outcome import Outcome, Results
 from upstreams.base import Rehearsal, Upstream
 from upstreams.sendgrid_body import category
 from upstreams.smtp import SmtpUpstream
-from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable, Row
 
 LINE_LIMIT: Final = 72
 """Octets of a line of X-SMTPAPI, as SendGrid advises."""
 
 _FILTERS: Final = ("clicktrack", "opentrack", "subscriptiontrack", "ganalytics")
-_MAIL: Final = (Stage.SENDER, Stage.RECIPIENT, Stage.CONTENT)
-
-SENDGRID_REPLIES: Final[ReplyTable] = SMTP_REPLIES.before(
-    (
-        Row(
-            Word.CONFIG,
-            (4, 5),
-            words=("maximum credits exceeded",),
-            hint=Hint(
-                Who.US,
-                "The SendGrid account is out of credits or unpaid: its owner must raise or pay the plan.",
-                "Het SendGrid-account heeft geen tegoed meer of is niet betaald: de eigenaar moet het "
-                "abonnement verhogen of betalen.",
-            ),
-        ),
-        Row(
-            Word.CONFIG,
-            (403,),
-            hint=Hint(
-                Who.US,
-                "Whoever manages the SendGrid account must give the API key Mail Send and verify this sender.",
-                "De beheerder van het SendGrid-account moet de API-sleutel Mail Send geven en deze "
-                "afzender verifiëren.",
-            ),
-        ),
-        Row(
-            Word.CONFIG,
-            (535,),
-            hint=Hint(
-                Who.US,
-                "The API key is wrong, revoked or of another region: whoever manages the SendGrid account "
-                "must make a new one.",
-                "De API-sleutel is fout, ingetrokken of van een andere regio: de beheerder van het "
-                "SendGrid-account moet een nieuwe maken.",
-            ),
-        ),
-        Row(
-            Word.CONFIG,
-            (550,),
-            words=("unauthenticated senders not allowed", "verified sender identity"),
-            hint=Hint(
-                Who.US,
-                "Whoever manages the SendGrid account must verify this sender or authenticate its domain.",
-                "De beheerder van het SendGrid-account moet deze afzender verifiëren of het domein ervan "
-                "authenticeren.",
-            ),
-        ),
-        Row(
-            Word.REJECT,
-            (552,),
-            stages=_MAIL,
-            hint=Hint(
-                Who.CALLPRO,
-                "The mail is larger than SendGrid takes (30 MB): send a smaller one.",
-                "De mail is groter dan SendGrid aanneemt (30 MB): verstuur een kleinere.",
-            ),
-        ),
-        Row(
-            Word.REJECT,
-            (553, 554),
-            stages=_MAIL,
-            hint=Hint(
-                Who.CALLPRO,
-                "SendGrid does not take this address or this mail; the reply says why.",
-                "SendGrid neemt dit adres of deze mail niet aan; in het antwoord staat waarom.",
-            ),
-        ),
-    )
-)
-"""Before the common rows: SendGrid gives lasting troubles codes that look temporary."""
 
 
 class SendGridSmtp(Upstream):

@@ -12,12 +12,20 @@ from math import inf
 from types import MappingProxyType
 from typing import Final
 
+from routing.outcome import Word
 from upstreams.connector_replies import CONNECTOR_REPLIES
+from upstreams.mailgun_request import NOT_ALLOWED
 from upstreams.mailgun_request import ORDERS as MAILGUN_ORDERS
 from upstreams.microsoft import MAILBOX_TRAITS, TENANT_TRAITS
+from upstreams.sendgrid_replies import SENDGRID_REPLIES
 from upstreams.smtp_oauth_replies import PASSWORD_REPLIES
-from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable
+from upstreams.smtp_replies import SMTP_REPLIES, ReplyTable, Row
 from upstreams.traits import CAMPAIGN_MONITOR, Traits
+
+_MAILGUN_REPLIES: Final[ReplyTable] = SMTP_REPLIES.before(
+    (Row(Word.CONFIG, (550, 554), words=("not allowed to send",), hint=NOT_ALLOWED),)
+)
+"""As its API says of an account (mailgun.md 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,8 @@ _PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({
     "mx.microsoft": _INBOUND,
     "office365.com": _MAILBOX,
     "outlook.com": _MAILBOX,
-    "sendgrid.net": Provider(orders=re.compile(rb"[ \t]*x-smtpapi", re.IGNORECASE), kind="sendgrid"),
-    "mailgun.org": Provider(orders=MAILGUN_ORDERS),
+    "sendgrid.net": Provider(SENDGRID_REPLIES, orders=re.compile(rb"[ \t]*x-smtpapi", re.IGNORECASE), kind="sendgrid"),
+    "mailgun.org": Provider(_MAILGUN_REPLIES, orders=MAILGUN_ORDERS),
     "createsend.com": Provider(
         orders=re.compile(rb"[ \t]*x-cmail-", re.IGNORECASE), recipients=25, token=True, traits=CAMPAIGN_MONITOR
     ),

@@ -9,8 +9,9 @@ from tests.conformance.harness import at, mail, sent
 from tests.conformance.hints import assert_bilingual, assert_helpful
 from tests.fakes.http_server import Response
 from upstreams.connector_replies import CONNECTOR_REPLIES
-from upstreams.sendgrid_smtp import SENDGRID_REPLIES
+from upstreams.sendgrid_replies import SENDGRID_REPLIES
 from upstreams.smtp_oauth_replies import SMTP_OAUTH_REPLIES
+from upstreams.smtp_providers import provider_of
 from upstreams.smtp_replies import SMTP_REPLIES, Reply
 
 TABLES = {
@@ -18,6 +19,7 @@ TABLES = {
     "connector": CONNECTOR_REPLIES,
     "sendgrid": SENDGRID_REPLIES,
     "smtp_oauth": SMTP_OAUTH_REPLIES,
+    "mailgun": provider_of("smtp.mailgun.org").replies,
 }
 
 

@@ -64,11 +64,16 @@ REPLIES = [
     ("smtp.office365.com", "550 5.7.233 tenant external recipient rate limit", "24 hours"),
     ("acme-nl.mail.protection.outlook.com", "550 5.7.64 TenantAttribution; Relay Access Denied", "connector"),
     ("acme-nl.a-v1.mx.microsoft", "550 5.7.68 TenantInboundAttribution; Direct Send not allowed", "connector"),
+    ("smtp.sendgrid.net", "403 You are not authorized to send from that email address", "verify"),
+    ("smtp.eu.sendgrid.net", "451 Authentication failed: Maximum credits exceeded", "credits"),
+    ("smtp.sendgrid.net", "550 The from address does not match a verified Sender Identity.", "verify"),
+    ("smtp.mailgun.org", "550 Domain acme.nl is not allowed to send: recipient limit exceeded", "Mailgun"),
+    ("smtp.eu.mailgun.org", "554 5.7.1 Domain acme.nl is not allowed to send", "Mailgun"),
 ]
 
 
 @pytest.mark.parametrize(("host", "line", "hint"), REPLIES)
-def test_what_microsoft_says_of_the_route_bounces_nothing(host, line, hint):
+def test_what_a_provider_says_of_the_route_bounces_nothing(host, line, hint):
     outcome = provider_of(host).replies.classify(Reply(int(line[:3]), line[4:]), Stage.CONTENT)
     assert outcome.word is Word.CONFIG
     assert hint in str(outcome.hint)
