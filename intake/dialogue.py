@@ -65,6 +65,9 @@ class Dialogue(Connection):
         return self._common.refusal(self.session.peer, self.door)
 
     async def _handle_client(self) -> None:
+        if not self.session.peer:  # gone already, as whoever only looks whether the port is open
+            self._close()
+            return
         refusal = self._refusal()
         try:
             if refusal is not None:

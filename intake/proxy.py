@@ -65,13 +65,19 @@ class Entrance(asyncio.Protocol):
         self._make = make
         self._loop = loop
         self._data = b""
+        self._peer = ""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
-        address = client(transport.get_extra_info("peername")[0])
+        peer = transport.get_extra_info("peername")
+        if not peer:  # gone already, as a balancer that only looks whether the port is open
+            self._transport = None
+            transport.close()
+            return
+        self._peer, address = str(peer[0]), client(str(peer[0]))
         if not any(address in network for network in self._balancers):
             self._refuse("not one of the load balancers in `proxy_protocol`")
             return
@@ -108,7 +114,7 @@ class Entrance(asyncio.Protocol):
     def _refuse(self, why: str) -> None:
         transport = self._end()
         if transport is not None:
-            emit(_log, "proxy_refused", logging.WARNING, peer=transport.get_extra_info("peername")[0], why=why)
+            emit(_log, "proxy_refused", logging.WARNING, peer=self._peer, why=why)
             transport.abort()
 
     def _end(self) -> asyncio.Transport | None:

@@ -188,12 +188,18 @@ async def _next(talk: h11.Connection, reader: StreamReader, writer: StreamWriter
     while (event := talk.next_event()) is h11.NEED_DATA:
         if talk.they_are_waiting_for_100_continue:
             writer.write(talk.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-        talk.receive_data(await reader.read(1 << 16))
+        try:
+            octets = await reader.read(1 << 16)
+        except ConnectionError:  # its end, if not a polite one
+            octets = b""
+        talk.receive_data(octets)
     return event
 
 
 async def _send(talk: h11.Connection, reader: StreamReader, writer: StreamWriter, response: Response) -> None:
     """The answer, and the end. A client that still speaks is read for a moment, so that it sees the answer."""
+    if writer.is_closing():
+        return  # it is gone, and hears nothing
     headers = [("Content-Length", str(len(response.body))), ("Connection", "close"), *response.headers]
     start = h11.Response(status_code=response.status, headers=headers, reason=HTTPStatus(response.status).phrase)
     body = b"" if response.bodiless else response.body

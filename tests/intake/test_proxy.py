@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import struct
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +67,27 @@ def test_no_octets_break_the_reader(data):
 
 class _Nothing:
     """A spool that no mail reaches."""
+
+
+@pytest.mark.parametrize("balancers", [(), ("127.0.0.1",)])
+def test_who_only_looks_whether_the_port_is_open_is_no_news(balancers, caplog):
+    async def test() -> bytes:
+        listen = Listen(address="127.0.0.1:0", proxy_protocol=balancers)
+        intake = Intake(Relay(listen=(listen,), limits=Limits()), _Nothing(), lambda sender: None, "relay.test")
+        await intake.start()
+        (place,) = intake.addresses
+        for _ in range(3):  # gone before the loop lets it in
+            with socket.create_connection(place) as looking:
+                looking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reader, writer = await asyncio.open_connection(*place)
+        writer.write(header("127.0.0.1") if balancers else b"")
+        greeting = await asyncio.wait_for(reader.readline(), LONG)
+        writer.close()
+        await intake.stop(1.0)
+        return greeting
+
+    assert uvloop.run(test()).startswith(b"220 ")
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
 
 
 def talk(first: bytes, *, balancers: tuple[str, ...] = ("127.0.0.1",), pieces: bool = False) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -314,6 +316,23 @@ def test_what_is_no_http_is_refused_and_the_next_is_served(run, octets, caplog):
         writer.write_eof()
         assert 400 <= status(await asyncio.wait_for(reader.read(), 60)) < 500
         writer.close()
+        assert await post(room.port, SENDGRID, *room.sendgrid.signed([])) == 200
+
+    run(test)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"POST ", b"POST /webhooks/our-sendgrid HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_a_client_that_hangs_up_is_no_bug(run, octets, caplog):
+    async def test(room: Room) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", room.port)
+        writer.write(octets)
+        await asyncio.sleep(0.05)
+        hard = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
+        writer.transport.abort()
         assert await post(room.port, SENDGRID, *room.sendgrid.signed([])) == 200
 
     run(test)
