@@ -89,7 +89,7 @@ async def look_alikes(folder: Path) -> AsyncIterator[Street]:
         FakeSmtp(
             starttls=tls, mechanisms=("XOAUTH2",), bearer=lambda _mailbox, token: entra.knows(token, OUTLOOK)
         ) as outlook,
-        FakeMailgun(key=SECRETS["MAILGUN_KEY"], domain="mg.callcenter.nl", tls=tls) as mailgun,
+        FakeMailgun(key=SECRETS["MAILGUN_KEY"], domain="mg.tyrell.nl", tls=tls) as mailgun,
         FakeCampaignMonitor(key=SECRETS["CM_KEY"], tls=tls) as monitor,
         FakeSmtp(starttls=tls) as own_server,
     ):
@@ -106,7 +106,7 @@ upstreams:
   cyberdyne-oauth: {{type: smtp_oauth, tenant: {entra.tenant}, client_id: {entra.client_id},
                     client_secret: "env:ENTRA_SECRET", authority: "{entra.authority}", host: localhost,
                     port: {outlook.port}}}
-  our-mailgun: {{type: mailgun, domain: mg.callcenter.nl, base_url: "{mailgun.url}", api_key: "env:MAILGUN_KEY"}}
+  our-mailgun: {{type: mailgun, domain: mg.tyrell.nl, base_url: "{mailgun.url}", api_key: "env:MAILGUN_KEY"}}
   our-cm: {{type: campaign_monitor, client_id: {monitor.client_id}, base_url: "{monitor.base_url}",
            api_key: "env:CM_KEY"}}
   our-server: {{type: smtp, host: localhost, port: {own_server.port}}}
@@ -125,6 +125,7 @@ routes:
     via: our-server
     dkim: {{domain: soylent.nl, selector: callpro, key: "file:{folder}/dkim.pem"}}
   - {{from: "*.example", via: try-out}}
+  - {{from: "<>", via: our-server}}
 tests:
   - {{from: info@acme.nl, via: acme-login}}
   - {{from: x@unknown.nl, refused: true}}
