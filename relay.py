@@ -17,6 +17,7 @@ from config.problems import ConfigInvalid
 from config.relay_settings import Delivery
 from ops.check import check, secrets_beside
 from ops.command_parser import AT_NIGHT, CommandParser
+from ops.descriptors import open_standard
 from ops.queue_options import Command, address, length_of_time, open_view
 from spool.contract import SpoolUnusable
 from upstreams import KINDS, SHAPES
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is returned."""
+    open_standard()
     words = sys.argv[1:] if arguments is None else arguments
     parsed = _parser(serving=words[:1] == ["serve"]).parse_args(arguments)
     command: Command = parsed.command

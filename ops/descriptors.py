@@ -1,11 +1,13 @@
-"""File descriptors: every connection needs one. Must never lower what we were given, nor let clients take the last: the
-event loop hangs up without a word then, and mail cannot leave.
+"""File descriptors: every connection needs one, and the first three are for people. Must never lower what we were
+given, nor let clients take the last: the event loop hangs up without a word then, and mail cannot leave.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import resource
+import sys
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +18,19 @@ _log = logging.getLogger("relay")
 
 _OURS: Final = 200
 """What the relay needs besides its clients' connections: upstreams, files, sockets of its own."""
+
+
+def open_standard() -> None:
+    """Open those of standard input, output and error that whoever started us closed, as old init scripts do. The next
+    that is opened would be it: a client, or the spool, with what was meant for people written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free, so this number
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def within_limit(relay: Relay) -> Relay:

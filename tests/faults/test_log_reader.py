@@ -1,4 +1,4 @@
-"""Whoever reads the log of a real relay stands still: mail goes on, a stop stops, and the lines come when they can."""
+"""Whoever reads the log of a real relay stands still, or was never there: mail goes on, and a stop stops."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from tests.fakes.relay_process import ROOT
 from tests.waiting import LONG, until
@@ -79,3 +81,26 @@ def test_a_log_that_nobody_reads_stops_neither_mail_nor_the_stop(tmp_path: Path)
     assert {event: said.count(event) for event in ("started", "accepted", "delivered", "stopped")} == {
         "started": 1, "accepted": 2, "delivered": 2, "stopped": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("closed", ["0<&- 1>&-", "0<&- 1>&- 2>&-"])
+def test_a_relay_without_standard_files_puts_nothing_in_their_place(closed: str, tmp_path: Path) -> None:
+    """As old init scripts start programs. A client in the place of one ended the relay at its stop, with SIGABRT."""
+    port = write_config(tmp_path)
+    started = ("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, str(ROOT / "relay.py"))
+
+    async def journey() -> None:
+        relay = await asyncio.create_subprocess_exec(*started, "serve", "--config", str(tmp_path / "relay.yaml"))
+        try:
+            await until(lambda: relay.returncode is not None or answers(port), "an answer")
+            await asyncio.to_thread(send, port)
+            standard = {os.readlink(f"/proc/{relay.pid}/fd/{number}") for number in range(len(closed.split()))}
+            assert standard == {os.devnull}
+        finally:
+            if relay.returncode is None:
+                relay.terminate()
+            assert await asyncio.wait_for(relay.wait(), LONG) == 0
+        command = await asyncio.create_subprocess_exec(*started, "check", "--config", str(tmp_path / "relay.yaml"))
+        assert await command.wait() == 0
+
+    asyncio.run(journey())
