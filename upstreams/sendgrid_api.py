@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from config.credentials import Secret
+from routing.events import emit
 from routing.mail import Outgoing
 from routing.outcome import TOO_LARGE, Hint, Outcome, Results, Stage, Who, Word
 from upstreams.api_message import cannot_carry, plain_address, unsayable_addresses
@@ -25,6 +27,7 @@ from upstreams.mime_parts import Unsayable
 from upstreams.sendgrid_body import Prepared, prepare
 from upstreams.tls import Trust
 
+LOG: Final = logging.getLogger(__name__)
 THREAD_SIZE: Final = 1 << 20
 """Octets above which a mail is taken apart in a thread, so that the event loop does not wait for it."""
 
@@ -176,7 +179,10 @@ class SendGridApi(Upstream):
             taken = reply.headers.get("x-message-id")
             outcome = Outcome(Word.SENT, "202 Accepted", Stage.REQUEST, 202, upstream_id=taken)
             return dict.fromkeys(mail.recipients, outcome)
-        return _shared_out(mail.recipients, self._refusal(reply), reply, prepared)
+        refused, blamed = self._refusal(reply), _blamed(reply, prepared)
+        if reply.status == 400 and refused.word is Word.REJECT and not blamed:
+            emit(LOG, "sendgrid_refused", logging.ERROR, upstream=self.name, id=mail.id, reply=refused.reply)
+        return _shared_out(mail.recipients, refused, blamed)
 
     async def _prepared(self, mail: Outgoing) -> Prepared:
         if len(mail.content) < THREAD_SIZE:
@@ -213,13 +219,12 @@ def _verdict(status: int, text: str) -> tuple[Word, Hint | None]:
     return verdict(status, _BY_STATUS, None, _URL)
 
 
-def _shared_out(recipients: tuple[str, ...], outcome: Outcome, reply: Reply, prepared: Prepared) -> Results:
+def _shared_out(recipients: tuple[str, ...], outcome: Outcome, blamed: set[str]) -> Results:
     """The refusal for each recipient. When SendGrid names the addresses it minds, the others may go without them."""
-    blamed = _blamed(reply, prepared)
     if outcome.word is not Word.REJECT or not blamed:
         return dict.fromkeys(recipients, outcome)
     others = Outcome(
-        Word.RETRY, f"refused for another recipient: {outcome.reply}"[:REPLY_SHOWN], Stage.REQUEST, reply.status
+        Word.RETRY, f"refused for another recipient: {outcome.reply}"[:REPLY_SHOWN], Stage.REQUEST, outcome.code
     )
     return {each: outcome if (plain_address(each) or "").lower() in blamed else others for each in recipients}
 

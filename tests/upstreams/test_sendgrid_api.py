@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -143,6 +144,19 @@ def test_an_error_that_names_no_recipient_of_ours_is_for_all(field):
         return await upstream.send(mail("a@x.nl", "b@x.nl"))
 
     assert {outcome.word for outcome in on_the_wire(act).values()} == {Word.REJECT}
+
+
+@pytest.mark.parametrize(
+    ("answer", "alerts"),
+    [
+        (error(400, "The from email does not contain a valid address.", "from.email"), ["sendgrid_refused"]),
+        (error(400, "Does not contain a valid address.", "personalizations.0.to.0.email"), []),
+        (error(403, "The from address does not match a verified Sender Identity."), []),
+    ],
+)
+def test_a_request_that_sendgrid_does_not_understand_is_an_alert(answer, alerts, caplog):
+    answered(answer)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == alerts
 
 
 def test_a_large_mail_keeps_its_attachment_and_the_loop_its_turn():
