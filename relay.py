@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ def _carried_out(command: Callable[[], int]) -> int:
 
 def serve(asked: argparse.Namespace) -> int:
     """`serve`: the relay."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody hears it: nothing is read yet that could have changed
     from ops.logs import set_up
     from ops.service import Service
 

@@ -99,6 +99,8 @@ class Service:
         Raises SpoolUnusable when the spool cannot be opened, TrustUnusable when SSL_CERT_FILE is of no use, and OSError
         when an address cannot be listened on.
         """
+        if self._seat is None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
         require_trust()
         self._files = look(self._config.parent)
         checked = self._seat.checked if self._seat else self._check()
@@ -298,8 +300,6 @@ class Service:
             loop.add_signal_handler(number, self._stop.set)
         if self._seat:
             self._seat.obey(self._stop.set, self._reload.set)
-        else:
-            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
     def _watchdog(self, rooms: _Rooms) -> asyncio.Task[None] | None:
         allowed = seconds_allowed(os.environ)

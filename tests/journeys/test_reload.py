@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import smtplib
 import socket
 from pathlib import Path
 
 from tests.fakes.authority import Authority
-from tests.fakes.relay_process import RelayProcess
+from tests.fakes.relay_process import Event, RelayProcess
 from tests.fakes.smtp import FakeSmtp
 from tests.journeys import mails
 
@@ -163,5 +164,22 @@ def test_a_file_whose_name_is_no_text_is_named_all_the_same(tmp_path: Path) -> N
                 assert "caf\\udce9\\n.yaml:2" in (await relay.command("check"))[1]
                 os.unlink(named)
                 assert (await relay.reload())["event"] == "reloaded"
+
+    asyncio.run(journey())
+
+
+def test_a_reload_in_the_middle_of_the_start_comes_after_it(tmp_path: Path) -> None:
+    """SIGHUP would end a process that does not listen to it yet, and systemd takes that for a stop in good order."""
+    up = "{type: smtp, host: 127.0.0.1, port: 9, tls: none, username: a, password: plain}"
+    routes = f"upstreams: {{up: {up}}}\nroutes:\n  - {{from: acme.nl, via: up}}\n"
+
+    async def journey() -> None:
+        def hang_up(event: Event) -> None:
+            if event["event"] == "config":  # the warning of the password comes before anything is opened
+                relay.signal(signal.SIGHUP)
+
+        relay = RelayProcess(tmp_path / "r", routes, watch=hang_up)
+        async with relay:
+            await relay.event("reloaded")
 
     asyncio.run(journey())
