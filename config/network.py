@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 from config.fields import Mistake, is_loopback
 from config.names import domain
@@ -84,6 +85,16 @@ def client(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """
     found = ipaddress.ip_address(text.partition("%")[0])
     return getattr(found, "ipv4_mapped", None) or found
+
+
+def is_https_url(text: str) -> bool:
+    """True for a whole https URL and nothing around it; plain http counts where it leads to this machine only."""
+    try:
+        parts = urlsplit(text)
+        whole = bool(parts.hostname) and parts.port != 0 and text.isprintable() and " " not in text
+    except ValueError:
+        return False
+    return whole and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(text)))
 
 
 def listens_on_loopback(text: str) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from config import names, network
 from config.credentials import Secret
-from config.fields import Duration, Fault, Mistake, Settings, Size, is_loopback, setting
+from config.fields import Duration, Fault, Mistake, Settings, Size, setting
 
 SHORTEST_TOKEN: Final = 16
 
@@ -286,7 +286,7 @@ class Alerts(Settings):
         if not (self.mail or self.webhook or self.command):
             yield Fault("", "tells nobody", "write `mail:`, `webhook:` or `command:`, or leave it out")
         url = self.webhook.reveal() if self.webhook else ""
-        if url and not url.startswith("https://") and not (url.startswith("http://") and is_loopback(url)):
+        if url and not network.is_https_url(url):
             yield Fault("webhook", "is no https URL", "store the whole URL that the service gave you")
 
 

@@ -234,3 +234,13 @@ def test_not_a_spool(url, wrong):
 )  # fmt: skip
 def test_loopback(way, expected):
     assert is_loopback(way) is expected
+
+
+def test_a_whole_url_and_nothing_around_it():
+    for text in ("https://hooks.acme.nl/x?y=1", "https://hooks.acme.nl:8443", "http://127.0.0.1:80/x", "http://[::1]/"):
+        assert network.is_https_url(text)
+    for text in (
+        *("http://hooks.acme.nl/x", "hooks.acme.nl/x", "https:///x", "https://[/x", "https://hooks.acme.nl:80x/x"),
+        *("https://hooks.acme.nl/x\n", " https://hooks.acme.nl/x", "https://hooks acme.nl/x", "https://x:0/", ""),
+    ):
+        assert not network.is_https_url(text), text
