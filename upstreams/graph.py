@@ -94,8 +94,11 @@ class GraphSettings(EntraApp):
         return mailbox_traits(self.tenant, self.mailbox)
 
     def _cloud_faults(self) -> Iterator[Fault]:
-        """A token of one cloud is refused by the Graph of another."""
-        wanted = _CLOUDS.get((urlsplit(self.base_url).hostname or "").lower())
+        """A token of one cloud is refused by the Graph of another; none takes a path without its version."""
+        graph = urlsplit(self.base_url)
+        wanted = _CLOUDS.get((graph.hostname or "").lower())
+        if wanted is not None and not graph.path.strip("/"):
+            yield Fault("base_url", "does not say which version of Graph", f"write https://{graph.hostname}/v1.0")
         given = (urlsplit(self.authority).hostname or "").lower() if is_base_url(self.authority) else ""
         if wanted is not None and given in _CLOUDS.values() and given != wanted:
             yield Fault("authority", "is of another cloud than base_url", f"write https://{wanted}")

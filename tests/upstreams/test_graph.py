@@ -333,5 +333,7 @@ def test_each_cloud_has_its_own_hosts_and_the_token_is_for_its_graph(graph, logi
     given = {"tenant": "initech.nl", "client_id": "00001111", "client_secret": Secret("env:X", SECRET)}
     settings = GraphSettings(**given, base_url=f"https://{graph}/v1.0", authority=f"https://{login}")
     assert list(settings.faults()) == []
+    (fault,) = replace(settings, base_url=f"https://{graph}/").faults()
+    assert (fault.key, fault.mend, fault.warning) == ("base_url", f"write {settings.base_url}", False)
     assert scope_of(settings.base_url) == f"https://{graph}/.default"
     assert scope_of(f"https://{graph.upper()}:443/v1.0/") == f"https://{graph}/.default"
