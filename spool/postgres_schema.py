@@ -106,6 +106,14 @@ CREATE TABLE salt (octets text NOT NULL);
 INSERT INTO salt VALUES (gen_random_uuid()::text);
 """
 
+_SESSION: Final = f"""
+SET search_path = {SCHEMA}; SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '10s';
+SET statement_timeout = 0; SET default_transaction_isolation = 'read committed';
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; """
+"""What our statements and promises go by. statement_timeout would end the wait for a replica too, and the commit is
+told as made all the same. Of synchronous_commit only `off` breaks the promise of the 250; the rest is up to ops.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -163,18 +171,15 @@ def shown(url: str) -> str:
 
 
 def connect(options: dict[str, str], *, patient: bool = False) -> psycopg.Connection:
-    """A connection whose every commit is on the database's disk, and on its synchronous replica's where it has one.
+    """A connection whose every commit is on the database's disk, and on its synchronous replica's where it has one,
+    whatever the server, the database or the role has set for its sessions (`_SESSION`).
 
-    A `patient` one waits for a lock as long as it takes. Never statement_timeout: it ends the wait for a replica too,
-    and the commit is told as made.
+    A `patient` one waits for a lock as long as it takes.
     """
     connection = psycopg.connect(autocommit=True, **options)  # type: ignore[arg-type]
     most = 0 if patient else LOCK_SECONDS
     try:
-        connection.execute(
-            f"SET search_path = {SCHEMA}; SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '10s'; "
-            f"SET lock_timeout = {most * 1000:.0f}"
-        )
+        connection.execute(f"{_SESSION}SET lock_timeout = {most * 1000:.0f}")
     except BaseException:
         connection.close()
         raise
