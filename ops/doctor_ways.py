@@ -13,7 +13,7 @@ from config.fields import Settings
 from config.shapes import shapes_of
 from ops.doctor import Grade, Patient, Verdict
 from routing.outcome import Outcome, Stage, Word
-from upstreams.base import Rehearsal
+from upstreams.base import Rehearsal, Upstream
 
 PATIENCE: Final = 60.0
 """Seconds for one way."""
@@ -35,7 +35,7 @@ async def _way(patient: Patient, name: str) -> Verdict:
     try:
         async with asyncio.timeout(PATIENCE):
             if patient.us is None or not patient.sender:
-                outcome, far = await upstream.probe(), False
+                outcome, far = await upstream.probe(), type(upstream).rehearse is Upstream.rehearse
             else:
                 mail = Rehearsal(patient.sender, patient.us.contact, patient.invented)
                 outcome, far = await upstream.rehearse(mail), True

@@ -95,26 +95,28 @@ def test_graph_secret_then_scope_then_mailbox_then_green(authority: Authority, t
             routes = (
                 f"upstreams:\n  initech: {{type: graph, tenant: {entra.tenant}, client_id: {entra.client_id},"
                 f' client_secret: "env:SECRET", authority: "{entra.authority}", base_url: "{graph.base_url}"}}\n'
-                "routes:\n  - {from: initech.nl, via: initech}\ntests:\n  - {from: info@initech.nl, via: initech}\n"
+                f"  box: {{type: maildir, path: {tmp_path}/box}}\n"
+                'routes:\n  - {from: initech.nl, via: initech}\n  - {from: "<>", via: box}\n'
+                "tests:\n  - {from: info@initech.nl, via: initech}\n"
             )
             tenant_records(dns, "initech.nl")
             clinic = Clinic(tmp_path, dns.settings, routes, {"SECRET": "wrong"})
-            assert (await clinic.doctor())["way out"] == "problem"
+            assert (await clinic.doctor("initech.nl"))["way out"] == "problem"
             assert "AADSTS7000215" in clinic.said("way out")
 
             clinic.environment["SECRET"] = ENTRA_SECRET
-            assert (await clinic.doctor())["way out"] == "problem"
+            assert (await clinic.doctor("initech.nl"))["way out"] == "problem"
             assert "ErrorInvalidUser" in clinic.said("way out")
             graph.mailboxes.add("info@initech.nl")
             graph.scope = set()
-            assert (await clinic.doctor())["way out"] == "problem"
+            assert (await clinic.doctor("initech.nl"))["way out"] == "problem"
             assert "Test-ServicePrincipalAuthorization" in clinic.said("way out")
             graph.scope = {"info@initech.nl"}
-            seen = await clinic.doctor()
+            seen = await clinic.doctor("initech.nl")
             assert set(seen.values()) == {"good"}, clinic.verdicts
             assert "nothing else that it looked at; its token says no Mail.Send" in clinic.said("way out")
             entra.roles = ("Mail.Send",)
-            await clinic.doctor()
+            await clinic.doctor("initech.nl")
             assert "every mailbox of the tenant" in clinic.said("way out")
             assert (graph.sent, dict(graph.inboxes)) == ([], {})
             for given in entra.given:
@@ -248,16 +250,17 @@ def test_smtp_oauth_logs_in_as_the_mailbox_and_no_further(authority: Authority, 
                 routes = (
                     f"upstreams:\n  oauth: {{type: smtp_oauth, tenant: {entra.tenant}, client_id: {entra.client_id},"
                     f' client_secret: "env:SECRET", authority: "{entra.authority}", host: localhost,'
-                    f" port: {outlook.port}}}\nroutes:\n  - {{from: cyberdyne.nl, via: oauth}}\n"
+                    f" port: {outlook.port}}}\n  box: {{type: maildir, path: {tmp_path}/box}}\n"
+                    'routes:\n  - {from: cyberdyne.nl, via: oauth}\n  - {from: "<>", via: box}\n'
                 )
                 tenant_records(dns, "cyberdyne.nl")
                 clinic = Clinic(tmp_path, dns.settings, routes, {"SECRET": ENTRA_SECRET})
-                assert (await clinic.doctor())["way out"] == "warning"  # nobody named a mailbox
+                assert (await clinic.doctor("cyberdyne.nl"))["way out"] == "warning"  # nobody named a mailbox
                 assert "name a sender that exists" in clinic.said("way out")
                 assert outlook.logins == []
-                assert (await clinic.doctor("--from", "info@cyberdyne.nl"))["way out"] == "problem"
+                assert (await clinic.doctor("cyberdyne.nl", "--from", "info@cyberdyne.nl"))["way out"] == "problem"
                 may.add("info@cyberdyne.nl")
-                seen = await clinic.doctor("--from", "info@cyberdyne.nl")
+                seen = await clinic.doctor("cyberdyne.nl", "--from", "info@cyberdyne.nl")
                 assert set(seen.values()) == {"good"}, clinic.verdicts
                 assert "takes mail from info@cyberdyne.nl" in clinic.said("way out")
                 assert outlook.received == []
@@ -278,6 +281,13 @@ def test_what_is_amiss_around_it(tmp_path: Path) -> None:
             assert (code, told) == (1, "callpro-relay: no route takes nobody.nl; `callpro-relay route` tells why\n")
             clinic.write(routes.replace("via: old", "via: gone"))
             assert await clinic.doctor() == {"rules": "problem"}
+            relay = tmp_path / "relay.yaml"  # nothing more can be tried of a folder, whatever is written of us
+            relay.write_text(relay.read_text().partition("call_centre:")[0])
+            clinic.write(
+                f"upstreams: {{box: {{type: maildir, path: {tmp_path}/box}}}}\nroutes: [{{from: a.nl, via: box}}]\n"
+            )
+            await clinic.doctor()
+            assert clinic.said("way out").endswith("-> "), clinic.said("way out")
 
     asyncio.run(journey())
 
