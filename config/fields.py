@@ -90,7 +90,8 @@ def setting(
 
     `doc` is one sentence for the person who edits the YAML. `minimum`/`maximum` bound numbers. `key` is the YAML key
     where it is not a Python name (`from`). `example` is a value for the documentation and for error messages.
-    `check` is handed each value that was read and raises Mistake for one that will not do.
+    `check` is handed each value that was read and raises Mistake for one that will not do; with `names.domain` the
+    normal form takes its place.
     """
     metadata = {"doc": doc, "minimum": minimum, "maximum": maximum, "key": key, "example": example, "check": check}
     if default is MISSING:

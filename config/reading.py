@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
+from config import names
 from config.credentials import OutsideUnit, Secret, SecretExposed, SecretMissing, resolve
 from config.fields import Fault, Mistake, Settings
 from config.nodes import Block, Items, Node, Scalar, is_empty, join
@@ -149,6 +150,8 @@ class Reader:
             raise Mistake("is too small", f"write at least {shape.minimum:.10g}")
         if shape.maximum is not None and value > shape.maximum:
             raise Mistake("is too large", f"write at most {shape.maximum:.10g}")
+        if shape.check is names.domain:  # said in SMTP, DNS and HTTP, which know its normal form only
+            return names.domain(value)
         if shape.check is not None:
             shape.check(value)
         return value

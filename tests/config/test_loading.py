@@ -159,6 +159,11 @@ def test_the_status_page_is_on_loopback_and_its_token_is_long(folder):
     assert not [line for line in told if "geheim" in line]
 
 
+def test_a_domain_is_kept_as_other_programs_know_it(folder):
+    made = relay(folder, "hostname: Relay.München.DE.\nstatus: {hosts: [Status.münchen.de]}")
+    assert (made.hostname, made.status.hosts) == ("relay.xn--mnchen-3ya.de", ("status.xn--mnchen-3ya.de",))
+
+
 def test_a_token_of_the_unit_is_not_asked_for_outside_it(folder, monkeypatch):
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     text = "status: {token: 'systemd:status-token'}"
