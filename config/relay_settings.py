@@ -10,54 +10,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
 
 from config import names, network
 from config.credentials import Secret
-from config.fields import Duration, Fault, Mistake, Settings, Size, setting
+from config.fields import Duration, Fault, Settings, Size, setting
+from config.spool_urls import buffer_url, spool_url
 
 SHORTEST_TOKEN: Final = 16
-
-
-def spool_url(url: str) -> str:
-    """A url of one of the two engines: a file, or a database with a name."""
-    if url.partition("://")[0] not in ("postgresql", "postgres"):
-        sqlite_path(url)
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise Mistake("is not understood", "write postgresql://relay@db.example/relay") from None
-    if not parts.path.strip("/"):
-        raise Mistake("names no database", "write postgresql://relay@db.example/relay")
-    if ":" in parts.netloc.rpartition("@")[0] or "password" in dict(parse_qsl(parts.query)):
-        raise Mistake("has a password in it", 'leave it out, and write `password: "systemd:spool-db"` beside it')
-    return url
-
-
-def buffer_url(text: str) -> str:
-    """`sqlite`, for a file in the state folder, or the file itself."""
-    if text != "sqlite":
-        try:
-            sqlite_path(text)
-        except Mistake as mistake:
-            raise Mistake(
-                "is neither `sqlite` nor a file's url", "write sqlite, or sqlite:////path/buffer.db"
-            ) from mistake
-    return text
-
-
-def sqlite_path(url: str) -> Path:
-    """`sqlite:////var/lib/x.db` -> /var/lib/x.db: the path is absolute, so there are four slashes."""
-    scheme, _, path = url.partition("://")
-    like = "write sqlite:////var/lib/callpro-relay/spool.db"
-    if scheme != "sqlite":
-        raise Mistake("is neither a sqlite nor a postgresql url", f"{like} or postgresql://relay@db.example/relay")
-    if not path.startswith("//") or path.endswith("/"):
-        raise Mistake("does not name a file by its full path", f"{like} (four slashes)")
-    if not path.isprintable() or set("?#%") & set(path):
-        raise Mistake("has a character that a url gives another meaning", like)
-    return Path(path[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +125,11 @@ class Limits(Settings):
     spool_size: Size = setting(
         default=Size(10 << 30), doc="When the spool holds this much, mail is refused with 452.", minimum=1024
     )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.spool_size < self.message_size:
+            wrong = f"is less than `message_size` ({self.message_size} octets): a mail between them hears 452 for ever"
+            yield Fault("spool_size", wrong, "write more, or a smaller `message_size`", warning=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -383,6 +383,14 @@ def test_what_an_upstream_may_not_be(folder, text, problem):
     assert problems(lambda: rules(folder)) == [f"routes.yaml:1  {problem}"]
 
 
+def test_a_mail_that_would_hear_452_for_ever_is_told(folder):
+    warnings = []
+    relay(folder, "limits: {message_size: 20MB, spool_size: 20MB}", warnings)
+    assert warnings == []
+    relay(folder, "limits: {message_size: 20MB, spool_size: 10MB}", warnings)
+    assert [problem.path for problem in warnings] == ["limits.spool_size"]
+
+
 def test_warnings_are_handed_back(folder):
     write(folder, routes="upstreams: {x: {type: smtp, host: localhost, username: me, password: hunter2}}")
     warnings = []

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from config import names, network, values
 from config.fields import Mistake, is_loopback
 from config.nodes import Scalar
-from config.relay_settings import sqlite_path
 from config.rules import Place
+from config.spool_urls import sqlite_path
 
 PLACE = Place("f.yaml", 1)
 
