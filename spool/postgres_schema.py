@@ -110,8 +110,8 @@ _SESSION: Final = f"""
 SET search_path = {SCHEMA}; SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '10s';
 SET statement_timeout = 0; SET default_transaction_isolation = 'read committed';
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; """
-"""What our statements and promises go by. statement_timeout would end the wait for a replica too, and the commit is
-told as made all the same. Of synchronous_commit only `off` breaks the promise of the 250; the rest is up to ops.
+"""What our statements and promises go by. statement_timeout would end a wait for a lock that a client may well wait
+for. Of synchronous_commit only `off` breaks the promise of the 250; the rest is up to ops.
 """
 
 

@@ -44,9 +44,7 @@ def set_for_all(url: str, **settings: str) -> None:
 
 
 def test_what_an_administrator_sets_for_all_sessions_breaks_no_promise(database):
-    """A commit that is not on the disk; a limit that ends the wait for a lock, and for a replica while it tells the
-    commit as made; transactions that fail beside one another.
-    """
+    """A commit that is on no disk, a limit that ends the wait for a lock, transactions that fail beside others."""
     set_for_all(
         database, synchronous_commit="off", statement_timeout="300ms", default_transaction_isolation="serializable"
     )
