@@ -112,6 +112,9 @@ def beside_a_spool(tmp_path: Path) -> Path:
         ("queue find --to jan", "'jan' is nobody: write info@acme.nl, or @acme.nl for all of a domain"),
         ("queue drop --sender @", "'@' is nobody"),
         ("send --from j\u00f6@acme.nl --to jan@example.nl", "cannot be said in SMTP: write it without accents"),
+        ("route j\u00f6@acme.nl", "cannot be said in SMTP: write it without accents"),
+        ("route info@acme.nl --to j\u00f6@example.nl", "cannot be said in SMTP: write it without accents"),
+        ("queue drop --older-than 999999w --yes", "is longer than a hundred years; write at most 36500d"),
         ("send --from info@acme.nl --to jan@example.nl\x0bBcc:jan", "on one line"),
     ],
 )
