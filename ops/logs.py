@@ -15,9 +15,10 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
+from itertools import chain
 from threading import get_ident
 from typing import Final, TextIO
 
@@ -124,7 +125,7 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
             lines, self._lines, self._waiting = self._lines, [], 0
             parts = list(_parts(lines)) if self._in_parts else ["".join(lines)] if lines else []
             for number, part in enumerate(parts):
-                if not self._takes():
+                if number and not self._takes():
                     self._lines = parts[number:]
                     self._waiting = sum(map(len, self._lines))
                     return
@@ -168,8 +169,8 @@ def _parts(lines: list[str]) -> Iterator[str]:
     (pipe(7), PIPE_BUF). A longer one is cut.
     """
     part, octets = "", 0
-    for piece in (piece for line in lines for piece in _pieces(line)):
-        size = len(piece.encode("utf-8", "replace"))
+    for piece in chain.from_iterable(map(_pieces, lines)):
+        size = _octets(piece)
         if part and octets + size > select.PIPE_BUF:
             yield part
             part, octets = "", 0
@@ -178,13 +179,16 @@ def _parts(lines: list[str]) -> Iterator[str]:
         yield part
 
 
-def _pieces(line: str) -> Iterator[str]:
+def _pieces(line: str) -> Sequence[str]:
     """It, or pieces of it that are short enough whatever their characters are."""
-    if len(line) * _WIDEST <= select.PIPE_BUF or len(line.encode("utf-8", "replace")) <= select.PIPE_BUF:
-        yield line
-        return
+    if len(line) * _WIDEST <= select.PIPE_BUF or _octets(line) <= select.PIPE_BUF:
+        return (line,)
     step = select.PIPE_BUF // _WIDEST
-    yield from (line[at : at + step] for at in range(0, len(line), step))
+    return [line[at : at + step] for at in range(0, len(line), step)]
+
+
+def _octets(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))
 
 
 def _is_journal(stream: TextIO) -> bool:
