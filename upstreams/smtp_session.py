@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -23,6 +23,13 @@ from upstreams.resolving import SLOW, addresses
 from upstreams.smtp_replies import Reply, ReplyTable
 from upstreams.smtp_tls import ResumingContext, resuming_context
 from upstreams.smtp_wire import Wire, one_line
+
+_NEXT_ADDRESS: Final = 5.0
+"""Seconds for an address of a host that has others. A connection beyond the ocean takes a third of a second, and three
+with a packet lost.
+"""
+
+_Place = tuple[int, tuple[object, ...]]
 
 Tls = Literal["starttls", "implicit", "none"]
 """How a connection is encrypted; `starttls` is required, never a try."""
@@ -236,7 +243,7 @@ def _drop(client: aiosmtplib.SMTP) -> None:
 
 
 async def _dial(way: SmtpWay, seconds: float) -> socket.socket:
-    """A connected socket, each address of the host tried in turn for its share of `seconds`. Raises OSError."""
+    """A connected socket; name servers and addresses have `seconds` each. Raises OSError."""
     _check_name(way.host)
     try:
         async with asyncio.timeout(seconds):
@@ -245,14 +252,23 @@ async def _dial(way: SmtpWay, seconds: float) -> socket.socket:
         raise socket.gaierror(socket.EAI_AGAIN, SLOW) from None
     if way.source_address is not None:
         found = [entry for entry in found if (entry[0] == socket.AF_INET6) == (":" in way.source_address)]
-    failure: OSError = OSError(errno.EADDRNOTAVAIL, f"no address of {way.host} can be reached from the source address")
-    for entry in found:
+    if not found:
+        raise OSError(errno.EADDRNOTAVAIL, f"no address of {way.host} can be reached from the source address")
+    return await _first_that_answers([(entry[0], entry[4]) for entry in found], way.source_address, seconds)
+
+
+async def _first_that_answers(places: Sequence[_Place], source: str | None, seconds: float) -> socket.socket:
+    """Each in turn: one that does not answer, such as the IPv6 of a machine that has none, costs `_NEXT_ADDRESS`."""
+    until = asyncio.get_running_loop().time() + seconds
+    *others, last = places
+    for family, address in others:
         try:
-            async with asyncio.timeout(seconds / len(found)):
-                return await _connected(entry[0], entry[4], way.source_address)
-        except OSError as error:  # TimeoutError is one
-            failure = error
-    raise failure
+            async with asyncio.timeout(min(_NEXT_ADDRESS, seconds / len(places))):
+                return await _connected(family, address, source)
+        except OSError:  # TimeoutError is one
+            continue
+    async with asyncio.timeout_at(until):
+        return await _connected(*last, source)
 
 
 def _check_name(host: str) -> None:

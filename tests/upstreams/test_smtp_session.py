@@ -13,7 +13,9 @@ import uvloop
 from routing.outcome import Stage, Word
 from tests.fakes.smtp import CUT, STALL, Cut, FakeSmtp, Raw
 from tests.upstreams.smtp_kit import PASSWORD, mail, secured, upstream, with_login
-from upstreams.smtp_session import _obeying
+from tests.waiting import LONG
+from upstreams import smtp_session
+from upstreams.smtp_session import _first_that_answers, _obeying
 
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -236,3 +238,24 @@ def test_a_cancellation_that_is_forgotten_on_the_way_is_repeated():
         return opening.cancelled(), len(asyncio.all_tasks())
 
     assert asyncio.run(go()) == (True, 1)
+
+
+def test_an_address_that_does_not_answer_is_passed_over_soon(monkeypatch):
+    monkeypatch.setattr(smtp_session, "_NEXT_ADDRESS", 0.2)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):  # what is beyond the backlog gets no answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        live = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        places = [(socket.AF_INET, one.getsockname()) for one in (full, live)]
+
+        async def scenario():
+            async with asyncio.timeout(LONG):
+                with await _first_that_answers(places, None, 10 * LONG) as reached:
+                    assert reached.getpeername() == live.getsockname()
+            with pytest.raises(TimeoutError):
+                await _first_that_answers(places[:1] * 2, None, 0.5)
+
+        asyncio.run(scenario())
