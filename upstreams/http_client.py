@@ -298,6 +298,8 @@ def _sentence(error: Exception, progress: _Progress) -> str:
     late = isinstance(error, TimeoutError | httpcore.TimeoutException)
     if progress.stage is not Stage.REQUEST:
         return "timed out while connecting" if late else f"cannot connect: {error}"
+    if isinstance(error, httpcore.LocalProtocolError):
+        return "a request that HTTP cannot say"  # its words quote the header field, which may be a token
     where = "after the request was sent" if progress.body_begun else "before the request was sent"
     if isinstance(error, httpcore.RemoteProtocolError) and error.__cause__ is not None:
         return f"an answer that is no HTTP, {where}: {error}"

@@ -72,6 +72,17 @@ def test_a_request_without_a_body_is_whole_once_its_headers_are_out():
     assert asyncio.run(run(repeatable=True)) == (Word.RETRY, [])
 
 
+def test_a_token_that_no_header_can_hold_is_not_quoted():
+    """A token endpoint may answer whatever it likes."""
+
+    async def run():
+        async with HttpServer(always(Response(202))) as server:
+            return await HttpClient(5, 1).exchange("POST", server.url + "/send", {"Authorization": "Bearer a\r\nb"})
+
+    result = asyncio.run(run())
+    assert result.reply == "a request that HTTP cannot say"
+
+
 def test_what_is_no_url_is_our_own_bug():
     with pytest.raises(ValueError, match="not a URL"):
         asyncio.run(HttpClient(5, 1).exchange("GET", "https://x:port/", {}))
