@@ -61,7 +61,7 @@ class Dispatch:
         self._spool = spool
         self._clock = clock
         self._settling = settling
-        self._fallback_after = fallback_after
+        self.fallback_after = fallback_after
         self._belongs = belongs
         self._make_lane = make_lane
         self._go_round = go_round
@@ -173,7 +173,7 @@ class Dispatch:
     # ---- from a lane through a gate -----------------------------------------------------------------------------
 
     def _first(self, lane: Lane) -> Way | None:
-        return lane.first(self._clock.now(), self._fallback_after)
+        return lane.first(self._clock.now(), self.fallback_after)
 
     def offer(self, lane: Lane) -> None:
         """Let a lane with mail take its turn at the gate that its mail leaves by now."""

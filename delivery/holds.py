@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class HeldWay:
     """A way that delivery put on hold: since when and why, and when it is probed again (unix seconds). `only` is the
     one relay of several that it is closed for. `silent`: no hold, but nobody answers there, so that mail is not tried.
+    `paced`: no hold either, but its pace has no room before `next_probe`; its next mail came at `since`, and `at_hand`
+    are those (ids) that the spool takes for under way.
     """
 
     route: str
@@ -39,6 +41,8 @@ class HeldWay:
     next_probe: float
     only: str = ""
     silent: bool = False
+    paced: bool = False
+    at_hand: tuple[int, ...] = ()
 
 
 def held_way(closed: Closed) -> HeldWay:

@@ -26,6 +26,7 @@ from delivery.forecast import Forecast, forecast
 from delivery.holds import HeldWay, Holds
 from delivery.lanes import Lane, RouteNumbers, gates_for
 from delivery.pace import Meter
+from delivery.pauses import paced
 from delivery.plan import Plan
 from delivery.settling import Settling
 from delivery.shares import Shares
@@ -173,6 +174,10 @@ class Scheduler:
     def silent(self) -> tuple[HeldWay, ...]:
         """The ways that mail is not tried by, because nobody answers there."""
         return self._holds.silent(self.ways())
+
+    def paced(self) -> tuple[HeldWay, ...]:
+        """The ways whose pace makes mail wait now."""
+        return tuple(paced(self._dispatch.lanes.values(), self._clock.now(), self._dispatch.fallback_after))
 
     def routes(self) -> dict[str, RouteNumbers]:
         """The numbers of every route that had mail since the start, by name."""

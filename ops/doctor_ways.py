@@ -72,7 +72,7 @@ def _judged(patient: Patient, where: str, outcome: Outcome, far: bool) -> Verdic
             return patient.verdict("way out", Grade.WARNING, where, said, mend)
         case Word.REJECT:
             return patient.verdict("way out", Grade.PROBLEM, where, said, mend or "see what the server minds")
-        case Word.RETRY if outcome.stage in (Stage.CONNECT, Stage.TLS):
+        case Word.RETRY if outcome.stage in (Stage.CONNECT, Stage.TLS) and outcome.code is None:
             mend = mend or "see whether the host and port are right, and a firewall in between"
             return patient.verdict("way out", Grade.PROBLEM, where, said, mend)
     return patient.verdict("way out", Grade.WARNING, where, said, mend or "temporary, it says: look again later")

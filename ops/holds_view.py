@@ -11,13 +11,14 @@ from spool.holding import Hold, Scope
 
 
 def holds_text(holds: Iterable[Hold], ways: Iterable[HeldWay], now: float) -> str:
-    """Two or three lines a hold: on what, since when and why, and how it ends; then where nobody answers. Empty when
-    nothing is amiss.
+    """Two or three lines a hold: on what, since when and why, and how it ends; then where nobody answers, and which
+    pace has no room. Empty when nothing keeps mail here.
     """
     known = tuple(ways)
     lines = [line for hold in holds for line in _by_people(hold, now)]
-    lines += [line for way in known if not way.silent for line in _by_delivery(way, now)]
+    lines += [line for way in known if not (way.silent or way.paced) for line in _by_delivery(way, now)]
     lines += _silent((way for way in known if way.silent), now)
+    lines += [line for way in known if way.paced for line in _paced(way, now)]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -56,6 +57,11 @@ def _silent(ways: Iterable[HeldWay], now: float) -> Iterator[str]:
         yield f"{plain(upstream)}  nobody answers for {age_text(now - first.since)}; {_names(those)} waits:"
         yield _why(first)
         yield f"    next probe in {age_text(first.next_probe - now)}; its mail leaves when somebody answers"
+
+
+def _paced(way: HeldWay, now: float) -> Iterator[str]:
+    yield f"route {plain(way.route)} by {plain(way.upstream)}  waits, as {plain(way.reply)}"
+    yield f"    next mail in {age_text(way.next_probe - now)}, by itself; more: callpro-relay queue forecast"
 
 
 def _names(ways: list[HeldWay]) -> str:

@@ -105,7 +105,7 @@ def answer_text(answer: Answer) -> str:
 def read_answer(found: dict[str, Any]) -> Answer:
     """The answer behind `answer_text`."""
     holds = tuple(Hold(**{**hold, "scope": Scope(hold["scope"])}) for hold in found["holds"])
-    ways = tuple(HeldWay(**way) for way in found["ways"])
+    ways = tuple(HeldWay(**{**way, "at_hand": tuple(way.get("at_hand", ()))}) for way in found["ways"])
     changes = tuple(Change(**{**each, "what": tuple(each["what"])}) for each in found.get("changes", ()))
     expiries = tuple(Expiry(**{**each, "routes": tuple(each["routes"])}) for each in found.get("expiries", ()))
     problems = tuple(str(each) for each in found.get("problems", ()))
@@ -174,8 +174,8 @@ class Hands:
                 tally = await self._spool.drop(order.which, note, self._now(), told)
                 answer = Answer(tally.done, tally.left)
             case Action.HOLDS:
-                silent = self._scheduler.silent() if self._scheduler else ()
-                return Answer(holds=self._spool.held.all(), ways=await self._held_ways() + silent)
+                waits = self._scheduler.silent() + self._scheduler.paced() if self._scheduler else ()
+                return Answer(holds=self._spool.held.all(), ways=await self._held_ways() + waits)
             case Action.DIFF:
                 return await self._diff()
             case Action.EXPIRY:
@@ -225,7 +225,8 @@ class Hands:
         found = [await self._spool.release(key, self._now(), note, told) for key in keys]
         ended = [hold for hold in found if hold is not None]
         ways = () if order.which.route is None else await self._open_ways(order.which.route, note)
-        return Answer(len(ended) + len(ways), len(keys) - len(ended), tuple(ended), ways)
+        left = 0 if ways else len(keys) - len(ended)  # a route is one key, whoever held it
+        return Answer(len(ended) + len(ways), left, tuple(ended), ways)
 
     async def _held_ways(self) -> tuple[HeldWay, ...]:
         """What delivery holds: as the relay here knows it, or as all of them do."""

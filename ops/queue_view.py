@@ -71,13 +71,23 @@ def probe_at(mail: MailLine, ways: Iterable[HeldWay]) -> float | None:
     refused = any(line.state == "waiting" and line.last and line.last.word is Word.CONFIG for line in mail.recipients)
     if mail.due_at is None or mail.hold is not None or not refused:
         return None
-    return min((way.next_probe for way in ways if way.route == mail.route and not way.silent), default=None)
+    return min(
+        (way.next_probe for way in ways if way.route == mail.route and not way.silent and not way.paced), default=None
+    )
 
 
 def closed_ways(mail: MailLine, ways: Iterable[HeldWay]) -> list[HeldWay]:
     """The ways on hold that keep a waiting mail here, or from its first choice."""
     waits = mail.due_at is not None and mail.hold is None and not mail.leased
-    return [way for way in ways if way.route == mail.route] if waits else []
+    return [way for way in ways if way.route == mail.route and not way.paced] if waits else []
+
+
+def paced_way(mail: MailLine, ways: Iterable[HeldWay], now: float) -> HeldWay | None:
+    """The way whose pace a mail waits for that would leave now otherwise."""
+    if mail.due_at is None or mail.hold is not None or (mail.due_at > now and not mail.leased):
+        return None
+    its_own = (way for way in ways if way.paced and way.route == mail.route)
+    return next((way for way in its_own if not mail.leased or mail.id in way.at_hand), None)
 
 
 def state_text(mail: MailLine, now: float, ways: Sequence[HeldWay] = ()) -> str:
@@ -86,6 +96,9 @@ def state_text(mail: MailLine, now: float, ways: Sequence[HeldWay] = ()) -> str:
     if mail.due_at is None:
         states = [line.state for line in mail.recipients]
         return "settled: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    pace = paced_way(mail, ways, now)
+    if pace is not None:
+        return plain(f"waits, as {pace.reply}; next mail in {age_text(pace.next_probe - now)}, {tries}")
     if mail.leased:
         return f"under way now, {tries}"
     if mail.hold is not None:

@@ -344,8 +344,8 @@ def _name_trouble(error: socket.gaierror, way: SmtpWay) -> Outcome:
 def _other_name(host: str) -> Hint:
     return Hint(
         Who.US,
-        f"Compare `host: {host}` with what the customer gave us.",
-        f"Vergelijk `host: {host}` met wat de klant ons heeft gegeven.",
+        f"Compare `host: {host}` with what the customer gave us; if it is the same, their DNS has lost that name.",
+        f"Vergelijk `host: {host}` met wat de klant ons gaf; klopt het, dan is die naam uit hun DNS verdwenen.",
     )
 
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import Final
 
 from delivery.holds import HeldWay
-from ops.queue_view import age_text, closed_ways, probe_at
+from ops.queue_view import age_text, closed_ways, paced_way, probe_at
 from ops.status.words import Language, Say, who_text
 from routing.outcome import Hint, Outcome
 from spool.contract import id_text
@@ -94,6 +94,10 @@ def state_text(line: MailLine, now: float, say: Say, ways: Sequence[HeldWay] = (
     if line.due_at is None:
         states = [one.state for one in line.recipients]
         return ", ".join(f"{states.count(state)} {say(state)}" for state in dict.fromkeys(states)) or say("done")
+    pace = paced_way(line, ways, now)
+    if pace is not None:
+        until = age_text(pace.next_probe - now)
+        return say("waits for its pace by {upstream}, next mail in {time}", upstream=pace.upstream, time=until)
     if line.leased:
         return say("under way now")
     if line.hold is not None:

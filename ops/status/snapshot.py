@@ -43,6 +43,7 @@ class Snapshot:
     in_flight: Mapping[str, int]
     closed: tuple[ClosedWay, ...]
     silent: tuple[HeldWay, ...]
+    paced: tuple[HeldWay, ...]
     holds: tuple[Hold, ...]
     unreachable: Mapping[str, Silence]
     buffered: Buffered | None
@@ -50,8 +51,8 @@ class Snapshot:
 
     @property
     def ways(self) -> tuple[HeldWay, ...]:
-        """All that do not work: on hold, or without an answer."""
-        return tuple(one.way for one in self.closed) + self.silent
+        """All that keep mail here: on hold, without an answer, or with no room in their pace."""
+        return tuple(one.way for one in self.closed) + self.silent + self.paced
 
 
 def take(facts: Facts, state: State, backlog: Mapping[str, Backlog] | None) -> Snapshot:
@@ -68,6 +69,7 @@ def take(facts: Facts, state: State, backlog: Mapping[str, Backlog] | None) -> S
         in_flight=state.in_flight,
         closed=tuple(ClosedWay(way, why.get((way.route, way.upstream))) for way in facts.scheduler.held()),
         silent=facts.scheduler.silent(),
+        paced=facts.scheduler.paced(),
         holds=facts.spool.held.all(),
         unreachable=facts.scheduler.unreachable(),
         buffered=facts.spool.buffered,

@@ -148,6 +148,7 @@ DUTCH: Final[Mapping[str, str]] = MappingProxyType(
         "There is no such mail, or its history is over.": "Die mail is er niet, of de geschiedenis ervan is voorbij.",
         "under way now": "nu onderweg",
         "due now": "nu aan de beurt",
+        "waits for its pace by {upstream}, next mail in {time}": "wacht op tempo van {upstream}, volgende over {time}",
         "waits for {upstream}, next try in {time}": "wacht op {upstream}, volgende poging over {time}",
         "released just now": "zojuist vrijgegeven",
         "next try in {time}, tried {count} times": "volgende poging over {time}, {count} keer geprobeerd",

@@ -27,6 +27,9 @@ def test_until_the_stated_time_no_route_asks_the_upstream_and_then_all_mail_leav
             await r.clock.advance(119)
             assert one.sent_at == [0.0]
             assert len(other.mails) == 1, "another upstream is not asked to wait"
+            assert {(way.route, way.reply) for way in r.scheduler.paced()} == {
+                ("acme.nl", "one asked us to wait"), ("globex.nl", "one asked us to wait"),
+            }  # fmt: skip
             await r.clock.advance(20)
             assert await r.waiting() == {}
             assert len(one.mails) == 4

@@ -61,6 +61,31 @@ def test_a_lane_that_waits_for_its_pace_has_one_mail_at_hand_and_one_timer(tmp_p
     asyncio.run(scenario())
 
 
+def test_whoever_waits_for_its_pace_is_told_with_whose_until_when_and_what_is_at_hand(tmp_path):
+    async def scenario():
+        one = Scripted("one")
+        routes = (route("acme.nl", via="one", pace=Pace(per_day=2)), route("globex.nl", via="one"))
+        async with room(tmp_path, routes, one) as r:
+            sent = [await r.put() for _ in range(2)]
+            await r.clock.advance(0)
+            assert r.scheduler.paced() == (), "nothing waits yet"
+            sent += [await r.put() for _ in range(3)]
+            await r.put("info@globex.nl", route="globex.nl")
+            await r.clock.advance(3600)
+            assert len(one.mails) == 3
+            (told,) = r.scheduler.paced()
+            assert (told.route, told.upstream, told.next_probe) == ("acme.nl", "one", START + 86400)
+            assert told.reply == "the pace of route acme.nl has no room"
+            assert (told.since, told.at_hand) == (START, (sent[2],)), "the others lie in the spool"
+            await r.clock.advance(83000)
+            assert len(one.mails) == 5
+            (told,) = r.scheduler.paced()
+            assert (told.next_probe, told.at_hand) == (START + 2 * 86400, (sent[4],))
+            assert r.scheduler.held() == r.scheduler.silent() == ()
+
+    asyncio.run(scenario())
+
+
 def test_an_accounts_pace_is_shared_and_a_campaign_leaves_the_others_room(tmp_path):
     async def scenario():
         shared = Scripted("shared")

@@ -143,6 +143,10 @@ def test_a_connector_is_known_as_far_as_rcpt(authority: Authority, tmp_path: Pat
                 "way out": "problem",
             }  # fmt: skip
             assert "5.7.64" in clinic.said("way out")
+            tenant.script({"CONNECT": "421 4.7.0 busy"})
+            assert (await clinic.doctor())["way out"] == "warning"
+            assert "look again later" in clinic.said("way out"), "whoever answers is behind no firewall"
+            tenant.script({"CONNECT": []})
             assert f"include:{OUTLOOK}" in clinic.said("SPF")
             tenant.script({"RCPT": []})
             tenant_records(dns, "globex.nl")

@@ -42,6 +42,31 @@ def test_an_upstream_where_nobody_answers_is_told_once_with_whom_it_keeps_waitin
     )
 
 
+PACED = HeldWay(
+    "acme.nl", "up", NOW - 725, "the pace of route acme.nl has no room", None, NOW + 7200, paced=True, at_hand=(7,)
+)
+
+
+def test_a_pace_without_room_is_told_with_when_there_is_some():
+    assert holds_text([], [PACED], NOW) == (
+        "route acme.nl by up  waits, as the pace of route acme.nl has no room\n"
+        "    next mail in 2h, by itself; more: callpro-relay queue forecast\n"
+    )
+
+
+def test_mail_that_waits_for_its_pace_says_so_and_not_that_it_is_due_or_under_way():
+    said = "waits, as the pace of route acme.nl has no room; next mail in 2h, 0 tries so far"
+    for untried in (line(due_at=NOW - 5, attempts=0), line(leased=True, attempts=0, id=7)):
+        assert state_text(untried, NOW, [PACED]) == said
+        assert page_state(untried, NOW, say_in("en"), [PACED]) == "waits for its pace by up, next mail in 2h"
+        assert page_state(untried, NOW, say_in("nl"), [PACED]) == "wacht op tempo van up, volgende over 2h"
+    assert "under way now" in state_text(line(leased=True), NOW, [PACED]), "this one is with the upstream"
+    assert "next try in 4m" in state_text(line(), NOW, [PACED]), "it has a time of its own"
+    assert "on hold for 2h" in state_text(line(due_at=NOW - 5, hold=ROUTE), NOW, [PACED])
+    assert "due for 5s" in state_text(line(due_at=NOW - 5, route="x.nl"), NOW, [PACED])
+    assert read_answer(json.loads(answer_text(Answer(ways=(PACED,))))) == Answer(ways=(PACED,))
+
+
 @pytest.mark.parametrize(
     ("scope", "subject", "typed"),
     [
