@@ -294,9 +294,16 @@ def _refusal(rules: Rules, sender: str) -> Explanation:
         return Explanation(names.NULL_PATTERN, None, why_not=why)
     domain = _domain(sender)
     if not domain:
-        return Explanation(sender, None, why_not="it has no domain, and there is no `*` route")
+        why = "it has no domain, and there is no `*` route"
+        return Explanation(sender, None, why_not=why, nearest=_senders_of(rules, sender.lower()))
     why = f"no route takes {domain}, none a parent of it, and there is no `*` route"
     return Explanation(sender, None, why_not=why, nearest=_nearest(rules, domain))
+
+
+def _senders_of(rules: Rules, domain: str) -> tuple[str, ...]:
+    """What to ask for when a domain was typed where an address belongs."""
+    taken = any(domain in route.settings.from_ for route in rules.routes)
+    return (f"{domain} is a domain with a route: ask for a sender of it, such as info@{domain}",) if taken else ()
 
 
 def _nearest(rules: Rules, domain: str) -> tuple[str, ...]:

@@ -164,9 +164,11 @@ def holds_now(config: Path, patience: float = 5.0) -> Answer:
     settings = load_relay(config).spool
     try:
         return ask(control_path(settings.url, config), Order(Action.HOLDS), patience)
-    except (NotRunning, OrderRefused, OSError):
+    except (NotRunning, OrderRefused, OSError) as error:
         if is_shared(settings.url):  # what the relays of other machines found out is told in the database
             return asyncio.run(_alone(config, settings, Order(Action.HOLDS)))
+        if isinstance(error, NotRunning):
+            print("callpro-relay: no relay runs on this spool: nothing leaves until it is started", file=sys.stderr)
         with closing(open_view(config)) as view:
             return Answer(holds=tuple(view.holds()))
 

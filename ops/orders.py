@@ -208,9 +208,7 @@ class Hands:
 
     async def _hold(self, order: Order, told: Steps) -> Answer:
         keys = subjects(order.which)
-        for scope, subject in keys:
-            if scope is Scope.ROUTE and subject not in self._routes() and subject not in await self._spool.backlog():
-                raise OrderRefused(f"there is no route {subject}; a route's name is its first `from`")
+        await self._check_route(order.which.route)
         done = 0
         for key in keys:
             hold = Hold(*key, self._now(), order.who, order.reason)
@@ -225,8 +223,14 @@ class Hands:
         found = [await self._spool.release(key, self._now(), note, told) for key in keys]
         ended = [hold for hold in found if hold is not None]
         ways = () if order.which.route is None else await self._open_ways(order.which.route, note)
+        if not ended and not ways:
+            await self._check_route(order.which.route)
         left = 0 if ways else len(keys) - len(ended)  # a route is one key, whoever held it
         return Answer(len(ended) + len(ways), left, tuple(ended), ways)
+
+    async def _check_route(self, name: str | None) -> None:
+        if name is not None and name not in self._routes() and name not in await self._spool.backlog():
+            raise OrderRefused(f"there is no route {name}; a route's name is its first `from`")
 
     async def _held_ways(self) -> tuple[HeldWay, ...]:
         """What delivery holds: as the relay here knows it, or as all of them do."""

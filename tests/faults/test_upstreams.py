@@ -138,7 +138,6 @@ async def strike(relay: RelayProcess, place: Place, ways: list[Way], number: int
     assert not [way.proxy.name for way in ways if not way.proxy.struck and way.proxy.fault is not Fault.REFUSE]
     held = [way for way in ways if way.word is Word.CONFIG]
     await asyncio.gather(*(relay.command("queue", "release", "--route", way.domain) for way in held))
-    await relay.event("order_release", left=0)
     waiting = set(ids)
 
     def all_settled() -> bool:

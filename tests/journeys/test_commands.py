@@ -20,6 +20,8 @@ routes:
   - {{from: globex.nl, via: bad}}
 """
 MORE = "  - {from: hooli.nl, via: up}\n"
+NOBODY_SENDS = "callpro-relay: no relay runs on this spool: nothing leaves until it is started\n"
+"""Of a file only: beside a database, relays of other machines may run."""
 
 
 class Script:
@@ -106,7 +108,7 @@ def test_with_a_database_every_command_says_what_it_says_with_a_file(tmp_path: P
         file, shared = await asyncio.gather(night("file", None), night("shared", database))
         for one, other in zip(file, shared, strict=True):
             if not one.startswith(("$ check --diff", "$ expiry")) or "answers at" not in one:
-                assert one == other
+                assert one.replace(NOBODY_SENDS, "") == other
         assert [text for text in shared if "answers at" in text and "STATE_DIRECTORY" in text]
 
     asyncio.run(journey())

@@ -188,6 +188,11 @@ def test_what_each_upstream_would_lose_of_the_mail_at_hand(rules):
         ("info@munchen.de", "no route takes munchen.de", ()),
         ("info@zzzzz.example", "no route takes zzzzz.example", ()),
         ("root", "it has no domain", ()),
+        (
+            "acme.nl",
+            "it has no domain",
+            ("acme.nl is a domain with a route: ask for a sender of it, such as info@acme.nl",),
+        ),
         ("<>", 'no route has `from: "<>"`', ()),
         ("", 'no route has `from: "<>"`', ()),
     ],
