@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.peers import HERE, Sink, free_port, wait_for
 
-FEW, MANY = 200, 600
+FEW, MANY = 200, 2200
 
 
 def configure(home: Path, routes: int, sink: int) -> int:
