@@ -246,7 +246,10 @@ class Hands:
             self._scheduler.release(route, why)
         if self._spool.cluster:
             opened = [held_way(closed) for closed in await self._spool.cluster.open_route(route)]
-            ways |= {(way.upstream, way.only): way for way in opened}
+            mine = {
+                (way.upstream, way.since) for way in ways.values()
+            }  # what holds for the relay here alone, by its name
+            ways |= {(way.upstream, way.only): way for way in opened if (way.upstream, way.since) not in mine}
         return tuple(ways.values())
 
 

@@ -36,6 +36,12 @@ def told(relays: list[RelayProcess], name: str) -> list[dict[str, object]]:
     return [event for relay in relays for event in relay.events if event["event"] == name]
 
 
+def rows(database: str) -> int:
+    with psycopg.connect(database, autocommit=True) as connection:
+        found = connection.execute("SELECT count(*) FROM callpro_relay.closed_way").fetchone()
+    return int(found[0])  # type: ignore[index]
+
+
 def made(folder: Path, port: int, database: str, count: int, lease: int = 30) -> list[RelayProcess]:
     """Relays that log in at `port` with a wrong password; `lease` in seconds. None is started."""
     return [
@@ -102,5 +108,25 @@ def test_the_prober_is_killed_and_another_takes_over(tmp_path, database):
             await until(lambda: len(upstream.received) == 4)
             assert [right for _, right in upstream.logins].count(False) == 1
             assert await other.stop() == 0
+
+    asyncio.run(test())
+
+
+def test_a_way_without_a_login_is_released_and_told_once(tmp_path, database):
+    """What one relay found out for itself alone stands in its own holds and in the database."""
+
+    async def test() -> None:
+        async with FakeSmtp() as upstream:
+            given = (
+                f"upstreams:\n  up: {{type: smtp, host: localhost, port: {upstream.port}, tls: starttls}}\n"
+                "routes:\n  - {from: acme.nl, via: up}\n"
+            )
+            async with RelayProcess(tmp_path / "r", given, url=database) as relay:
+                await asyncio.to_thread(hand_over, relay.port, 1)
+                await relay.event("held")
+                await until(lambda: rows(database) == 1)
+                code, said = await relay.command("queue", "release", "--route", "acme.nl")
+                assert (code, said.count("is released")) == (0, 1), said
+                assert (await relay.event("order_release"))["done"] == 1
 
     asyncio.run(test())
