@@ -130,7 +130,7 @@ def _read(path: Path, *, guarded: bool) -> str:
             if loose is not None:
                 raise SecretExposed(*loose)
             octets = file.read(LARGEST + 1)
-        text = octets.decode("utf-8-sig")  # editors on Windows begin a file with a mark that nobody sees
+        text = octets.decode().removeprefix("\ufeff")  # editors on Windows begin a file with a mark that nobody sees
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text, or not a path"
         raise SecretMissing(f"cannot read {path}: {reason}") from None

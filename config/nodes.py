@@ -98,7 +98,7 @@ def _decode(octets: bytes, file: str, problems: Problems) -> str:
         problems.add(Place(file, 1), "", f"is larger than {LARGEST_FILE >> 20} MB", "spread the routes over routes.d/")
         raise _Stop
     try:
-        return octets.decode("utf-8-sig")
+        return octets.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         problems.add(Place(file, line), "", "is not UTF-8 text", "save the file as UTF-8")

@@ -71,7 +71,7 @@ def test_its_help_says_what_each_option_is(name: str) -> None:
         ("queue forecast", 0),
         ("queue holds", 0),
         ("queue hold --route acme.nl", 0),
-        ("queue release --route globex.nl", 1),
+        ("queue release --route acme.nl", 1),
         ("queue retry --route acme.nl", 1),
         ("queue drop --route acme.nl", 2),
         ("queue drop --route acme.nl --yes", 1),
@@ -82,7 +82,8 @@ def test_what_it_prints_is_json(line: str, code: int, beside_a_spool: Path) -> N
         [sys.executable, ROOT / "relay.py", *line.split(), "--json", "--config", beside_a_spool],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (code, "")
+    told = "callpro-relay: no relay runs on this spool: nothing leaves until it is started\n"  # for people
+    assert (done.returncode, done.stderr.removeprefix(told)) == (code, "")
     json.loads(done.stdout)
 
 
