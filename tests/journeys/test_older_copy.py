@@ -7,7 +7,7 @@ import shutil
 
 from tests.fakes.relay_process import RelayProcess
 from tests.fakes.smtp import FakeSmtp
-from tests.journeys.test_queue_orders import listed, send
+from tests.journeys.test_queue_orders import send
 from tests.waiting import until
 
 
@@ -29,7 +29,8 @@ def test_an_older_copy_sends_nothing_before_people_have_said_what_has_left(tmp_p
 
             again = RelayProcess(tmp_path / "new", rules, spool=kept)
             again._write_config()
-            assert [mail["id"] for mail in await listed(again)] == [gone, left]
+            _, waiting = await again.command("queue", "list")
+            assert 0 < waiting.index(gone) < waiting.index(left)
             code, text = await again.command("queue", "hold", "--route", "acme.nl", "--reason", "restored")
             assert code == 0, text
             async with again:
