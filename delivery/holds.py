@@ -44,6 +44,11 @@ class HeldWay:
     paced: bool = False
     at_hand: tuple[int, ...] = ()
 
+    @property
+    def on_hold(self) -> bool:
+        """Whether it is one of the holds that delivery makes, and not a wait."""
+        return not (self.silent or self.paced)
+
 
 def held_way(closed: Closed) -> HeldWay:
     """A way on hold as relays on one spool know it."""

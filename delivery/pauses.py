@@ -28,7 +28,6 @@ def paced(lanes: Iterable[Lane], now: float, fallback_after: float) -> Iterator[
 def _why(way: Way, recipients: int, now: float) -> tuple[str, float]:
     """What has room last, and when (unix seconds)."""
     asked = f"{way.name} asked us to wait", way.gate.rests_until
-    meters = [meter for meter in (way.meter, way.gate.meter) if meter is not None]
     fits = min(recipients, way.widest)
-    waits = [(f"the pace of {meter.name} has no room", meter.turn(way.route, fits, now).at) for meter in meters]
+    waits = [(f"the pace of {meter.name} has no room", meter.turn(way.route, fits, now).at) for meter in way.meters()]
     return max([*waits, asked], key=lambda one: one[1])

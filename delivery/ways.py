@@ -185,7 +185,7 @@ class Way:
             return 1
         if self.meter is None and self.gate.meter is None:
             return self.gate.upstream.recipients_limit
-        limits = [meter.largest for meter in self._meters()]
+        limits = [meter.largest for meter in self.meters()]
         return min([self.gate.upstream.recipients_limit, *[limit for limit in limits if limit is not None]])
 
     def standing(self, now: float, recipients: int = 1) -> Standing:
@@ -202,7 +202,7 @@ class Way:
         rested = Turn(max(now, self.gate.rests_until))
         if self.meter is None and self.gate.meter is None:
             return rested
-        turns = [meter.turn(self.route, min(recipients, self.widest), now) for meter in self._meters()]
+        turns = [meter.turn(self.route, min(recipients, self.widest), now) for meter in self.meters()]
         return max([*turns, rested], key=lambda turn: turn.at)
 
     def take(self, recipients: int, now: float) -> Fare:
@@ -218,7 +218,7 @@ class Way:
 
     def fare(self, recipients: int, now: float) -> Fare:
         """Begin one send, of a whole mail or its first part."""
-        meters = self._meters()
+        meters = self.meters()
         return Fare(meters, self.route, min(recipients, self.widest) if meters else recipients, now)
 
     def leave(self) -> None:
@@ -252,7 +252,8 @@ class Way:
                 self.leave()
             raise
 
-    def _meters(self) -> tuple[Meter, ...]:
+    def meters(self) -> tuple[Meter, ...]:
+        """Those that count its mail."""
         if self.meter is None and self.gate.meter is None:
             return ()
         return tuple([meter for meter in (self.meter, self.gate.meter) if meter is not None])

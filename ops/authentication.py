@@ -51,7 +51,7 @@ def _unsigned(route: Route, traits: dict[str, Traits]) -> Iterator[Problem]:
 def _not_aligned(route: Route, traits: dict[str, Traits]) -> Iterator[Problem]:
     """A way that signs and bounces in a domain that no From can align with: DMARC fails whatever the records say."""
     for name, one in traits.items():
-        ours = tuple(_domain(dkim.domain) for dkim in route.settings.dkim if one.takes_signature(always=dkim.always))
+        ours = tuple(dkim.domain for dkim in route.settings.dkim if one.takes_signature(always=dkim.always))
         judged = [(domain, align(name, one, domain, domain, ours)) for domain in map(_domain, _froms(route)) if domain]
         failing = [domain for domain, found in judged if found.spf is found.dkim is Relation.NONE]
         if failing:
@@ -96,8 +96,7 @@ def _idle_signature(route: Route, where: str, dkim: Dkim, traits: dict[str, Trai
 def _foreign_signature(route: Route, where: str, dkim: Dkim) -> Iterator[Problem]:
     """A d= that no From of the route can align with."""
     domains = [found for text in _froms(route) if (found := _domain(text))]
-    signed = _domain(dkim.domain)
-    if signed and domains and all(relation(signed, one) is Relation.NONE for one in domains):
+    if domains and all(relation(dkim.domain, one) is Relation.NONE for one in domains):
         wrong = f"signs as {dkim.domain}, which aligns with no From of the route ({', '.join(domains)})"
         yield _warning(route, f"{where}.domain", wrong, "write the domain of the From field")
 

@@ -208,7 +208,7 @@ def _unsigned(traits: Traits) -> Half:
 
 
 async def _ours(dns: Lookup, dkim: Dkim, leaving: Departure, policy: Policy) -> Half:
-    domain = names.normal(dkim.domain)
+    domain = dkim.domain
     if not await aligned(dns, domain, leaving.from_domain, strict=policy.strict_dkim):
         return Half(Sure.NO, (_unaligned(f"our signature d={domain}", leaving, policy),))
     if not dkim.key.reveal():

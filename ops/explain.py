@@ -266,8 +266,7 @@ def _signatures(rules: Rules, route: Route) -> Iterator[str]:
         takers = [name for name in route.settings.upstreams if _signed_by_us(rules, name, dkim)]
         only = "" if len(takers) == len(route.settings.upstreams) else f", only by {', '.join(takers)}"
         if takers:
-            domain = names.normal(dkim.domain)
-            yield f"d={domain} s={dkim.selector} (record {dkim.selector}._domainkey.{domain}){only}"
+            yield f"d={dkim.domain} s={dkim.selector} (record {dkim.selector}._domainkey.{dkim.domain}){only}"
 
 
 def _signed_by_us(rules: Rules, name: str, dkim: Dkim) -> bool:
@@ -280,7 +279,7 @@ def _alignments(rules: Rules, route: Route, from_domain: str | None, leaves_as: 
     found = []
     for name in route.settings.upstreams:
         traits = traits_of(rules.upstreams[name].settings)
-        ours = {names.normal(dkim.domain) for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always)}
+        ours = {dkim.domain for dkim in route.settings.dkim if traits.takes_signature(always=dkim.always)}
         found.append(align(name, traits, from_domain, _domain(leaves_as), tuple(sorted(ours))))
     return tuple(found)
 

@@ -16,7 +16,7 @@ def holds_text(holds: Iterable[Hold], ways: Iterable[HeldWay], now: float) -> st
     """
     known = tuple(ways)
     lines = [line for hold in holds for line in _by_people(hold, now)]
-    lines += [line for way in known if not (way.silent or way.paced) for line in _by_delivery(way, now)]
+    lines += [line for way in known if way.on_hold for line in _by_delivery(way, now)]
     lines += _silent((way for way in known if way.silent), now)
     lines += [line for way in known if way.paced for line in _paced(way, now)]
     return "".join(f"{line}\n" for line in lines)

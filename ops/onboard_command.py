@@ -209,17 +209,10 @@ def _route_file(path: Path, text: str) -> tuple[str, str]:
     return path.name, "the route"
 
 
-def _seen(path: Path) -> bool:
-    try:
-        return path.exists()
-    except PermissionError:  # not root, who alone looks into the folder
-        return False
-
-
 def _next_steps(customer: Customer, rule: str, folder: Path, config: Path) -> Iterator[str]:
     yield f"send {customer.domain}-nl.html or -en.html to the customer (a browser prints it as PDF)"
     named = (config / "secrets" / name for name in re.findall(rf'"systemd:({re.escape(customer.domain)}-\w+)"', rule))
-    secrets = [path for path in named if not _seen(path)]
+    secrets = [path for path in named if not os.path.exists(path)]  # so too for who may not look, all but root
     for path in secrets:
         made = folder / path.name
         yield (

@@ -246,9 +246,8 @@ class Hands:
             self._scheduler.release(route, why)
         if self._spool.cluster:
             opened = [held_way(closed) for closed in await self._spool.cluster.open_route(route)]
-            mine = {
-                (way.upstream, way.since) for way in ways.values()
-            }  # what holds for the relay here alone, by its name
+            # What holds for the relay here alone stands in the database by its name, and is told once.
+            mine = {(way.upstream, way.since) for way in ways.values()}
             ways |= {(way.upstream, way.only): way for way in opened if (way.upstream, way.since) not in mine}
         return tuple(ways.values())
 

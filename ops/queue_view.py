@@ -71,9 +71,7 @@ def probe_at(mail: MailLine, ways: Iterable[HeldWay]) -> float | None:
     refused = any(line.state == "waiting" and line.last and line.last.word is Word.CONFIG for line in mail.recipients)
     if mail.due_at is None or mail.hold is not None or not refused:
         return None
-    return min(
-        (way.next_probe for way in ways if way.route == mail.route and not way.silent and not way.paced), default=None
-    )
+    return min((way.next_probe for way in ways if way.route == mail.route and way.on_hold), default=None)
 
 
 def closed_ways(mail: MailLine, ways: Iterable[HeldWay]) -> list[HeldWay]:

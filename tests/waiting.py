@@ -7,6 +7,7 @@ matter: that is given a short time, in which the machine being slow can only mak
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections.abc import Callable
@@ -29,3 +30,12 @@ async def until(
             return found
         assert time.monotonic() < deadline, f"never came: {what}"
         await asyncio.sleep(every)
+
+
+async def answers(port: int) -> bool:
+    """Whether somebody listens on this machine."""
+    with contextlib.suppress(OSError):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        return True
+    return False

@@ -81,13 +81,12 @@ class MailgunSettings(Settings):
 
     def traits(self) -> Traits:
         """See `HasTraits.traits`: everything is said by the sending domain."""
-        domain = names.normal(self.domain)
-        signer = f"Mailgun signs, if the DKIM record of {domain} is in place"
+        signer = f"Mailgun signs, if the DKIM record of {self.domain} is in place"
         return Traits(
             signing="theirs",
             signer=signer,
-            signs_as=domain,
-            return_path=domain,
+            signs_as=self.domain,
+            return_path=self.domain,
             selectors=("mx", "pdk1", "pdk2", "k1"),
             selectors_needed="any",
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.relay_process import ROOT
-from tests.waiting import LONG, until
+from tests.waiting import LONG, answers, until
 
 
 def write_config(folder: Path) -> int:
@@ -35,15 +35,6 @@ def fill(pipe: int) -> None:
         while os.write(pipe, b"\n" * 4096):
             pass
     os.set_blocking(pipe, True)
-
-
-async def answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 def send(port: int) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from tests.fakes.relay_process import RelayProcess
-from tests.waiting import until
+from tests.waiting import answers, until
 
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="needs Debian's haproxy: scripts/peers installs it")
@@ -60,7 +60,7 @@ def test_a_balancer_follows_readyz_and_passes_on_who_the_client_is(tmp_path):
         )
         haproxy = subprocess.Popen([str(HAPROXY), "-db", "-f", str(config)], stderr=subprocess.DEVNULL)
         try:
-            await until_open(front)
+            await until(lambda: answers(front), f"somebody at port {front}", every=0.1)
             for _ in range(4):
                 await asyncio.to_thread(hand_over, front, "127.0.0.5")
             for relay in relays:
@@ -81,15 +81,3 @@ def test_a_balancer_follows_readyz_and_passes_on_who_the_client_is(tmp_path):
                     await relay.stop()
 
     asyncio.run(test())
-
-
-async def until_open(port: int) -> None:
-    async def opens() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    await until(opens, f"somebody at port {port}", every=0.1)
